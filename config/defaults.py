@@ -1,0 +1,154 @@
+"""Every configuration key with its default and its meaning. Recipes in `configs/` change some of them.
+
+Sizes are [height, width] in pixels; learning rates are per optimiser step; periods are in epochs unless a key says
+otherwise. A tuple default means "a list of any length"; the types of all other values are enforced on loading.
+"""
+
+from config.node import Config as CN
+
+_C = CN()
+
+_C.OUTPUT_DIR = "runs/default"  # config.yml, log.txt, metrics.jsonl, results.json, checkpoints/ go here
+_C.OVERWRITE = False  # True: replace a run that OUTPUT_DIR already holds
+_C.SEED = 1
+_C.DETERMINISTIC = False  # True: only deterministic kernels (slower on a GPU)
+_C.DEVICE = "auto"  # auto | cpu | cuda
+_C.NUM_THREADS = 0  # CPU threads of this process; 0: leave it to torch
+
+# ----------------------------------------------------------------------------------------------------- model
+_C.MODEL = CN()
+_C.MODEL.BACKBONE = CN()
+_C.MODEL.BACKBONE.NAME = "resnet50"  # see modeling/backbones for the choices
+_C.MODEL.BACKBONE.WEIGHTS = "imagenet"  # imagenet (torchvision's, downloaded) | none | a local file
+_C.MODEL.BACKBONE.LAST_STRIDE = 1  # stride of the last stage: 1 keeps a 16x8 map from 256x128
+_C.MODEL.BACKBONE.STEM_RELU = True  # False reproduces reid-strong-baseline's ResNet, which leaves it out
+_C.MODEL.BACKBONE.STEM_POOL = "padded"  # padded (torchvision) | ceil (FastReID's current code)
+_C.MODEL.BACKBONE.NON_LOCAL = ()  # non-local blocks per stage, (0, 2, 3, 0) in AGW; () for none
+_C.MODEL.BACKBONE.NON_LOCAL_WIDTH = 0  # inner channels of such a block; 0: half; 1 is FastReID's slip
+_C.MODEL.POOL = CN()
+_C.MODEL.POOL.NAME = "avg"  # avg | max | avgmax | gem
+_C.MODEL.POOL.GEM_P = 3.0
+_C.MODEL.POOL.GEM_LEARNABLE = True
+_C.MODEL.HEAD = CN()
+_C.MODEL.HEAD.NAME = "global"  # global (one embedding) | mgn (eight branches)
+_C.MODEL.HEAD.NECK = "bnneck"  # bnneck | none
+_C.MODEL.HEAD.EMBEDDING_DIM = 0  # 1x1 reduction before the neck; 0: the backbone's width
+_C.MODEL.HEAD.METRIC_FEATURE = "before"  # what the metric losses see: before | after the neck
+_C.MODEL.HEAD.CLASSIFIER = "linear"  # linear | cosine (logits = scale * cosine)
+_C.MODEL.HEAD.SCALE = 64.0  # of the cosine classifier
+
+# ---------------------------------------------------------------------------------------------------- losses
+_C.LOSS = CN()
+_C.LOSS.CE = CN()
+_C.LOSS.CE.WEIGHT = 1.0
+_C.LOSS.CE.EPSILON = 0.1  # label smoothing
+_C.LOSS.CE.SMOOTH_OVER = "all"  # all: eps/C on every class | others: eps/(C-1) on the wrong ones (FastReID)
+_C.LOSS.CE.MARGIN_TYPE = "none"  # none | arcface | cosface | circle; needs the cosine classifier
+_C.LOSS.CE.MARGIN = 0.0
+_C.LOSS.TRIPLET = CN()
+_C.LOSS.TRIPLET.WEIGHT = 1.0
+_C.LOSS.TRIPLET.MARGIN = 0.3  # 0: the soft margin log(1 + exp(d_ap - d_an))
+_C.LOSS.TRIPLET.MINING = "hard"  # hard | weighted
+_C.LOSS.TRIPLET.NORMALIZE = False  # L2-normalise the features first
+_C.LOSS.CENTER = CN()
+_C.LOSS.CENTER.WEIGHT = 0.0  # 0.0005 in the strong baseline
+_C.LOSS.CENTER.LR = 0.5
+_C.LOSS.CIRCLE = CN()
+_C.LOSS.CIRCLE.WEIGHT = 0.0
+_C.LOSS.CIRCLE.MARGIN = 0.25
+_C.LOSS.CIRCLE.GAMMA = 128.0
+_C.LOSS.COSFACE = CN()
+_C.LOSS.COSFACE.WEIGHT = 0.0  # pairwise CosFace
+_C.LOSS.COSFACE.MARGIN = 0.25
+_C.LOSS.COSFACE.GAMMA = 128.0
+_C.LOSS.FOCAL = CN()
+_C.LOSS.FOCAL.WEIGHT = 0.0
+_C.LOSS.FOCAL.GAMMA = 2.0
+
+# ----------------------------------------------------------------------------------------------------- input
+_C.INPUT = CN()
+_C.INPUT.SIZE_TRAIN = (256, 128)
+_C.INPUT.SIZE_TEST = (256, 128)
+_C.INPUT.INTERPOLATION = "bilinear"  # bilinear | bicubic, antialiased
+_C.INPUT.PIXEL_MEAN = (0.485, 0.456, 0.406)  # of RGB values in 0..1
+_C.INPUT.PIXEL_STD = (0.229, 0.224, 0.225)
+_C.INPUT.FLIP_PROB = 0.5
+_C.INPUT.PADDING = 10  # black border, then a random crop of the input size; 0: off
+_C.INPUT.RE_PROB = 0.5  # random erasing
+_C.INPUT.RE_FILL = "mean"  # mean (grey of PIXEL_MEAN, 0 after normalisation) | published (see data/augment.py)
+_C.INPUT.JITTER_PROB = 0.0  # colour jitter
+_C.INPUT.JITTER = (0.15, 0.15, 0.1, 0.1)  # strength: brightness, contrast, saturation, hue
+
+# ------------------------------------------------------------------------------------------------------ data
+_C.DATASETS = CN()
+_C.DATASETS.ROOT = "datasets"  # a benchmark NAME lies in ROOT/NAME or where its authors' folder name says
+_C.DATASETS.NAMES = ("market1501",)  # trained on, together; NAME, NAME:/path, csv:/path/list.csv, folder:/path
+_C.DATASETS.TESTS = ()  # tested on, one after another; (): the names trained on
+_C.DATALOADER = CN()
+_C.DATALOADER.SAMPLER = "identity"  # identity (P x K) | random
+_C.DATALOADER.NUM_INSTANCES = 4  # K, images of an identity in a batch
+_C.DATALOADER.NUM_WORKERS = 4  # decoding processes while there is no cache
+_C.DATALOADER.CACHE = "auto"  # auto | ram | none: decoded uint8 images are kept in memory
+_C.DATALOADER.CACHE_GIB = 4.0  # auto: cache when all images fit into this much memory
+_C.DATALOADER.SKIP_BROKEN = False  # True: go on without unreadable images, and say how many
+
+# ---------------------------------------------------------------------------------------------------- solver
+_C.SOLVER = CN()
+_C.SOLVER.OPTIMIZER = "adam"  # adam | adamw | sgd
+_C.SOLVER.BASE_LR = 3.5e-4
+_C.SOLVER.BIAS_LR_FACTOR = 1.0
+_C.SOLVER.HEAD_LR_FACTOR = 1.0
+_C.SOLVER.WEIGHT_DECAY = 5e-4
+_C.SOLVER.WEIGHT_DECAY_BIAS = 5e-4
+_C.SOLVER.WEIGHT_DECAY_NORM = 5e-4
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.NESTEROV = False
+_C.SOLVER.MAX_EPOCHS = 120
+_C.SOLVER.IMS_PER_BATCH = 64  # global: over all processes, per optimiser step
+_C.SOLVER.ACCUMULATION_STEPS = 1  # forward passes per optimiser step
+_C.SOLVER.SCHEDULE = "multistep"  # multistep | cosine
+_C.SOLVER.SCHEDULE_BY = "epoch"  # epoch: one value an epoch | iteration: a smooth one
+_C.SOLVER.STEPS = (40, 70)  # epochs
+_C.SOLVER.GAMMA = 0.1
+_C.SOLVER.ETA_MIN_FACTOR = 0.01  # cosine: the last learning rate, as a part of BASE_LR
+_C.SOLVER.DELAY_EPOCHS = 0  # cosine: epochs at BASE_LR before the descent
+_C.SOLVER.WARMUP_EPOCHS = 10.0
+_C.SOLVER.WARMUP_FACTOR = 0.01
+_C.SOLVER.WARMUP_METHOD = "linear"  # linear | constant | exp
+_C.SOLVER.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: off
+_C.SOLVER.FREEZE = ()  # names of child modules that stay as they are for the first FREEZE_ITERS iterations
+_C.SOLVER.FREEZE_ITERS = 0
+_C.SOLVER.FP16 = False  # mixed precision
+_C.SOLVER.AMP_DTYPE = "float16"  # float16 | bfloat16
+_C.SOLVER.LOG_PERIOD = 20  # iterations
+_C.SOLVER.EVAL_PERIOD = 40
+_C.SOLVER.CHECKPOINT_PERIOD = 1  # `last.pt`
+
+# ------------------------------------------------------------------------------------------------------ test
+_C.TEST = CN()
+_C.TEST.IMS_PER_BATCH = 128
+_C.TEST.WEIGHT = ""  # the checkpoint that `main.py -t` tests
+_C.TEST.NECK_FEAT = "after"  # embedding before | after the neck
+_C.TEST.METRIC = "cosine"  # cosine | euclidean
+_C.TEST.FLIP = False  # average the embeddings of an image and its mirror image
+_C.TEST.MAX_RANK = 50
+_C.TEST.PROTOCOL = "auto"  # auto (the dataset's own) | cross-camera | all
+_C.TEST.RE_RANKING = False
+_C.TEST.RE_RANK = CN()
+_C.TEST.RE_RANK.K1 = 20
+_C.TEST.RE_RANK.K2 = 6
+_C.TEST.RE_RANK.LAMBDA = 0.3
+_C.TEST.MEMORY_GIB = 2.0  # budget of distances and re-ranking
+
+# ------------------------------------------------------------------------------------------------------- log
+_C.LOG = CN()
+_C.LOG.TENSORBOARD = True
+_C.LOG.VISDOM = False
+_C.LOG.VISDOM_SERVER = "http://localhost"
+_C.LOG.VISDOM_PORT = 8097
+_C.LOG.PROGRESS = True  # a progress bar on a terminal
+
+
+def get_defaults() -> CN:
+    """A fresh copy of the default configuration."""
+    return _C.clone()

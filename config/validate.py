@@ -1,0 +1,97 @@
+"""What a configuration may say: choices, ranges, and keys that must agree with each other."""
+
+from config.node import Config
+
+CHOICES = {
+    "DEVICE": ("auto", "cpu", "cuda"),
+    "MODEL.BACKBONE.LAST_STRIDE": (1, 2),
+    "MODEL.BACKBONE.STEM_POOL": ("padded", "ceil"),
+    "MODEL.POOL.NAME": ("avg", "max", "avgmax", "gem"),
+    "MODEL.HEAD.NAME": ("global", "mgn"),
+    "MODEL.HEAD.NECK": ("bnneck", "none"),
+    "MODEL.HEAD.METRIC_FEATURE": ("before", "after"),
+    "MODEL.HEAD.CLASSIFIER": ("linear", "cosine"),
+    "LOSS.CE.SMOOTH_OVER": ("all", "others"),
+    "LOSS.CE.MARGIN_TYPE": ("none", "arcface", "cosface", "circle"),
+    "LOSS.TRIPLET.MINING": ("hard", "weighted"),
+    "INPUT.INTERPOLATION": ("bilinear", "bicubic"),
+    "INPUT.RE_FILL": ("mean", "published"),
+    "DATALOADER.SAMPLER": ("identity", "random"),
+    "DATALOADER.CACHE": ("auto", "ram", "none"),
+    "SOLVER.OPTIMIZER": ("adam", "adamw", "sgd"),
+    "SOLVER.SCHEDULE": ("multistep", "cosine"),
+    "SOLVER.SCHEDULE_BY": ("epoch", "iteration"),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant", "exp"),
+    "SOLVER.AMP_DTYPE": ("float16", "bfloat16"),
+    "TEST.NECK_FEAT": ("before", "after"),
+    "TEST.METRIC": ("cosine", "euclidean"),
+}
+
+AT_LEAST_ONE = (
+    "DATALOADER.NUM_INSTANCES SOLVER.MAX_EPOCHS SOLVER.IMS_PER_BATCH SOLVER.ACCUMULATION_STEPS SOLVER.LOG_PERIOD "
+    "SOLVER.EVAL_PERIOD SOLVER.CHECKPOINT_PERIOD TEST.IMS_PER_BATCH TEST.MAX_RANK TEST.RE_RANK.K1 TEST.RE_RANK.K2"
+).split()
+NOT_NEGATIVE = (
+    "SEED NUM_THREADS LOSS.CE.WEIGHT LOSS.TRIPLET.WEIGHT LOSS.TRIPLET.MARGIN LOSS.CENTER.WEIGHT LOSS.CIRCLE.WEIGHT "
+    "LOSS.COSFACE.WEIGHT LOSS.FOCAL.WEIGHT INPUT.PADDING DATALOADER.NUM_WORKERS SOLVER.BASE_LR SOLVER.WEIGHT_DECAY "
+    "SOLVER.WEIGHT_DECAY_BIAS SOLVER.WEIGHT_DECAY_NORM SOLVER.WARMUP_EPOCHS SOLVER.DELAY_EPOCHS SOLVER.CLIP_NORM "
+    "SOLVER.FREEZE_ITERS MODEL.HEAD.EMBEDDING_DIM"
+).split()
+PROBABILITIES = (
+    "LOSS.CE.EPSILON INPUT.FLIP_PROB INPUT.RE_PROB INPUT.JITTER_PROB SOLVER.WARMUP_FACTOR TEST.RE_RANK.LAMBDA"
+).split()
+LENGTHS = {"INPUT.SIZE_TRAIN": 2, "INPUT.SIZE_TEST": 2, "INPUT.PIXEL_MEAN": 3, "INPUT.PIXEL_STD": 3, "INPUT.JITTER": 4}
+
+
+def _get(cfg: Config, key: str):
+    node = cfg
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def find_mistakes(cfg: Config) -> list[str]:
+    """Every sentence that is wrong with the configuration; empty when nothing is."""
+    mistakes = []
+    for key, choices in CHOICES.items():
+        if _get(cfg, key) not in choices:
+            mistakes.append(f"{key} is {_get(cfg, key)!r}, allowed: {', '.join(map(str, choices))}")
+    mistakes += [f"{key} is {_get(cfg, key)}, must be at least 1" for key in AT_LEAST_ONE if _get(cfg, key) < 1]
+    mistakes += [f"{key} is {_get(cfg, key)}, must not be negative" for key in NOT_NEGATIVE if _get(cfg, key) < 0]
+    mistakes += [f"{key} is {_get(cfg, key)}, must lie in 0..1" for key in PROBABILITIES if not 0 <= _get(cfg, key) <= 1]
+    mistakes += [
+        f"{key} is {_get(cfg, key)}, wants {length} numbers"
+        for key, length in LENGTHS.items()
+        if len(_get(cfg, key)) != length
+    ]
+    return mistakes + _contradictions(cfg)
+
+
+def _contradictions(cfg: Config) -> list[str]:
+    """Keys that are fine alone and wrong together."""
+    solver, loader, loss, head = cfg.SOLVER, cfg.DATALOADER, cfg.LOSS, cfg.MODEL.HEAD
+    mistakes = []
+    if loader.SAMPLER == "identity" and loader.NUM_INSTANCES > 0 and solver.IMS_PER_BATCH % loader.NUM_INSTANCES:
+        mistakes.append(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not divisible by DATALOADER.NUM_INSTANCES {loader.NUM_INSTANCES}: "
+            "a batch is P identities times K images"
+        )
+    if solver.ACCUMULATION_STEPS > 0 and solver.IMS_PER_BATCH % solver.ACCUMULATION_STEPS:
+        mistakes.append(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not divisible by SOLVER.ACCUMULATION_STEPS {solver.ACCUMULATION_STEPS}"
+        )
+    if list(solver.STEPS) != sorted(solver.STEPS):
+        mistakes.append(f"SOLVER.STEPS {tuple(solver.STEPS)} must rise")
+    if not cfg.DATASETS.NAMES:
+        mistakes.append("DATASETS.NAMES is empty, name a data set to train on")
+    if loss.CE.MARGIN_TYPE != "none" and head.CLASSIFIER != "cosine":
+        mistakes.append(f"LOSS.CE.MARGIN_TYPE {loss.CE.MARGIN_TYPE} needs MODEL.HEAD.CLASSIFIER cosine, found {head.CLASSIFIER}")
+    pairwise = {"TRIPLET": loss.TRIPLET.WEIGHT, "CIRCLE": loss.CIRCLE.WEIGHT, "COSFACE": loss.COSFACE.WEIGHT}
+    if loader.SAMPLER == "random" and any(pairwise.values()):
+        names = ", ".join(f"LOSS.{name}.WEIGHT" for name, weight in pairwise.items() if weight)
+        mistakes.append(f"{names} need pairs of an identity: use DATALOADER.SAMPLER identity or set them to 0")
+    if loader.SAMPLER == "identity" and loader.NUM_INSTANCES == 1 and any(pairwise.values()):
+        mistakes.append("DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more")
+    if not any([loss.CE.WEIGHT, loss.CENTER.WEIGHT, loss.FOCAL.WEIGHT, *pairwise.values()]):
+        mistakes.append("all LOSS.*.WEIGHT are 0: nothing would be trained")
+    return mistakes

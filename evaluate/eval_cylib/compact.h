@@ -1,0 +1,51 @@
+/* Copies the values of a row that are not above a limit to `kept` and returns how many they are; -1 when one is NaN.
+   `kept` needs room for n + 16 values. The widest instructions the compiler was allowed to use are taken. */
+#include <stddef.h>
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+static inline ptrdiff_t compact_double(const double *row, ptrdiff_t n, double limit, double *kept) {
+    ptrdiff_t count = 0;
+    int nan = 0;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        kept[count] = row[j];
+        count += row[j] <= limit;
+        nan |= row[j] != row[j];
+    }
+    return nan ? -1 : count;
+}
+
+static inline ptrdiff_t compact_float(const float *row, ptrdiff_t n, float limit, float *kept) {
+    ptrdiff_t count = 0, j = 0;
+    unsigned nan = 0;
+#if defined(__AVX512F__)
+    const __m512 bound = _mm512_set1_ps(limit);
+    for (; j + 64 <= n; j += 64) {
+        const __m512 a = _mm512_loadu_ps(row + j), b = _mm512_loadu_ps(row + j + 16);
+        const __m512 c = _mm512_loadu_ps(row + j + 32), d = _mm512_loadu_ps(row + j + 48);
+        const __mmask16 ka = _mm512_cmp_ps_mask(a, bound, _CMP_NGT_UQ), kb = _mm512_cmp_ps_mask(b, bound, _CMP_NGT_UQ);
+        const __mmask16 kc = _mm512_cmp_ps_mask(c, bound, _CMP_NGT_UQ), kd = _mm512_cmp_ps_mask(d, bound, _CMP_NGT_UQ);
+        if (!(ka | kb | kc | kd)) continue; /* NaN counts as not greater: it cannot be skipped here */
+        nan |= _mm512_cmp_ps_mask(a, b, _CMP_UNORD_Q) | _mm512_cmp_ps_mask(c, d, _CMP_UNORD_Q);
+        _mm512_storeu_ps(kept + count, _mm512_maskz_compress_ps(ka, a)); count += __builtin_popcount(ka);
+        _mm512_storeu_ps(kept + count, _mm512_maskz_compress_ps(kb, b)); count += __builtin_popcount(kb);
+        _mm512_storeu_ps(kept + count, _mm512_maskz_compress_ps(kc, c)); count += __builtin_popcount(kc);
+        _mm512_storeu_ps(kept + count, _mm512_maskz_compress_ps(kd, d)); count += __builtin_popcount(kd);
+    }
+#elif defined(__AVX2__)
+    const __m256 bound = _mm256_set1_ps(limit);
+    for (; j + 8 <= n; j += 8) {
+        const __m256 a = _mm256_loadu_ps(row + j);
+        unsigned mask = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, bound, _CMP_NGT_UQ));
+        nan |= (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+        for (; mask; mask &= mask - 1) kept[count++] = row[j + __builtin_ctz(mask)];
+    }
+#endif
+    for (; j < n; j++) {
+        kept[count] = row[j];
+        count += row[j] <= limit;
+        nan |= row[j] != row[j];
+    }
+    return nan ? -1 : count;
+}

@@ -1,0 +1,66 @@
+"""Which gallery entries count as right, and which are left out, for every query.
+
+Letters: Q queries, G gallery entries, V valid queries (those with at least one match), M matches of all of them.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Matches(NamedTuple):
+    """Sparse rows, one per valid query: `columns[starts[v]:starts[v + 1]]` are its matches, in gallery order."""
+
+    queries: np.ndarray  # int64 [V]      rows of the distance matrix
+    starts: np.ndarray  # int64 [V + 1]
+    columns: np.ndarray  # int64 [M]      same identity, another camera
+    left_starts: np.ndarray  # int64 [V + 1]
+    left_columns: np.ndarray  # int64      same identity, same camera: left out for this query
+    junk: np.ndarray  # int64             pid -1: left out for every query
+
+    def block(self, first: int, last: int) -> "Matches":
+        """The matches of rows first..last-1 of the distance matrix, with `queries` counted from `first`."""
+        low, high = np.searchsorted(self.queries, (first, last))
+        starts, left_starts = self.starts[low : high + 1], self.left_starts[low : high + 1]
+        return Matches(
+            self.queries[low:high] - first,
+            starts - starts[0],
+            self.columns[starts[0] : starts[-1]],
+            left_starts - left_starts[0],
+            self.left_columns[left_starts[0] : left_starts[-1]],
+            self.junk,
+        )
+
+
+def find_matches(query_pids, gallery_pids, query_camids, gallery_camids) -> Matches:
+    """Matches by the field's rule: the own identity under the own camera is left out, and junk (pid -1) everywhere.
+
+    Args: int64 arrays [Q], [G], [Q], [G]. Raises ValueError when no query has a match.
+    """
+    order = np.argsort(gallery_pids, kind="stable")
+    sorted_pids = gallery_pids[order]
+    low = np.searchsorted(sorted_pids, query_pids, side="left")
+    high = np.searchsorted(sorted_pids, query_pids, side="right")
+    counts = np.where(query_pids == -1, 0, high - low)
+
+    owner = np.repeat(np.arange(len(query_pids)), counts)
+    position = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = order[np.repeat(low, counts) + position]
+    same_camera = gallery_camids[columns] == query_camids[owner]
+
+    num_matches = np.bincount(owner[~same_camera], minlength=len(query_pids))
+    num_left_out = np.bincount(owner[same_camera], minlength=len(query_pids))
+    valid = num_matches > 0
+    if not valid.any():
+        raise ValueError(
+            f"None of the {len(query_pids)} queries has a match in the gallery under another camera: check that the "
+            "identities of both sets are numbered alike and that the cameras differ (distinct ids when there are none)."
+        )
+    return Matches(
+        np.flatnonzero(valid),
+        np.concatenate(([0], np.cumsum(num_matches[valid]))),
+        columns[~same_camera],
+        np.concatenate(([0], np.cumsum(num_left_out[valid]))),
+        columns[same_camera & valid[owner]],
+        np.flatnonzero(gallery_pids == -1),
+    )
