@@ -155,12 +155,18 @@ def _leg(person: Person, pose: Pose, side: int) -> tuple[list[Part], float]:
         loose = person.lower_width
         upper_leg = Part(hip, knee, (0.062 * wide, 0.056 * wide, 0.05 * wide * loose), _span(cloth, 0.2, 0.6))
         lower_leg = Part(
-            knee, ankle, (0.047 * wide * loose, 0.042 * wide * loose, 0.037 * wide * loose), _span(cloth, 0.6, 1)
+            knee,
+            ankle,
+            (0.047 * wide * loose, 0.042 * wide * loose, 0.037 * wide * loose),
+            _span(cloth, 0.6, 1),
         )
     else:
         covered = 0.0 if person.lower_kind == "skirt" else 0.55 + 0.4 * (person.lower_width - 0.9)
         upper_leg = Part(
-            hip, knee, (0.06 * wide, 0.054 * wide, 0.043 * wide), _sleeved(_span(cloth, 0.3, 1), skin, covered)
+            hip,
+            knee,
+            (0.06 * wide, 0.054 * wide, 0.043 * wide),
+            _sleeved(_span(cloth, 0.3, 1), skin, covered),
         )
         lower_leg = Part(knee, ankle, (0.04 * wide, 0.041 * wide, 0.025 * wide), skin)
     shoe = Part(
@@ -170,7 +176,9 @@ def _leg(person: Person, pose: Pose, side: int) -> tuple[list[Part], float]:
     if person.lower_kind == "shorts":
         middle = tuple(a + 0.75 * (b - a) for a, b in zip(hip, knee, strict=True))
         parts.append(
-            Part(hip, middle, (0.064 * wide, 0.062 * wide, 0.063 * wide), cloth, nearer=-0.03, round_ends=False)
+            Part(
+                hip, middle, (0.064 * wide, 0.062 * wide, 0.063 * wide), cloth, nearer=-0.03, round_ends=False
+            )
         )
     return parts, min(ankle[2], toe[2]) - 0.03
 
@@ -187,7 +195,7 @@ def _arm(person: Person, pose: Pose, side: int) -> tuple[list[Part], Vector]:
         swing, bend, spread = 0.1, 2.35, 0.25
     elif side == person.bag_side and person.bag in ("shopper", "handbag"):
         swing, bend, spread = 0.3 * swing, 0.1, 0.16
-    shoulder = (side * (person.shoulder - 0.012) * person.girth**0.3, 0.0, 0.80)
+    shoulder = (side * (person.shoulder - 0.014) * person.girth**0.3, 0.0, 0.785)
     elbow = (
         shoulder[0] + side * 0.165 * np.sin(spread),
         0.165 * np.sin(swing),
@@ -207,8 +215,14 @@ def _arm(person: Person, pose: Pose, side: int) -> tuple[list[Part], Vector]:
     upper_arm = _sleeved(sleeve, skin, person.sleeve)
     forearm = _sleeved(sleeve, skin, person.sleeve - 1)
     parts = [
-        Part(shoulder, elbow, (0.042 * wide * loose, 0.039 * wide * loose, 0.034 * wide * loose), upper_arm),
-        Part(elbow, hand, (0.034 * wide * loose, 0.032 * wide * loose, 0.024 * wide * loose), forearm, nearer=0.01),
+        Part(shoulder, elbow, (0.037 * wide * loose, 0.038 * wide * loose, 0.034 * wide * loose), upper_arm),
+        Part(
+            elbow,
+            hand,
+            (0.034 * wide * loose, 0.032 * wide * loose, 0.024 * wide * loose),
+            forearm,
+            nearer=0.01,
+        ),
         Part(hand, (hand[0], hand[1] + 0.006, hand[2] - 0.022), (0.021, 0.017), skin, nearer=0.01),
     ]
     return [part._replace(nearer=part.nearer + 0.02) for part in parts], hand
@@ -220,16 +234,22 @@ def _trunk(person: Person, pose: Pose) -> list[Part]:
     shoulder, hip = person.shoulder * person.girth**0.3, person.hip * wide
     waist = 0.5 * (shoulder + hip) * (0.80 + 0.25 * (person.girth - 0.84))
     flare = hip * (1.12 if person.hem > 0.4 else 1.3)
-    drop = (0.845 - person.hem) / 0.395  # how far the profile below, made for a hem at 0.45, is stretched
+    drop = (0.85 - person.hem) / 0.4  # how far the profile below, made for a hem at 0.45, is stretched
     heights = np.array([0, 0.05, 0.1, 0.2, 0.45 / drop, 0.75 / drop, 1.0])
-    widths = [0.4 * shoulder, 0.72 * shoulder, 0.93 * shoulder, 0.96 * shoulder, waist, hip, flare]
+    widths = [0.36 * shoulder, 0.74 * shoulder, 0.95 * shoulder, 0.96 * shoulder, waist, hip, flare]
     profile = tuple(float(width) for width in np.interp(np.linspace(0, 1, 21), heights, widths))
     cloth = _straps(person, garment_texture(person.upper))
     flat = 0.6 + 0.25 * (person.girth - 0.84)
     parts = [
-        Part((0, 0, 0.845), (0, 0, person.hem), profile, cloth, flat, 0.02, False),
-        Part((0, 0, 0.875), (0, 0, 0.83), (0.032, 0.036), plain(person.skin), nearer=0.0),
-        Part((0, 0, person.leg + 0.06), (0, 0, person.leg - 0.01), (hip, hip), _span(_lower(person), 0, 0.2), 0.68),
+        Part((0, 0, 0.85), (0, 0, person.hem), profile, cloth, flat, 0.02, False),
+        Part((0, 0, 0.88), (0, 0, 0.835), (0.032, 0.04), plain(person.skin), nearer=0.0),
+        Part(
+            (0, 0, person.leg + 0.06),
+            (0, 0, person.leg - 0.01),
+            (hip, hip),
+            _span(_lower(person), 0, 0.2),
+            0.68,
+        ),
     ]
     if person.lower_kind == "skirt":
         end = 0.18 + 0.2 * (1.35 - person.lower_width) / 0.45
@@ -247,7 +267,7 @@ def _trunk(person: Person, pose: Pose) -> list[Part]:
 
 def _head(person: Person) -> list[Part]:
     size = person.head
-    centre, radius = 0.928, 0.047 * size
+    centre, radius = 0.926, 0.05 * size
     top, chin = (0.0, 0.004, centre + 0.022), (0.0, 0.012, centre - 0.026)
     parts = [
         Part(top, chin, (radius, 1.0 * radius, 0.78 * radius), _face(person), 1.15, 0.04),
@@ -256,18 +276,31 @@ def _head(person: Person) -> list[Part]:
     if person.hair_style == "long":
         parts.append(Part((0, -0.016, centre + 0.01), (0, -0.04, 0.79), (0.052, 0.056, 0.05), hair, 0.6, 0.0))
     elif person.hair_style == "bob":
-        parts.append(Part((0, -0.01, centre + 0.01), (0, -0.016, centre - 0.05), (0.054, 0.058), hair, 0.85, 0.0))
+        parts.append(
+            Part((0, -0.01, centre + 0.01), (0, -0.016, centre - 0.05), (0.054, 0.058), hair, 0.85, 0.0)
+        )
     elif person.hair_style == "tail":
         parts.append(Part((0, -0.055, centre + 0.015), (0, -0.07, 0.81), (0.024, 0.018), hair, 1.0, 0.0))
     elif person.hair_style == "bun":
-        parts.append(Part((0, -0.04, centre + 0.05), (0, -0.042, centre + 0.045), (0.027, 0.027), hair, 1.0, 0.05))
-    if person.hat in ("cap", "brim"):
-        cloth = plain(person.hat_colour)
-        reach = 0.075 if person.hat == "cap" else 0.03
-        wide = 0.036 if person.hat == "cap" else 0.072
-        back = 0.02 if person.hat == "cap" else -0.03
-        parts.append(Part((0, back, centre + 0.03), (0, reach, centre + 0.026), (wide, wide), cloth, 1.0, 0.06))
-        parts[-1] = parts[-1]._replace(profile=(0.5 * wide, 0.4 * wide) if person.hat == "cap" else (wide, wide))
+        parts.append(
+            Part((0, -0.04, centre + 0.05), (0, -0.042, centre + 0.045), (0.027, 0.027), hair, 1.0, 0.05)
+        )
+    cloth, dome = plain(person.hat_colour), 0.97 * radius
+    if person.hat == "cap":
+        parts.append(
+            Part((0, 0.03, centre + 0.034), (0, 0.085, centre + 0.026), (0.02, 0.024), cloth, 1.0, 0.06)
+        )
+    elif person.hat == "brim":
+        parts.append(
+            Part((0, 0, centre + 0.034), (0, 0, centre + 0.022), (0.085, 0.09), cloth, 1.0, 0.07, False)
+        )
+        parts.append(
+            Part((0, 0, centre + 0.06), (0, 0, centre + 0.034), (dome, dome), cloth, 1.0, 0.08, False)
+        )
+    elif person.hat == "beanie":
+        parts.append(
+            Part((0, 0, centre + 0.045), (0, 0, centre + 0.025), (dome, 1.04 * radius), cloth, 1.1, 0.07)
+        )
     return parts
 
 
@@ -347,7 +380,9 @@ def _face(person: Person) -> Texture:
         u = wrap(u)
         front = np.abs(u)
         colour = np.broadcast_to(skin, (*u.shape, 3))
-        colour = np.where(((np.abs(front - 0.4) < 0.17) & (np.abs(t - 0.45) < 0.08))[..., None], 0.35 * skin, colour)
+        colour = np.where(
+            ((np.abs(front - 0.4) < 0.17) & (np.abs(t - 0.45) < 0.08))[..., None], 0.35 * skin, colour
+        )
         colour = np.where(((front < 0.3) & (np.abs(t - 0.92) < 0.05))[..., None], 0.6 * skin, colour)
         if person.beard:
             colour = np.where(((front < 1.3) & (t > 0.8))[..., None], 0.7 * hair + 0.15 * skin, colour)

@@ -39,7 +39,19 @@ HAIRS: tuple[Colour, ...] = (
     (0.60, 0.59, 0.58),
     (0.48, 0.16, 0.08),
 )
-UPPER_PATTERNS = ("plain", "hoops", "stripes", "checks", "gradient", "yoke", "band", "dots", "logo", "print", "open")
+UPPER_PATTERNS = (
+    "plain",
+    "hoops",
+    "stripes",
+    "checks",
+    "gradient",
+    "yoke",
+    "band",
+    "dots",
+    "logo",
+    "print",
+    "open",
+)
 LOWER_PATTERNS = ("plain", "plain", "plain", "side", "checks", "fade", "camouflage", "stripes")
 HAIR_STYLES = ("short", "short", "crop", "bald", "long", "long", "tail", "bun", "bob")
 HATS = ("none", "none", "none", "cap", "beanie", "brim")
@@ -196,7 +208,11 @@ def _dots(u: np.ndarray, t: np.ndarray, size: float, side: int) -> np.ndarray:
 
 
 def _camouflage(u: np.ndarray, t: np.ndarray, size: float, side: int) -> np.ndarray:
-    waves = np.sin(3.1 * u / size + 9 * t) + np.sin(14 * t / size - 2.3 * u + side) + np.sin(5 * u + 21 * t / size)
+    waves = (
+        np.sin(3.1 * u / size + 9 * t)
+        + np.sin(14 * t / size - 2.3 * u + side)
+        + np.sin(5 * u + 21 * t / size)
+    )
     return 0.8 * (waves > 0.3)
 
 
