@@ -1,0 +1,36 @@
+"""Tensor functions and small modules. Nothing here knows a configuration or another folder."""
+
+from layers.center import CenterLoss
+from layers.cross_entropy import SMOOTH_OVER, focal_loss, smoothed_cross_entropy
+from layers.distances import cosine_similarities, euclidean_distances, squared_distances
+from layers.distillation import distance_matching, kd_divergence
+from layers.margins import MARGINS, apply_margin
+from layers.normalization import IBNa
+from layers.pairwise import circle_loss, cosface_loss
+from layers.pooling import POOLINGS, AvgMaxPool, AvgPool, GeMPool, MaxPool, create_pooling
+from layers.triplet import MININGS, triplet_loss
+
+__all__ = [
+    "MARGINS",
+    "MININGS",
+    "POOLINGS",
+    "SMOOTH_OVER",
+    "AvgMaxPool",
+    "AvgPool",
+    "CenterLoss",
+    "GeMPool",
+    "IBNa",
+    "MaxPool",
+    "apply_margin",
+    "circle_loss",
+    "cosface_loss",
+    "cosine_similarities",
+    "create_pooling",
+    "distance_matching",
+    "euclidean_distances",
+    "focal_loss",
+    "kd_divergence",
+    "smoothed_cross_entropy",
+    "squared_distances",
+    "triplet_loss",
+]

@@ -1,0 +1,46 @@
+"""Classification losses. B: images, C: identities."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from layers.precision import as_float
+
+SMOOTH_OVER = ("all", "others")
+
+
+def smoothed_cross_entropy(
+    logits: Tensor, pids: Tensor, *, epsilon: float, smooth_over: str = "all"
+) -> Tensor:
+    """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), the mean over the batch.
+
+    Args:
+        logits: [B, C].
+        pids: [B], class indices.
+        epsilon: mass taken from the true class; 0 is the plain cross-entropy.
+        smooth_over: who gets that mass. "all": epsilon / C for each class, the true one included, as in the
+            paper. "others": epsilon / (C - 1) for each wrong class, as FastReID does.
+
+    Raises:
+        ValueError: unknown `smooth_over`.
+    """
+    if smooth_over not in SMOOTH_OVER:
+        raise ValueError(f"smooth_over is {smooth_over!r}; choose one of {', '.join(SMOOTH_OVER)}")
+    log_p = F.log_softmax(as_float(logits), dim=1)
+    true = log_p.gather(1, pids[:, None]).squeeze(1)
+    if smooth_over == "all":
+        smoothing = log_p.mean(dim=1)
+    else:
+        smoothing = (log_p.sum(dim=1) - true) / max(logits.shape[1] - 1, 1)
+    return -((1 - epsilon) * true + epsilon * smoothing).mean()
+
+
+def focal_loss(logits: Tensor, pids: Tensor, *, gamma: float) -> Tensor:
+    """Mean of -(1 - p)^gamma log p, p the probability of the true class (Lin et al. 2017, eq. 4).
+
+    Args:
+        logits: [B, C].
+        pids: [B], class indices.
+        gamma: 0 is the cross-entropy; larger values look away from what is already right.
+    """
+    log_p = F.log_softmax(as_float(logits), dim=1).gather(1, pids[:, None]).squeeze(1)
+    return -((1 - log_p.exp()).clamp(min=0).pow(gamma) * log_p).mean()

@@ -1,0 +1,58 @@
+"""Margins on the logits of a cosine classifier. B: images, C: identities.
+
+The model returns scale * cosine without knowing labels; the loss applies the margin.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from layers.precision import as_float
+
+
+def _arcface(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
+    """cos(theta + m) at the target (Deng et al. 2019, eq. 3); past theta + m = pi, cos(theta) - m sin(m)."""
+    sines = (1 - cosines.square()).clamp(min=1e-12).sqrt()
+    moved = cosines * math.cos(margin) - sines * math.sin(margin)
+    beyond = cosines <= -math.cos(margin)
+    target = torch.where(beyond, cosines - margin * math.sin(margin), moved)
+    return torch.where(is_target, target, cosines)
+
+
+def _cosface(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
+    """cos(theta) - m at the target (Wang et al. 2018, eq. 4)."""
+    return torch.where(is_target, cosines - margin, cosines)
+
+
+def _circle(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
+    """Circle loss with class labels (Sun et al. 2020, eq. 7): a cosine weighs as it is far from its optimum."""
+    fixed = cosines.detach()
+    target = (1 + margin - fixed).clamp(min=0) * (cosines - 1 + margin)
+    other = (fixed + margin).clamp(min=0) * (cosines - margin)
+    return torch.where(is_target, target, other)
+
+
+MARGINS = {"arcface": _arcface, "cosface": _cosface, "circle": _circle}
+
+
+def apply_margin(logits: Tensor, pids: Tensor, *, kind: str, scale: float, margin: float) -> Tensor:
+    """The logits that the cross-entropy sees during training.
+
+    Args:
+        logits: [B, C], scale * cosine.
+        pids: [B], class indices.
+        kind: "none" (the logits come back as they are), "arcface", "cosface" or "circle".
+        scale: of the cosine classifier.
+        margin: radians for arcface, a cosine for the others.
+
+    Raises:
+        ValueError: unknown `kind`.
+    """
+    if kind == "none":
+        return logits
+    if kind not in MARGINS:
+        raise ValueError(f"margin kind is {kind!r}; choose one of none, {', '.join(MARGINS)}")
+    logits = as_float(logits)
+    is_target = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, pids[:, None], True)
+    return scale * MARGINS[kind](logits / scale, is_target, margin)

@@ -1,0 +1,61 @@
+"""From a feature map to a vector: [B, C, H, W] -> [B, C], in float32."""
+
+import torch
+from torch import Tensor, nn
+
+from layers.precision import as_float
+
+
+class AvgPool(nn.Module):
+    """Mean over all positions."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return as_float(maps).mean(dim=(2, 3))
+
+
+class MaxPool(nn.Module):
+    """Maximum over all positions."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return as_float(maps).amax(dim=(2, 3))
+
+
+class AvgMaxPool(nn.Module):
+    """Mean plus maximum."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        maps = as_float(maps)
+        return maps.mean(dim=(2, 3)) + maps.amax(dim=(2, 3))
+
+
+class GeMPool(nn.Module):
+    """Generalised mean (mean of x^p)^(1/p) (Radenovic et al. 2018, eq. 3) of values not below 1e-6.
+
+    Args:
+        p: 1 is the mean, infinity the maximum.
+        learnable: one p for all channels is trained, a parameter `p` of shape [1]; else it is a buffer that
+            is not saved.
+    """
+
+    def __init__(self, p: float = 3.0, *, learnable: bool = True) -> None:
+        super().__init__()
+        if learnable:
+            self.p = nn.Parameter(torch.tensor([p]))
+        else:
+            self.register_buffer("p", torch.tensor([p]), persistent=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return as_float(maps).clamp(min=1e-6).pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)
+
+
+POOLINGS = ("avg", "max", "avgmax", "gem")
+
+
+def create_pooling(name: str, *, gem_p: float = 3.0, gem_learnable: bool = True) -> nn.Module:
+    """The pooling called `name`, one of POOLINGS; the gem_ arguments are for "gem" only."""
+    if name == "gem":
+        return GeMPool(gem_p, learnable=gem_learnable)
+    classes = {"avg": AvgPool, "max": MaxPool, "avgmax": AvgMaxPool}
+    if name not in classes:
+        raise ValueError(f"pooling is {name!r}; choose one of {', '.join(POOLINGS)}")
+    return classes[name]()

@@ -1,0 +1,14 @@
+"""Losses and poolings are computed in float32, whatever automatic mixed precision chose around them."""
+
+import torch
+from torch import Tensor
+
+
+def no_autocast(tensor: Tensor) -> torch.autocast:
+    """A context in which the matrix products of `tensor`'s device are not cast to half precision."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def as_float(tensor: Tensor) -> Tensor:
+    """`tensor` with at least 32 bits: half precision becomes float32, float32 and float64 stay."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,36 @@
+"""MobileNet-V2 (Sandler et al. 2018), torchvision's."""
+
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+
+from modeling.backbones.options import BackboneOptions, refuse_options
+
+
+class MobileNetV2(nn.Module):
+    """Image [N, 3, H, W] -> maps of 24, 32, 96 and 1280 channels at strides 4, 8, 16 and 16 or 32."""
+
+    channels = (24, 32, 96, 1280)
+    _ends = (3, 6, 13, 18)  # the last layer of each stage
+
+    def __init__(self, options: BackboneOptions) -> None:
+        super().__init__()
+        self.features = mobilenet_v2().features
+        if options.last_stride == 1:
+            self.features[14].conv[1][0].stride = (1, 1)
+        if not options.last_relu:
+            self.features[18][2] = nn.Identity()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = []
+        x = images
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in self._ends:
+                maps.append(x)
+        return tuple(maps)
+
+
+def create_mobilenet_v2(options: BackboneOptions) -> MobileNetV2:
+    """MobileNet-V2 of width 1; the options are its last stride and last ReLU."""
+    refuse_options("mobilenet_v2", options, "stem_relu", "stem_pool", "non_local")
+    return MobileNetV2(options)

@@ -1,0 +1,59 @@
+"""The switches that backbones have in common."""
+
+from typing import NamedTuple
+
+
+class BackboneOptions(NamedTuple):
+    """What MODEL.BACKBONE says besides name and weights; a backbone refuses what it does not have.
+
+    Attributes:
+        last_stride: of the last stage; 2 as published, 1 keeps a map of twice the height and width.
+        stem_relu: False leaves out the ReLU between the stem's batch norm and its pooling.
+        stem_pool: "padded": 3x3 stride 2 with a border of 1; "ceil": without border, sizes rounded up.
+        last_relu: False leaves out every ReLU of the last block (VKD).
+        non_local: number of non-local blocks per stage; empty for none.
+        non_local_width: their inner channels; 0 means half of the outer ones.
+        image_size: (height, width) of the training images, for backbones that need it.
+    """
+
+    last_stride: int = 2
+    stem_relu: bool = True
+    stem_pool: str = "padded"
+    last_relu: bool = True
+    non_local: tuple[int, ...] = ()
+    non_local_width: int = 0
+    image_size: tuple[int, int] = (256, 128)
+
+
+_KEYS = {
+    "last_stride": ("LAST_STRIDE", 2),
+    "stem_relu": ("STEM_RELU", True),
+    "stem_pool": ("STEM_POOL", "padded"),
+    "last_relu": ("LAST_RELU", True),
+    "non_local": ("NON_LOCAL", ()),
+}
+
+
+def refuse_options(name: str, options: BackboneOptions, *fields: str) -> None:
+    """Raises ValueError when one of `fields` asks for something that the backbone `name` does not have."""
+    for field in fields:
+        key, neutral = _KEYS[field]
+        value = getattr(options, field)
+        if value != neutral and not (field == "non_local" and not any(value)):
+            raise ValueError(
+                f"MODEL.BACKBONE.{key} is {value!r}, but {name} has no such switch; "
+                f"set MODEL.BACKBONE.{key} to {neutral!r}"
+            )
+
+
+def check_options(options: BackboneOptions) -> None:
+    """Raises ValueError for values that no backbone knows."""
+    if options.last_stride not in (1, 2):
+        raise ValueError(f"MODEL.BACKBONE.LAST_STRIDE is {options.last_stride!r}; choose 1 or 2")
+    if options.stem_pool not in ("padded", "ceil"):
+        raise ValueError(f"MODEL.BACKBONE.STEM_POOL is {options.stem_pool!r}; choose one of padded, ceil")
+    if len(options.non_local) not in (0, 4):
+        raise ValueError(
+            f"MODEL.BACKBONE.NON_LOCAL is {tuple(options.non_local)}; "
+            "give one number per stage, such as (0, 2, 3, 0), or ()"
+        )

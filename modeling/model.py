@@ -1,0 +1,48 @@
+"""A backbone and a head. B: images or clips, T: frames of a clip."""
+
+from torch import Tensor, nn
+
+from modeling.output import ReidOutput
+
+
+def _frame_mean(values: tuple[Tensor, ...], num_frames: int) -> tuple[Tensor, ...]:
+    return tuple(
+        v.unflatten(0, (-1, num_frames)).mean(dim=1) for v in values
+    )  # [B*T, D] -> [B, T, D] -> [B, D]
+
+
+class ReidModel(nn.Module):
+    """Images or clips in, ReidOutput out, in training and in evaluation alike.
+
+    Frames of a clip pass backbone and head as images of their own (batch norm sees B * T images); then
+    their embeddings, features and logits are averaged, as in VKD (Porrello et al. 2020).
+
+    Attributes:
+        backbone: image [N, 3, H, W] -> stage maps, a tuple of [N, C_i, H_i, W_i].
+        head: stage maps -> ReidOutput.
+        return_maps: True puts the stage maps into the output.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.return_maps = False
+
+    def forward(self, images: Tensor) -> ReidOutput:
+        """images: float, normalised, [B, 3, H, W] or [B, T, 3, H, W]."""
+        if images.dim() not in (4, 5):
+            raise ValueError(
+                f"images have shape {tuple(images.shape)}; expected [B, 3, H, W] or [B, T, 3, H, W]"
+            )
+        is_clip = images.dim() == 5
+        maps = self.backbone(images.flatten(0, 1) if is_clip else images)
+        output = self.head(maps)
+        if is_clip:
+            num_frames = images.shape[1]
+            output = ReidOutput(
+                embedding=_frame_mean((output.embedding,), num_frames)[0],
+                logits=_frame_mean(output.logits, num_frames),
+                features=_frame_mean(output.features, num_frames),
+            )
+        return output._replace(maps=tuple(maps)) if self.return_maps else output

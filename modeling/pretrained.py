@@ -1,0 +1,81 @@
+"""ImageNet weights of backbones, from the publisher or from a local file."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights
+
+from modeling.weights import LoadReport, find_state_dict, match_state_dict, read_checkpoint
+
+logger = logging.getLogger("ember.weights")
+
+_IBN_NET = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
+
+# The first ImageNet weights of each network, which the published results started from.
+_TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "mobilenet_v2")
+IMAGENET_URLS = {
+    **{name: get_model_weights(name)["IMAGENET1K_V1"].url for name in _TORCHVISION},
+    "resnet18_ibn_a": _IBN_NET + "resnet18_ibn_a-2f571257.pth",
+    "resnet34_ibn_a": _IBN_NET + "resnet34_ibn_a-94bc1577.pth",
+    "resnet50_ibn_a": _IBN_NET + "resnet50_ibn_a-d9d0bb7b.pth",
+    "resnet101_ibn_a": _IBN_NET + "resnet101_ibn_a-59ea0ac6.pth",
+}
+_CLASSIFIERS = ("fc", "classifier", "last_linear", "head")  # of the 1000 ImageNet classes: left out
+
+_WAYS_OUT = "set MODEL.BACKBONE.WEIGHTS to none (random weights) or to a local file"
+
+
+def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadReport | None:
+    """Loads ImageNet weights into the backbone called `name`.
+
+    Args:
+        backbone: changed in place.
+        name: a key of BACKBONES.
+        weights: "none" (nothing happens), "imagenet" (downloaded once into torch's cache, its hash checked),
+            or a local file with the publisher's names, such as torchvision's state dicts.
+
+    Returns:
+        What was loaded, None for "none".
+
+    Raises:
+        FileNotFoundError: the local file does not exist.
+        ValueError: no such weights, no network, or a file of another architecture.
+    """
+    if weights == "none":
+        return None
+    tensors = _download(name) if weights == "imagenet" else find_state_dict(_read_local(weights), weights)
+    return _load_backbone(backbone, tensors, weights)
+
+
+def _read_local(path: str) -> object:
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"MODEL.BACKBONE.WEIGHTS is {path!r}, which is no file; "
+            "give imagenet (downloaded), none or a weight file"
+        )
+    return read_checkpoint(path)
+
+
+def _download(name: str) -> dict[str, Tensor]:
+    if name not in IMAGENET_URLS:
+        raise ValueError(f"there are no ImageNet weights for {name} to download; {_WAYS_OUT}")
+    url = IMAGENET_URLS[name]
+    try:
+        return torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+        raise ValueError(f"cannot get the ImageNet weights {url} ({error}); {_WAYS_OUT}") from error
+
+
+def _load_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], source: str) -> LoadReport:
+    kept = {k: v for k, v in tensors.items() if k.split(".")[0] not in _CLASSIFIERS}
+    report = match_state_dict(backbone, kept)
+    if report.missing or report.unexpected or report.mismatched:
+        raise ValueError(f"MODEL.BACKBONE.WEIGHTS {source} is of another architecture: {report}")
+    backbone.load_state_dict({k: kept[k] for k in report.loaded}, strict=False)
+    logger.info("backbone weights %s: %s", source, report)
+    return report
