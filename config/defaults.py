@@ -79,6 +79,9 @@ _C.INPUT.RE_PROB = 0.5  # random erasing
 _C.INPUT.RE_FILL = "mean"  # mean (grey of PIXEL_MEAN, 0 after normalisation) | published (see data/augment.py)
 _C.INPUT.JITTER_PROB = 0.0  # colour jitter
 _C.INPUT.JITTER = (0.15, 0.15, 0.1, 0.1)  # strength: brightness, contrast, saturation, hue
+_C.INPUT.NUM_FRAMES = 1  # frames or views of a training sample; 1: one picture, [B,3,H,W]
+_C.INPUT.NUM_FRAMES_TEST = 0  # frames of a tested tracklet (images have one); 0: NUM_FRAMES
+_C.INPUT.FRAME_SAMPLING = "chunk"  # training: even | chunk (random in each) | multiview | multiview-cameras
 
 # ------------------------------------------------------------------------------------------------------ data
 _C.DATASETS = CN()
@@ -134,6 +137,7 @@ _C.TEST.NECK_FEAT = "after"  # embedding before | after the neck
 _C.TEST.METRIC = "cosine"  # cosine | euclidean
 _C.TEST.FLIP = False  # average the embeddings of an image and its mirror image
 _C.TEST.MAX_RANK = 50
+_C.TEST.VALIDATION = 0.0  # this part of the training identities is held out, and checkpoints are chosen on it
 _C.TEST.PROTOCOL = "auto"  # auto (the dataset's own) | cross-camera | all
 _C.TEST.RE_RANKING = False
 _C.TEST.RE_RANK = CN()

@@ -1,0 +1,101 @@
+"""Records to tensors."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.batch import Batch, Sample
+from data.frames import SAMPLINGS, choose_frames, choose_views
+from data.images import ImageCache, load_image
+from data.records import Record
+
+
+class ReidDataset(Dataset):
+    """Item i is record i as a `Sample`; a list of items at once is a `Batch`, which the loader asks for.
+
+    With `num_frames` 1 a sample is one picture, uint8 [3, H, W]; otherwise a clip, uint8 [T, 3, H, W].
+    `sampling` chooses its frames: "even" (the first of each chunk), "chunk" (a random one of each),
+    "multiview" (random frames of random records of the same identity) or "multiview-cameras" (the same, the
+    cameras taking turns).
+
+    Random choices depend on (seed, epoch, index, how often the index came before in the batch), not on
+    workers or global random state. `epoch` is an int64 [1] tensor in shared memory, so that loader processes
+    see it change; the training samplers own one.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        size: tuple[int, int],
+        interpolation: str = "bilinear",
+        num_frames: int = 1,
+        sampling: str = "even",
+        cache: ImageCache | None = None,
+        seed: int = 0,
+        epoch: Tensor | None = None,
+    ) -> None:
+        """`size` is (H, W). Raises ValueError for an unknown sampling or fewer than one frame."""
+        if sampling not in SAMPLINGS:
+            raise ValueError(f'INPUT.FRAME_SAMPLING is "{sampling}"; choose one of {", ".join(SAMPLINGS)}')
+        if num_frames < 1:
+            raise ValueError(f"INPUT.NUM_FRAMES is {num_frames}; a sample needs at least one frame")
+        self.records = tuple(records)
+        self.size = size
+        self.interpolation = interpolation
+        self.num_frames = num_frames
+        self.sampling = sampling
+        self.cache = cache
+        self.seed = seed
+        self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
+        self.pids = torch.tensor([r.pid for r in self.records], dtype=torch.int64)
+        self.camids = torch.tensor([r.camid for r in self.records], dtype=torch.int64)
+        self._records_by_pid: dict[int, list[Record]] = {}
+        if sampling.startswith("multiview"):
+            for record in self.records:
+                self._records_by_pid.setdefault(record.pid, []).append(record)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        batch = self.__getitems__([index])
+        return Sample(batch.images[0], int(batch.pids[0]), int(batch.camids[0]), index)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Fetch a whole batch: one gather from the cache, or one decoded file after the other."""
+        seen: Counter[int] = Counter()
+        paths: list[Path] = []
+        for index in indices:
+            paths.extend(self._choose(index, seen[index]))
+            seen[index] += 1
+        if self.cache is not None:
+            images = self.cache.load(paths)
+        else:
+            images = torch.stack(
+                [load_image(path, size=self.size, interpolation=self.interpolation) for path in paths]
+            )
+        if self.num_frames > 1:
+            images = images.unflatten(0, (len(indices), self.num_frames))  # [B*T, 3, H, W] -> [B, T, 3, H, W]
+        where = torch.tensor(list(indices), dtype=torch.int64)
+        return Batch(images, self.pids[where], self.camids[where], where)
+
+    def _choose(self, index: int, occurrence: int) -> Sequence[Path]:
+        """The `num_frames` files of a record."""
+        record = self.records[index]
+        if self.sampling == "even" or (self.sampling == "chunk" and len(record.paths) == 1):
+            return [record.paths[i] for i in choose_frames(len(record.paths), self.num_frames)]
+        rng = np.random.default_rng([self.seed, int(self.epoch), index, occurrence])
+        if self.sampling == "chunk":
+            return [record.paths[i] for i in choose_frames(len(record.paths), self.num_frames, rng)]
+        return choose_views(
+            self._records_by_pid[record.pid],
+            self.num_frames,
+            rng,
+            spread_cameras=self.sampling == "multiview-cameras",
+        )
