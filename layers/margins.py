@@ -26,7 +26,7 @@ def _cosface(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
 
 
 def _circle(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
-    """Circle loss with class labels (Sun et al. 2020, eq. 7): a cosine weighs as it is far from its optimum."""
+    """Circle loss with class labels (Sun et al. 2020, eq. 7): cosines far from their optimum weigh more."""
     fixed = cosines.detach()
     target = (1 + margin - fixed).clamp(min=0) * (cosines - 1 + margin)
     other = (fixed + margin).clamp(min=0) * (cosines - margin)

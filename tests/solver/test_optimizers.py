@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch import nn
+
+from config import load_config
+from solver import build_optimizers, create_optimizer, group_parameters
+
+
+class Tiny(nn.Module):
+    """A convolution and a norm in the backbone, a neck with a frozen bias and a classifier in the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.head = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+        self.head[0].bias.requires_grad_(False)
+
+
+def names_by_group(model, groups):
+    names = {p: n for n, p in model.named_parameters()}
+    return {(g["lr"], g["weight_decay"]): {names[p] for p in g["params"]} for g in groups}
+
+
+def test_one_group_when_all_are_alike():
+    groups = group_parameters(Tiny(), lr=0.1, weight_decay=0.01)
+    assert len(groups) == 1
+    assert groups[0]["initial_lr"] == 0.1
+    assert len(groups[0]["params"]) == 7  # eight less the neck's frozen bias
+
+
+def test_bias_norm_and_head_have_rates_and_decays_of_their_own():
+    model = Tiny()
+    groups = group_parameters(
+        model,
+        lr=1.0,
+        weight_decay=0.1,
+        bias_lr_factor=2.0,
+        head_lr_factor=10.0,
+        weight_decay_bias=0.2,
+        weight_decay_norm=0.3,
+    )
+    assert names_by_group(model, groups) == {
+        (1.0, 0.1): {"backbone.0.weight"},
+        (2.0, 0.2): {"backbone.0.bias", "backbone.1.bias"},
+        (1.0, 0.3): {"backbone.1.weight"},
+        (10.0, 0.3): {"head.0.weight"},
+        (10.0, 0.1): {"head.1.weight"},
+        (20.0, 0.2): {"head.1.bias"},
+    }
+
+
+def test_a_wrapped_model_is_grouped_like_the_model_itself():
+    model = Tiny()
+    plain = group_parameters(model, lr=1.0, weight_decay=0.1, head_lr_factor=3.0)
+    wrapped = group_parameters(nn.DataParallel(model), lr=1.0, weight_decay=0.1, head_lr_factor=3.0)
+    assert [g["lr"] for g in plain] == [g["lr"] for g in wrapped] == [1.0, 3.0]
+
+
+def test_a_shared_parameter_is_trained_once():
+    model = nn.ModuleList([nn.Linear(2, 2, bias=False)])
+    model.append(model[0])
+    assert sum(len(g["params"]) for g in group_parameters(model, lr=1.0, weight_decay=0.0)) == 1
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_every_optimizer_steps_downhill(name):
+    model = nn.Linear(3, 1)
+    optimizer = create_optimizer(name, group_parameters(model, lr=0.05, weight_decay=0.0))
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss = (model(x) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_sgd_takes_momentum_from_the_configuration():
+    cfg = load_config(None, ["SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0.8", "SOLVER.NESTEROV", "True"])
+    (optimizer,) = build_optimizers(cfg, Tiny(), nn.Identity())
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert (optimizer.param_groups[0]["momentum"], optimizer.param_groups[0]["nesterov"]) == (0.8, True)
+
+
+def test_centres_get_an_sgd_of_their_own():
+    criterion = nn.Module()
+    criterion.centers = nn.Parameter(torch.zeros(2, 4))
+    model_optimizer, center_optimizer = build_optimizers(load_config(), Tiny(), criterion)
+    assert isinstance(model_optimizer, torch.optim.Adam)
+    assert isinstance(center_optimizer, torch.optim.SGD)
+    assert center_optimizer.param_groups[0]["params"] == [criterion.centers]
+    assert center_optimizer.param_groups[0]["initial_lr"] == 0.5
+    assert center_optimizer.param_groups[0]["momentum"] == 0
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'lamb'; choose one of adam, adamw, sgd"):
+        create_optimizer("lamb", [])
+    with pytest.raises(ValueError, match="the model has no trainable parameters"):
+        create_optimizer("adam", [])
