@@ -1,7 +1,7 @@
 """The six cameras of the quickstart data: where they hang, what they look at, and what they do to a picture.
 
-A camera changes everything that is not identity: side and tilt from which people are seen, background, light, colour
-cast, sharpness, noise, crop and compression. Drawing happens at twice the size of the result.
+A camera changes everything that is not identity: side and tilt from which people are seen, background, light,
+colour cast, sharpness, noise, crop and compression. Drawing happens at twice the size of the result.
 """
 
 from functools import lru_cache
@@ -120,7 +120,9 @@ def draw_sighting(
 def take_picture(
     person: Person, camera: int, sighting: Sighting, rng: np.random.Generator, *, seed: int, frame: int = 0
 ) -> bytes:
-    """One frame of a sighting as the bytes of a JPEG of `IMAGE_SIZE`; `rng` adds noise and the detector's jitter."""
+    """One frame of a sighting as the bytes of a JPEG of `IMAGE_SIZE`; `rng` adds noise and the detector's
+    jitter.
+    """
     height, width = (SCALE * side for side in IMAGE_SIZE)
     lens = CAMERAS[camera]
     top, left = sighting.corner

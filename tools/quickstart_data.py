@@ -1,10 +1,12 @@
 """Renders the quickstart data: stylised pedestrians under six cameras, made instead of downloaded.
 
     python -m tools.quickstart_data OUT --images               # OUT/market1501, the layout of Market-1501
-    python -m tools.quickstart_data OUT --images --tracklets   # and OUT/mars, the same people as tracklets of MARS
+    python -m tools.quickstart_data OUT --images --tracklets   # and OUT/mars, the same people as tracklets of
+    MARS
 
-The same parameters give the same files, bit for bit on one machine. Training and test identities are disjoint, and both
-parts come with distractors (pid 0: people nobody asks for, and boxes without a person) and junk (pid -1: bad boxes).
+The same parameters give the same files, bit for bit on one machine. Training and test identities are
+disjoint, and both parts come with distractors (pid 0: people nobody asks for, and boxes without a person) and
+junk (pid -1: bad boxes).
 """
 
 import argparse
@@ -44,7 +46,9 @@ class Parameters(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A share of the work small enough to be spread: the pictures of one identity, or one distractor or junk picture."""
+    """A share of the work small enough to be spread: the pictures of one identity, or one distractor or junk
+    picture.
+    """
 
     layout: str
     kind: int
@@ -111,10 +115,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def make(
     out: Path, layouts: list[str], parameters: Parameters, *, workers: int = 1, overwrite: bool = False
 ) -> list[tuple[str, float | None, int]]:
-    """Renders what is missing of `layouts` under `out`; a list of (layout, seconds or None if there, pictures).
+    """Renders what is missing of `layouts` under `out`; a list of (layout, seconds or None if there,
+    pictures).
 
-    Raises ValueError when `out` holds anything but the same data: quickstart data made with other parameters (replaced
-    with `overwrite`), or files of any other kind (never touched).
+    Raises ValueError when `out` holds anything but the same data: quickstart data made with other parameters
+    (replaced with `overwrite`), or files of any other kind (never touched).
     """
     _check(parameters, workers)
     done = _open_folder(out, parameters, overwrite=overwrite)
@@ -140,8 +145,8 @@ def _check(parameters: Parameters, workers: int) -> None:
             raise ValueError(f"--{name.replace('_', '-')} is {value}, it must be at least {least[name]}")
     if parameters.train_ids + parameters.test_ids > 9999:
         raise ValueError(
-            f"--train-ids and --test-ids make {parameters.train_ids + parameters.test_ids} identities; the layouts "
-            "have four digits, so at most 9999 together"
+            f"--train-ids and --test-ids make {parameters.train_ids + parameters.test_ids} identities; the "
+            "layouts have four digits, so at most 9999 together"
         )
     if workers < 1:
         raise ValueError(f"--workers is {workers}, it must be at least 1")
@@ -168,7 +173,8 @@ def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[
                 if made_with.get(key) != asked[key]
             )
             raise ValueError(
-                f"{out} holds quickstart data made with {', '.join(differing)}; choose another folder or give --overwrite"
+                f"{out} holds quickstart data made with {', '.join(differing)}; choose another folder or give "
+                "--overwrite"
             )
         for layout in LAYOUTS:
             shutil.rmtree(out / layout, ignore_errors=True)
@@ -260,7 +266,9 @@ def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, byt
 
 
 def mars_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
-    """(file name, JPEG bytes) of the tracklets of one identity, or of one distractor or junk tracklet, as in MARS."""
+    """(file name, JPEG bytes) of the tracklets of one identity, or of one distractor or junk tracklet, as in
+    MARS.
+    """
     seed = parameters.seed
     if job.kind != TRACKLET:
         person, camera, rng = _extra(parameters, job)
@@ -302,7 +310,9 @@ def _frame_number(rng: np.random.Generator) -> int:
 
 
 def _write_mars_tables(info: Path, names: list[str], parameters: Parameters) -> None:
-    """The lists of names, and start, end (from 1, inclusive), pid and camera of each tracklet, as MATLAB files."""
+    """The lists of names, and start, end (from 1, inclusive), pid and camera of each tracklet, as MATLAB
+    files.
+    """
     rows: dict[str, list[tuple[int, int, int, int]]] = {"train": [], "test": []}
     for split in rows:
         files = sorted(Path(name).name for name in names if name.startswith(f"bbox_{split}/"))

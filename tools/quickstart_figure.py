@@ -1,7 +1,8 @@
 """The figure of the quickstart data: a jointed body in space, projected and shaded as tapered, rounded parts.
 
-Body axes: x to the person's left, y forward, z up, in fractions of the person's height, the ground at z = 0. A camera
-that the person faces has yaw 0; at yaw pi it sees the back. Pictures are float32, premultiplied RGBA [h, w, 4].
+Body axes: x to the person's left, y forward, z up, in fractions of the person's height, the ground at z = 0.
+A camera that the person faces has yaw 0; at yaw pi it sees the back. Pictures are float32, premultiplied RGBA
+[h, w, 4].
 """
 
 from collections.abc import Callable
@@ -38,7 +39,9 @@ class View(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A tapered part between two points; `profile` gives half widths along the way, `depth` front to back over side to side."""
+    """A tapered part between two points; `profile` gives half widths along the way, `depth` front to back
+    over side to side.
+    """
 
     top: Vector
     end: Vector
@@ -65,7 +68,9 @@ def draw_figure(shape: tuple[int, int], person: Person, pose: Pose, view: View) 
 
 
 def project(point: Vector, view: View) -> np.ndarray:
-    """Pixel position (column, row) of a point of the body, with a mild perspective: what is higher is nearer when tilted."""
+    """Pixel position (column, row) of a point of the body, with a mild perspective: what is higher is nearer
+    when tilted.
+    """
     x, y, z = point
     across = x * np.cos(view.yaw) + y * np.sin(view.yaw)
     towards = -x * np.sin(view.yaw) + y * np.cos(view.yaw)
@@ -80,7 +85,8 @@ def paint_part(canvas: np.ndarray, part: Part, view: View) -> None:
     """Draws one part over `canvas` [h, w, 4] in place, with a soft edge and light from one side."""
     height, width = canvas.shape[:2]
     start, stop = project(part.top, view), project(part.end, view)
-    # An ellipse with half axes (1, depth), seen under yaw: its half width, and by how much the surface is turned.
+    # An ellipse with half axes (1, depth), seen under yaw: its half width, and by how much the surface is
+    # turned.
     turn = np.arctan2(part.depth * np.sin(view.yaw), np.cos(view.yaw))
     seen = np.hypot(np.cos(view.yaw), part.depth * np.sin(view.yaw))
     radii = np.asarray(part.profile) * view.pixels * seen

@@ -1,8 +1,9 @@
 """Who walks through the quickstart data: the lasting looks of one identity, drawn from a seed.
 
-Colours are RGB in [0, 1]. Surfaces are described by two coordinates: `u`, the angle around the body part (radians, 0 at
-the front, +pi/2 on the person's left, +-pi at the back), and `t`, the way down the part (0 at its top, 1 at its end). So
-a badge on the left breast is seen from the front only, and on the right side of the picture.
+Colours are RGB in [0, 1]. Surfaces are described by two coordinates: `u`, the angle around the body part
+(radians, 0 at the front, +pi/2 on the person's left, +-pi at the back), and `t`, the way down the part (0 at
+its top, 1 at its end). So a badge on the left breast is seen from the front only, and on the right side of
+the picture.
 """
 
 from collections.abc import Callable
@@ -69,7 +70,9 @@ class Garment(NamedTuple):
 
 
 class Person(NamedTuple):
-    """Everything about an identity that stays the same under every camera. Lengths are fractions of the height."""
+    """Everything about an identity that stays the same under every camera. Lengths are fractions of the
+    height.
+    """
 
     height: float  # metres
     girth: float  # 1 is average; widens torso and limbs

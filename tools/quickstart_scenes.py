@@ -1,4 +1,6 @@
-"""Where the cameras of the quickstart data hang: six places, drawn once per camera as a wide picture to crop from."""
+"""Where the cameras of the quickstart data hang: six places, drawn once per camera as a wide picture to crop
+from.
+"""
 
 from collections.abc import Callable
 

@@ -1,0 +1,164 @@
+"""Ranked lists: chosen and ordered by hand-checkable rules, drawn, and written into a page that needs nothing
+else.
+"""
+
+import re
+from base64 import b64decode
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from evaluate import rank_metrics
+from tools.ranked_lists import (
+    BLUE,
+    FRAME,
+    GAP,
+    GREEN,
+    RED,
+    TILE,
+    describe,
+    draw_montage,
+    draw_ranked_list,
+    ranked_lists,
+    write_page,
+)
+
+# Three queries at 0, 10 and 20 on a line; the gallery beside them, so that distances can be read off.
+QUERY = np.array([[0.0], [10.0], [20.0]])
+QUERY_PIDS, QUERY_CAMIDS = [1, 2, 3], [0, 0, 0]
+GALLERY = np.array([[0.5], [1.0], [2.0], [11.0], [13.0], [20.0], [29.0], [12.0]])
+GALLERY_PIDS = [1, 1, 4, 2, 4, 3, 3, -1]
+GALLERY_CAMIDS = [0, 1, 1, 1, 1, 0, 1, 2]
+
+
+def lists(**options):
+    return ranked_lists(
+        QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS, metric="euclidean", **options
+    )
+
+
+def colours(index: int) -> Image.Image:
+    return Image.new("RGB", (64, 128), (200, 200, 10 * index))
+
+
+def test_own_camera_and_junk_are_left_out():
+    first = lists(queries="best", count=1)[0]
+    assert (first.index, first.pid, first.camid, first.choice) == (0, 1, 0, "best")
+    assert [answer.index for answer in first.answers] == [1, 2, 3, 4, 5, 6]  # 0 is its own camera, 7 is junk
+    assert [answer.correct for answer in first.answers] == [True, False, False, False, False, False]
+    assert first.answers[0].distance == pytest.approx(1.0)
+    assert (first.ap, first.num_matches) == (1.0, 1)
+
+
+def test_the_all_protocol_keeps_the_own_camera():
+    first = lists(queries="best", count=1, protocol="all")[0]
+    assert [answer.index for answer in first.answers[:2]] == [0, 1]
+    assert first.num_matches == 2
+
+
+def test_best_and_worst_are_ordered_by_average_precision():
+    # Query 2 at 20 finds its only match, at 29, behind 13 and 11 (both nearer or equal: 7 and 9, the tie to
+    # the earlier).
+    best, worst = lists(queries="best"), lists(queries="worst")
+    assert [ranked.index for ranked in best] == [0, 1, 2]
+    assert [ranked.index for ranked in worst] == [2, 0, 1]
+    assert worst[0].ap == pytest.approx(1 / 3)
+    assert [answer.index for answer in worst[0].answers[:3]] == [4, 3, 6]
+
+
+def test_random_queries_follow_the_seed_and_are_not_repeated():
+    chosen = [ranked.index for ranked in lists(queries="random", seed=5)]
+    assert sorted(chosen) == [0, 1, 2]
+    assert chosen == [ranked.index for ranked in lists(queries="random", seed=5)]
+    assert len({tuple(r.index for r in lists(queries="random", seed=seed)) for seed in range(10)}) > 1
+
+
+def test_average_precision_agrees_with_the_scores():
+    rng = np.random.default_rng(0)
+    query, gallery = rng.normal(size=(30, 8)), rng.normal(size=(120, 8))
+    pids, gallery_pids = rng.integers(1, 9, 30), rng.integers(-1, 9, 120)
+    camids, gallery_camids = rng.integers(0, 3, 30), rng.integers(0, 3, 120)
+    ranked = ranked_lists(
+        query, gallery, pids, gallery_pids, camids, gallery_camids, queries="best", count=30
+    )
+    unit = [features / np.linalg.norm(features, axis=1, keepdims=True) for features in (query, gallery)]
+    scores = rank_metrics(
+        (1 - unit[0] @ unit[1].T).astype(np.float32),
+        pids,
+        gallery_pids,
+        camids,
+        gallery_camids,
+        backend="python",
+    )
+    assert len(ranked) == scores.num_valid
+    assert sorted(one.ap for one in ranked) == pytest.approx(sorted(scores.ap), abs=1e-6)
+
+
+def test_top_cuts_the_list_and_not_the_score():
+    ranked = lists(queries="worst", count=1, top=2)[0]
+    assert len(ranked.answers) == 2 and not any(answer.correct for answer in ranked.answers)
+    assert ranked.ap == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"queries": "first"}, "queries is 'first', it must be one of best, worst, random"),
+        ({"metric": "dot"}, "metric is 'dot', it must be one of cosine, euclidean"),
+        ({"protocol": "none"}, "protocol is 'none', it must be one of cross-camera, all"),
+    ],
+)
+def test_unknown_choices_name_the_known_ones(options, message):
+    arguments = {"metric": "euclidean", **options}
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        ranked_lists(QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS, **arguments)
+
+
+def test_a_gallery_without_a_match_is_an_error():
+    with pytest.raises(ValueError, match="None of the 3 queries has a match in the gallery of 8"):
+        ranked_lists(QUERY, GALLERY, [7, 8, 9], GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS)
+
+
+def test_arrays_that_do_not_fit_are_an_error():
+    with pytest.raises(ValueError, match=r"gallery_pids has the shape \(7,\), 8 features need \(8,\)"):
+        ranked_lists(QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS[1:], QUERY_CAMIDS, GALLERY_CAMIDS)
+
+
+def test_frames_tell_right_from_wrong():
+    ranked = lists(queries="worst", count=1)[0]
+    strip = draw_ranked_list(ranked, colours, colours)
+    step, row = TILE[0] + 2 * FRAME + GAP, 20 + GAP + FRAME + 40
+    lefts = [GAP] + [2 * GAP + step * place for place in range(1, len(ranked.answers) + 1)]
+    frames = [strip.getpixel((left + 1, row)) for left in lefts]
+    assert frames == [BLUE] + [GREEN if answer.correct else RED for answer in ranked.answers]
+    inside = [strip.getpixel((left + FRAME + 30, row)) for left in lefts]
+    assert inside == [(200, 200, 10 * index) for index in (2, *(answer.index for answer in ranked.answers))]
+
+
+def test_description_names_the_choice():
+    assert describe(lists(queries="worst")[0]) == (
+        "worst query: identity 3 under camera 1, AP 33.3%, 1 match under other cameras"
+    )
+
+
+def test_montage_stacks_strips():
+    three = lists(queries="best")
+    strip, montage = draw_ranked_list(three[0], colours, colours), draw_montage(three, colours, colours)
+    assert montage.height == 3 * strip.height and montage.width >= strip.width
+
+
+def test_page_holds_its_pictures_and_nothing_from_outside(tmp_path):
+    page = tmp_path / "index.html"
+    write_page(page, lists(queries="best"), colours, colours, title="A < B", facts=["one & two"])
+    text = page.read_text()
+    assert "<title>A &lt; B</title>" in text and "<p>one &amp; two</p>" in text and "viewport" in text
+    assert not re.search(r"https?://|<script|<link", text)
+    sources = re.findall(r'<img src="([^"]+)"', text)
+    shown = sum(1 + len(ranked.answers) for ranked in lists(queries="best"))
+    assert len(sources) == shown and all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    picture = Image.open(BytesIO(b64decode(sources[0].split(",")[1])))
+    assert picture.size == (64, 128)
+    right = sum(answer.correct for ranked in lists(queries="best") for answer in ranked.answers)
+    assert text.count('<figure class="right">') == right and text.count('<figure class="query">') == 3

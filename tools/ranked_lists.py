@@ -1,0 +1,297 @@
+"""Ranked lists for people to look at: what the network answers to a query, right answers framed green, wrong
+ones red.
+
+`ranked_lists` chooses queries and ranks the gallery for each by the same rules as the scores;
+`draw_ranked_list` and `draw_montage` make pictures of them; `write_page` makes one HTML file that needs
+nothing else. Letters: Q queries, G gallery entries, D dimensions of an embedding.
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+CHOICES = ("best", "worst", "random")
+GREEN, RED, BLUE = (38, 160, 76), (214, 52, 48), (58, 96, 190)
+TILE = (80, 160)  # width and height of a picture in a drawn list
+FRAME, GAP, CAPTION = 4, 8, 30
+Loader = Callable[[int], Image.Image]  # position in the query set or the gallery -> RGB picture
+
+
+class Answer(NamedTuple):
+    """One entry of a ranked list."""
+
+    index: int  # position in the gallery
+    pid: int
+    camid: int
+    distance: float
+    correct: bool
+
+
+class RankedQuery(NamedTuple):
+    """A query and the start of its ranked gallery."""
+
+    index: int  # position in the query set
+    pid: int
+    camid: int
+    choice: str  # how it was chosen: best, worst or random
+    ap: float  # average precision over the whole gallery, in [0, 1]
+    num_matches: int
+    answers: tuple[Answer, ...]
+
+
+def ranked_lists(
+    query_features,
+    gallery_features,
+    query_pids,
+    gallery_pids,
+    query_camids,
+    gallery_camids,
+    *,
+    queries: str = "random",
+    count: int = 10,
+    top: int = 10,
+    metric: str = "cosine",
+    protocol: str = "cross-camera",
+    seed: int = 0,
+) -> list[RankedQuery]:
+    """Chooses `count` queries and ranks the gallery for each; in the order of their choice: best first, worst
+    first.
+
+    Args:
+        query_features, gallery_features: [Q, D], [G, D], arrays or CPU tensors.
+        query_pids, ...: integers [Q], [G]. Gallery entries with pid -1 (junk) are left out for every query.
+        queries: best | worst (by average precision) | random (by `seed`). Queries without a match are never
+            chosen.
+        metric: cosine (1 - cosine) | euclidean.
+        protocol: cross-camera leaves out the query's own identity under its own camera | all keeps it.
+
+    Raises ValueError for an unknown choice, arrays that do not fit together, and when no query has a match.
+    """
+    _check_choice("queries", queries, CHOICES)
+    _check_choice("metric", metric, ("cosine", "euclidean"))
+    _check_choice("protocol", protocol, ("cross-camera", "all"))
+    query, gallery = (
+        np.asarray(features, dtype=np.float32) for features in (query_features, gallery_features)
+    )
+    pids, gallery_pids, camids, gallery_camids = (
+        np.asarray(ids, dtype=np.int64) for ids in (query_pids, gallery_pids, query_camids, gallery_camids)
+    )
+    _check_shapes(query, gallery, pids, gallery_pids, camids, gallery_camids)
+    if metric == "cosine":
+        query, gallery = _normalized(query), _normalized(gallery)
+
+    def rank(index: int) -> RankedQuery | None:
+        same = gallery_pids == pids[index]
+        keep = gallery_pids != -1
+        if protocol == "cross-camera":
+            keep &= ~(same & (gallery_camids == camids[index]))
+        kept = np.flatnonzero(keep)
+        distances = _distances(query[index], gallery[kept], metric)
+        order = np.argsort(distances, kind="stable")
+        correct = same[kept[order]]
+        if not correct.any():
+            return None
+        places = np.flatnonzero(correct)
+        answers = tuple(
+            Answer(
+                int(kept[k]),
+                int(gallery_pids[kept[k]]),
+                int(gallery_camids[kept[k]]),
+                float(distances[k]),
+                bool(hit),
+            )
+            for k, hit in zip(order[:top], correct, strict=False)
+        )
+        ap = float(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
+        return RankedQuery(index, int(pids[index]), int(camids[index]), queries, ap, len(places), answers)
+
+    if queries == "random":
+        shuffled = np.random.default_rng(seed).permutation(len(query)).tolist()
+        chosen = _first(count, (rank(index) for index in shuffled))
+    else:
+        ranked = [found for index in range(len(query)) if (found := rank(index)) is not None]
+        chosen = sorted(ranked, key=lambda one: one.ap, reverse=queries == "best")[:count]
+    if not chosen:
+        raise ValueError(
+            f"None of the {len(query)} queries has a match in the gallery of {len(gallery)} under the "
+            f"protocol '{protocol}', so there is no list to show"
+        )
+    return chosen
+
+
+def _first(count: int, candidates: Iterator[RankedQuery | None]) -> list[RankedQuery]:
+    found: list[RankedQuery] = []
+    for candidate in candidates:
+        if len(found) >= count:
+            break
+        if candidate is not None:
+            found.append(candidate)
+    return found
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is '{value}', it must be one of {', '.join(choices)}")
+
+
+def _check_shapes(query, gallery, pids, gallery_pids, camids, gallery_camids) -> None:
+    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"features must be [Q, D] and [G, D], they are {query.shape} and {gallery.shape}")
+    for name, ids, features in (
+        ("query_pids", pids, query),
+        ("query_camids", camids, query),
+        ("gallery_pids", gallery_pids, gallery),
+        ("gallery_camids", gallery_camids, gallery),
+    ):
+        if ids.shape != (len(features),):
+            raise ValueError(
+                f"{name} has the shape {ids.shape}, {len(features)} features need ({len(features)},)"
+            )
+
+
+def _normalized(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def _distances(query: np.ndarray, gallery: np.ndarray, metric: str) -> np.ndarray:
+    if metric == "cosine":
+        return 1 - gallery @ query
+    return np.sqrt(np.square(gallery - query).sum(axis=1))
+
+
+def describe(ranked: RankedQuery) -> str:
+    """One line about a query, as it stands above its list."""
+    matches = "1 match" if ranked.num_matches == 1 else f"{ranked.num_matches} matches"
+    return (
+        f"{ranked.choice} query: identity {ranked.pid} under camera {ranked.camid + 1}, "
+        f"AP {100 * ranked.ap:.1f}%, {matches} under other cameras"
+    )
+
+
+def draw_ranked_list(ranked: RankedQuery, load_query: Loader, load_gallery: Loader) -> Image.Image:
+    """A strip: the query in a blue frame, then its answers in green and red frames, with captions."""
+    width = (TILE[0] + 2 * FRAME + GAP) * (len(ranked.answers) + 1) + 2 * GAP
+    strip = Image.new("RGB", (width, TILE[1] + 2 * FRAME + CAPTION + 20 + 2 * GAP), "white")
+    draw = ImageDraw.Draw(strip)
+    draw.text((GAP, GAP - 2), describe(ranked), fill=(20, 20, 20), font=ImageFont.load_default(13))
+    tiles = [(load_query(ranked.index), BLUE, "query", f"id {ranked.pid}  cam {ranked.camid + 1}")]
+    for place, answer in enumerate(ranked.answers, start=1):
+        tiles.append(
+            (load_gallery(answer.index), GREEN if answer.correct else RED, *_captions(place, answer))
+        )
+    left, top = GAP, 20 + GAP
+    for number, (picture, colour, *lines) in enumerate(tiles):
+        strip.paste(_framed(picture, colour), (left, top))
+        for row, line in enumerate(lines):
+            at = (left + 1, top + TILE[1] + 2 * FRAME + 2 + 13 * row)
+            draw.text(at, line, fill=(60, 60, 60) if row else colour, font=ImageFont.load_default(11))
+        left += TILE[0] + 2 * FRAME + (2 * GAP if number == 0 else GAP)
+    return strip
+
+
+def _captions(place: int, answer: Answer) -> tuple[str, str]:
+    """Words as well as colours: not everybody tells red from green."""
+    verdict = "right" if answer.correct else "wrong"
+    return f"{place} {verdict}  {answer.distance:.2f}", f"id {answer.pid}  cam {answer.camid + 1}"
+
+
+def _framed(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    framed = Image.new("RGB", (TILE[0] + 2 * FRAME, TILE[1] + 2 * FRAME), colour)
+    fitted = Image.new("RGB", TILE, (235, 235, 235))
+    scale = min(TILE[0] / picture.width, TILE[1] / picture.height)
+    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+    shrunk = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    fitted.paste(shrunk, ((TILE[0] - size[0]) // 2, (TILE[1] - size[1]) // 2))
+    framed.paste(fitted, (FRAME, FRAME))
+    return framed
+
+
+def draw_montage(lists: Sequence[RankedQuery], load_query: Loader, load_gallery: Loader) -> Image.Image:
+    """The strips of several queries below each other."""
+    strips = [draw_ranked_list(ranked, load_query, load_gallery) for ranked in lists]
+    height = sum(strip.height for strip in strips)
+    montage = Image.new("RGB", (max(strip.width for strip in strips), height), "white")
+    top = 0
+    for strip in strips:
+        montage.paste(strip, (0, top))
+        top += strip.height
+    return montage
+
+
+def write_page(
+    path: Path,
+    lists: Sequence[RankedQuery],
+    load_query: Loader,
+    load_gallery: Loader,
+    *,
+    title: str,
+    facts: Sequence[str] = (),
+) -> None:
+    """One HTML file with the pictures inside: it opens offline, on a phone as well. `facts` stand below the
+    title.
+    """
+    sections = "\n".join(_section(ranked, load_query, load_gallery) for ranked in lists)
+    notes = "".join(f"<p>{escape(fact)}</p>" for fact in facts)
+    path.write_text(
+        PAGE.format(title=escape(title), style=STYLE, notes=notes, sections=sections), encoding="utf-8"
+    )
+
+
+def _section(ranked: RankedQuery, load_query: Loader, load_gallery: Loader) -> str:
+    query = _figure(load_query(ranked.index), "query", "query", f"id {ranked.pid}, cam {ranked.camid + 1}")
+    answers = "".join(
+        _figure(load_gallery(answer.index), "right" if answer.correct else "wrong", *_captions(place, answer))
+        for place, answer in enumerate(ranked.answers, start=1)
+    )
+    return f'<section><h2>{escape(describe(ranked))}</h2><div class="row">{query}{answers}</div></section>'
+
+
+def _figure(picture: Image.Image, kind: str, first: str, second: str) -> str:
+    buffer = BytesIO()
+    small = picture.convert("RGB")
+    small.thumbnail((192, 256))
+    small.save(buffer, "JPEG", quality=88)
+    source = "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode("ascii")
+    words = f"<b>{escape(first)}</b><br>{escape(second)}"
+    alt = escape(f"{first}, {second}")
+    return f'<figure class="{kind}"><img src="{source}" alt="{alt}"><figcaption>{words}</figcaption></figure>'
+
+
+STYLE = """
+:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
+body { margin: 0 auto; padding: 1rem; max-width: 82rem; }
+h1 { font-size: 1.4rem; margin: 0 0 .3rem; }
+h2 { font-size: 1rem; font-weight: 600; margin: 1.4rem 0 .4rem; }
+p { margin: .2rem 0; opacity: .8; }
+.row { display: flex; gap: .5rem; overflow-x: auto; padding-bottom: .4rem; }
+figure { margin: 0; flex: 0 0 auto; width: 6.2rem; }
+figure img { width: 100%; box-sizing: border-box; border: 4px solid; border-radius: 4px; display: block;
+             aspect-ratio: 1 / 2; object-fit: contain; background: #8882; }
+figcaption { font-size: .78rem; }
+.query { margin-right: .8rem; }
+.query img { border-color: #3a60be; }
+.right img { border-color: #26a04c; }
+.wrong img { border-color: #d63430; border-style: dashed; }
+"""
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+{notes}
+{sections}
+</body>
+</html>
+"""
