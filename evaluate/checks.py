@@ -16,7 +16,9 @@ def as_array(values, name: str) -> np.ndarray:
         return (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
     array = np.asarray(values)
     if array.dtype == object:
-        raise ValueError(f"{name} must be an array of numbers, found a ragged or mixed {type(values).__name__}.")
+        raise ValueError(
+            f"{name} must be an array of numbers, found a ragged or mixed {type(values).__name__}."
+        )
     return array
 
 
@@ -26,9 +28,13 @@ def check_ids(ids, name: str, length: int) -> np.ndarray:
     if array.ndim == 1 and array.size == 0 and length == 0:
         return np.zeros(0, np.int64)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, found {array.dtype}; number the identities or cameras first.")
+        raise ValueError(
+            f"{name} must be integers, found {array.dtype}; number the identities or cameras first."
+        )
     if array.shape != (length,):
-        raise ValueError(f"{name} must have shape ({length},), one entry a row of the data, found {array.shape}.")
+        raise ValueError(
+            f"{name} must have shape ({length},), one entry a row of the data, found {array.shape}."
+        )
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
@@ -56,7 +62,9 @@ def check_features(features, name: str) -> torch.Tensor:
     """Features [N, D] as a float32 tensor on their device; refuses NaN and infinity and names the first such row."""
     tensor = features.detach() if isinstance(features, torch.Tensor) else _tensor_from_array(features, name)
     if tensor.ndim != 2:
-        raise ValueError(f"{name} features must be a matrix [images, dimensions], found shape {tuple(tensor.shape)}.")
+        raise ValueError(
+            f"{name} features must be a matrix [images, dimensions], found shape {tuple(tensor.shape)}."
+        )
     if not tensor.is_floating_point():
         raise ValueError(f"{name} features must be floating point numbers, found {tensor.dtype}.")
     if tensor.shape[1] == 0:
@@ -66,7 +74,9 @@ def check_features(features, name: str) -> torch.Tensor:
     if not bool(finite.all()):
         for row in torch.nonzero(~finite).flatten().tolist():  # a sum may overflow where no entry does
             if not bool(torch.isfinite(tensor[row]).all()):
-                raise ValueError(f"{name} features hold NaN or infinity, first in row {row}: no distance is defined.")
+                raise ValueError(
+                    f"{name} features hold NaN or infinity, first in row {row}: no distance is defined."
+                )
     return tensor
 
 
@@ -74,7 +84,9 @@ def _tensor_from_array(features, name: str) -> torch.Tensor:
     array = as_array(features, f"{name} features")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name} features must be floating point numbers, found {array.dtype}.")
-    if not array.flags.writeable or any(stride < 0 for stride in array.strides):  # torch warns about the first, refuses
+    if not array.flags.writeable or any(
+        stride < 0 for stride in array.strides
+    ):  # torch warns about the first, refuses
         array = array.copy()  # the second; both happen to arrays from a memory map or a reversed slice
     return torch.from_numpy(array)
 
@@ -107,3 +119,18 @@ def check_budget(memory_gib) -> None:
         raise ValueError(f"memory_gib must be a number of GiB or None, found {memory_gib!r}.")
     if not (memory_gib > 0 and math.isfinite(memory_gib)):
         raise ValueError(f"memory_gib must be above zero, found {memory_gib!r}; None sets no limit.")
+
+
+def check_feature_pair(query, gallery) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query and gallery features as float32 tensors [Q, D], [G, D] on one device, finite and not empty."""
+    query, gallery = check_features(query, "query"), check_features(gallery, "gallery")
+    check_not_empty(len(query), len(gallery))
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            f"query and gallery features must have the same dimensions, found {query.shape[1]} and {gallery.shape[1]}."
+        )
+    if query.device != gallery.device:
+        raise ValueError(
+            f"query and gallery features must be on one device, found {query.device} and {gallery.device}."
+        )
+    return query, gallery

@@ -31,7 +31,9 @@ os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
 class RankScores(NamedTuple):
     """Scores of one evaluation; fractions in [0, 1]. `ap`, `inp` and `valid` speak of the valid queries, in order."""
 
-    cmc: np.ndarray  # float64 [max_rank]  share of valid queries with a match among the first k, k = 1..max_rank
+    cmc: (
+        np.ndarray
+    )  # float64 [max_rank]  share of valid queries with a match among the first k, k = 1..max_rank
     ap: np.ndarray  # float64 [V]          average precision
     inp: np.ndarray  # float64 [V]         number of matches / rank of the last one
     num_valid: int
@@ -93,7 +95,9 @@ def scores_from_ranks(
     """Turns the 0-based ranks of all matches (int64 [M], rising within a query) into scores, in float64."""
     starts = matches.starts
     counts = np.diff(starts)
-    nth = np.arange(len(ranks)) - np.repeat(starts[:-1], counts)  # how many matches of the same query came before
+    nth = np.arange(len(ranks)) - np.repeat(
+        starts[:-1], counts
+    )  # how many matches of the same query came before
     precision = (nth + 1) / (ranks + 1)
     if average_precision == "trapezoid":  # the mean of the precision at the match and just before it
         before = np.where(ranks == 0, 1.0, nth / np.maximum(ranks, 1))
@@ -173,5 +177,3 @@ def choose_backend(backend: str):
             "(`pip install -e .` with a C compiler builds it)."
         )
     return count_ranks_python
-
-

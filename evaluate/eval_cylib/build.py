@@ -16,7 +16,11 @@ class build_ext(_build_ext):  # noqa: N801 (setuptools names commands like this)
         if sys.platform == "win32":
             super().build_extension(extension)
             return
-        for compile_args, link_args in ((NATIVE, ["-fopenmp"]), (PORTABLE + ["-fopenmp"], ["-fopenmp"]), (PORTABLE, [])):
+        for compile_args, link_args in (
+            (NATIVE, ["-fopenmp"]),
+            (PORTABLE + ["-fopenmp"], ["-fopenmp"]),
+            (PORTABLE, []),
+        ):
             extension.extra_compile_args, extension.extra_link_args = compile_args, link_args
             try:
                 super().build_extension(extension)

@@ -1,5 +1,8 @@
-/* Copies the values of a row that are not above a limit to `kept` and returns how many they are; -1 when one is NaN.
-   `kept` needs room for n + 16 values. The widest instructions the compiler was allowed to use are taken. */
+/* Scans of a row of distances, by the widest instructions the compiler was allowed to use.
+
+   compact_*: copies the values of a row that are not above a limit to `kept`, which needs room for n + 16 values, and
+   returns how many they are; -1 when one is NaN.
+   any_below, any_below_one: whether one of LANES values is below its limit, or below one limit. */
 #include <stddef.h>
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -48,4 +51,43 @@ static inline ptrdiff_t compact_float(const float *row, ptrdiff_t n, float limit
         nan |= row[j] != row[j];
     }
     return nan ? -1 : count;
+}
+
+enum { LANES = 32 };
+
+static inline int any_below(const float *values, const float *limits) {
+#if defined(__AVX512F__)
+    return (_mm512_cmp_ps_mask(_mm512_loadu_ps(values), _mm512_loadu_ps(limits), _CMP_LT_OQ) |
+            _mm512_cmp_ps_mask(_mm512_loadu_ps(values + 16), _mm512_loadu_ps(limits + 16), _CMP_LT_OQ)) != 0;
+#else
+    int found = 0;
+    for (int k = 0; k < LANES; k++) found |= values[k] < limits[k];
+    return found;
+#endif
+}
+
+static inline int any_below_one(const float *values, float limit) {
+#if defined(__AVX512F__)
+    const __m512 bound = _mm512_set1_ps(limit);
+    return (_mm512_cmp_ps_mask(_mm512_loadu_ps(values), bound, _CMP_LT_OQ) |
+            _mm512_cmp_ps_mask(_mm512_loadu_ps(values + 16), bound, _CMP_LT_OQ)) != 0;
+#else
+    int found = 0;
+    for (int k = 0; k < LANES; k++) found |= values[k] < limit;
+    return found;
+#endif
+}
+
+static inline void raise_to(float *most, const float *values, ptrdiff_t n) { /* most[c] = max(most[c], values[c]) */
+    for (ptrdiff_t c = 0; c < n; c++) most[c] = values[c] > most[c] ? values[c] : most[c];
+}
+
+static inline float maximum(const float *values, ptrdiff_t n) { /* in lanes: compilers keep the order of a single one */
+    float lanes[LANES], most = values[0];
+    ptrdiff_t c = 0;
+    for (int k = 0; k < LANES; k++) lanes[k] = values[0];
+    for (; c + LANES <= n; c += LANES) raise_to(lanes, values + c, LANES);
+    for (; c < n; c++) most = values[c] > most ? values[c] : most;
+    for (int k = 0; k < LANES; k++) most = lanes[k] > most ? lanes[k] : most;
+    return most;
 }

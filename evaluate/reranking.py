@@ -1,0 +1,222 @@
+"""Exact k-reciprocal re-ranking in O(N k) memory (Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with
+k-reciprocal Encoding, CVPR 2017), float32 throughout.
+
+With D the squared Euclidean distances of all N = Q + G items and D'[i, j] = D[i, j] / max_r D[i, r]:
+    N(i, k)   the k + 1 nearest of i, itself included; by position at equal distances            (eq. 2)
+    R(i, k)   {j in N(i, k): i in N(j, k)}                                                       (eq. 3)
+    R*(i)     R(i, k1) and every R(c, k1 / 2), c in R(i, k1), of which more than two thirds lie in R(i, k1)   (eq. 5)
+    V[i, j]   exp(-D'[i, j]) for j in R*(i), divided by their sum; 0 elsewhere                   (eq. 7)
+    V[i]      <- the mean of V over the first k2 of i's nearest, itself included (not for k2 = 1)            (eq. 11)
+    J[i, j]   1 - s / (2 - s), s = sum_m min(V[i, m], V[j, m])                                   (eq. 10)
+    result    (1 - lambda) J + lambda D'                                                         (eq. 12)
+Where we depart from the authors' program: V and J stay float32 (it stores V in float16, which moves distances by up to
+3e-3), V is divided by its sum as there (the paper does not), and k1 / 2 is rounded half to even as there.
+All of it is sparse but D, which is seen in tiles only. Letters: Q queries, G gallery entries, k = k1 + 1, b rows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from .checks import check_feature_pair, check_fraction, check_positive_int
+from .neighbours import Neighbours, nearest_neighbours, rerank_cy
+from .products import Product, choose_product, full_precision
+from .ranking import num_threads
+from .tiles import COLUMNS, Rows, create_rows, distance_tile, plan_blocks
+
+PAIRS = 8192  # pairs of features gathered at once for single distances
+
+
+class Rerank(NamedTuple):
+    """Parameters of k-reciprocal re-ranking; the published defaults."""
+
+    k1: int = 20
+    k2: int = 6
+    lambda_value: float = 0.3
+
+
+class Encoding(NamedTuple):
+    """What the tiles of final distances need."""
+
+    query: sparse.csr_array  # float32 [Q, N]    V of the queries
+    gallery: sparse.csc_array  # float32 [G, N]  V of the gallery, by column: an inverted index
+    farthest: torch.Tensor  # float32 [N]        max_r D[i, r]
+    lambda_value: float
+
+
+def rerank_distances(query, gallery, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3):
+    """Re-ranked distances [Q, G] float32 between features [Q, D] and [G, D], which are L2-normalised first.
+
+    Returns a torch tensor on the features' device for torch input, else a numpy array. Only this result is dense.
+    Raises: ValueError with one sentence on the first thing that is wrong.
+    """
+    rerank = check_rerank(Rerank(k1, k2, lambda_value))
+    as_numpy = not isinstance(query, torch.Tensor)
+    query, gallery = check_feature_pair(query, gallery)
+    with torch.no_grad(), full_precision():
+        rows = create_rows((query, gallery), "cosine")
+        product = choose_product(rows.device, rows.num_items**2 * rows.dims)
+        block = plan_reranking(rows, len(query), rerank, None)
+        encoding = encode(rows, len(query), rerank, product, block, compiled=use_compiled(rows))
+        result = query.new_empty(len(query), len(gallery))
+        for first, last in rows.spans(0, len(query), block):
+            write_reranked(result[first:last], first, last, encoding=encoding, rows=rows, product=product)
+    return result.numpy() if as_numpy else result
+
+
+def check_rerank(rerank: Rerank) -> Rerank:
+    """The parameters, when they make sense. k1 may exceed the number of items: then all are neighbours."""
+    if not isinstance(rerank, Rerank):
+        raise ValueError(f"rerank must be None or Rerank(k1, k2, lambda_value), found {rerank!r}.")
+    k1, k2 = check_positive_int(rerank.k1, "k1"), check_positive_int(rerank.k2, "k2")
+    if k2 > k1 + 1:
+        raise ValueError(
+            f"k2 must be at most k1 + 1, the number of neighbours kept, found k2 {k2} and k1 {k1}."
+        )
+    return Rerank(k1, k2, check_fraction(rerank.lambda_value, "lambda_value"))
+
+
+def use_compiled(rows: Rows, backend: str = "auto") -> bool:
+    """Whether the compiled kernels serve: on a CPU, where they were built and are wanted."""
+    return rerank_cy is not None and rows.device.type == "cpu" and backend != "python"
+
+
+def plan_reranking(rows: Rows, num_query: int, rerank: Rerank, memory_gib: float | None) -> int:
+    """Rows of a block under the budget; the sparse part is estimated from the lists, seen to hold at most twice that."""
+    num, k = rows.num_items, min(rerank.k1 + 1, rows.num_items)
+    neighbours = num * (8 * k + 8)
+    sparse_rows = num * 8 * k * (6 if rerank.k2 > 1 else 4)
+    width = num if not use_compiled(rows) else max(COLUMNS, num - num_query)
+    per_row = 4 * (width + COLUMNS + rows.dims) * (1 if use_compiled(rows) else 6)
+    return plan_blocks(
+        f"re-ranking {num:,} items",
+        rows.device,
+        num,
+        bytes_per_row=per_row,
+        bytes_fixed=neighbours + sparse_rows + PAIRS * rows.dims * 12,
+        memory_gib=memory_gib,
+    )
+
+
+def encode(
+    rows: Rows, num_query: int, rerank: Rerank, product: Product, block: int, *, compiled: bool
+) -> Encoding:
+    """From features to sparse weights V (eq. 2 to 11)."""
+    k = min(rerank.k1 + 1, rows.num_items)
+    neighbours = nearest_neighbours(rows, k, product, block, compiled=compiled)
+    neighbours = neighbours._replace(
+        farthest=neighbours.farthest.clamp_(min=1e-12)
+    )  # all items equal: D' is 0
+    indices = neighbours.indices.cpu().numpy()
+    pattern = expanded_neighbours(indices, rerank.k1)
+    weights = neighbour_weights(pattern, rows, neighbours, indices)
+    if rerank.k2 > 1:
+        nearest = indices[:, : rerank.k2]
+        weights = membership(nearest, np.float32) @ weights
+        weights.data /= nearest.shape[1]
+    return Encoding(
+        weights[:num_query], weights[num_query:].tocsc(), neighbours.farthest, rerank.lambda_value
+    )
+
+
+def membership(indices: np.ndarray, dtype=np.int32) -> sparse.csr_array:
+    """[N, k] neighbours as a sparse [N, N] matrix of ones."""
+    num, k = indices.shape
+    ones = np.ones(num * k, dtype)
+    starts = np.arange(0, num * k + 1, k, dtype=np.int32)
+    matrix = sparse.csr_array((ones, indices.flatten(), starts), (num, num))  # a copy: sorting is in place
+    matrix.sort_indices()
+    return matrix
+
+
+def mutual(indices: np.ndarray) -> sparse.csr_array:
+    """R(i, k) as a sparse [N, N] matrix of ones (eq. 3)."""
+    near = membership(indices)
+    return near.multiply(near.T.tocsr()).tocsr()
+
+
+def expanded_neighbours(indices: np.ndarray, k1: int) -> sparse.csr_array:
+    """R*(i) as the pattern of a sparse [N, N] matrix (eq. 5)."""
+    reciprocal = mutual(indices)
+    half = mutual(indices[:, : round(k1 / 2) + 1])  # Python rounds half to even
+    sizes = np.diff(half.indptr)
+    candidates = (
+        (reciprocal @ half.T.tocsr()).multiply(reciprocal).tocsr()
+    )  # |R(c, k1 / 2) and R(i, k1)| for c in R(i, k1)
+    candidates.data = (3 * candidates.data > 2 * sizes[candidates.indices]).astype(np.int32)
+    candidates.eliminate_zeros()
+    expanded = reciprocal + candidates @ half
+    expanded.sort_indices()
+    return expanded
+
+
+def neighbour_weights(
+    pattern: sparse.csr_array, rows: Rows, neighbours: Neighbours, indices: np.ndarray
+) -> sparse.csr_array:
+    """V before its local mean (eq. 7): distances from the stored lists, computed anew where the expansion left them."""
+    num, k = indices.shape
+    owner = np.repeat(np.arange(num, dtype=np.int64), np.diff(pattern.indptr))
+    order = np.argsort(indices, axis=1)
+    stored_keys = (
+        np.take_along_axis(indices, order, axis=1) + np.arange(num, dtype=np.int64)[:, None] * num
+    ).ravel()
+    stored = np.take_along_axis(neighbours.distances.cpu().numpy(), order, axis=1).ravel()
+    keys = owner * num + pattern.indices
+    place = np.minimum(np.searchsorted(stored_keys, keys), num * k - 1)
+    distances = stored[place]
+    missing = np.flatnonzero(stored_keys[place] != keys)
+    for first in range(0, len(missing), PAIRS):
+        piece = missing[first : first + PAIRS]
+        left, right = (
+            torch.from_numpy(owner[piece]),
+            torch.from_numpy(pattern.indices[piece].astype(np.int64)),
+        )
+        distances[piece] = rows.pair_distances(left.to(rows.device), right.to(rows.device)).cpu().numpy()
+    weights = np.exp(-distances / neighbours.farthest.cpu().numpy()[owner])
+    sums = np.bincount(owner, weights, minlength=num).astype(np.float32)
+    return sparse.csr_array((weights / sums[owner], pattern.indices, pattern.indptr), (num, num))
+
+
+def write_reranked(
+    out: torch.Tensor, first: int, last: int, *, encoding: Encoding, rows: Rows, product: Product
+) -> None:
+    """Final distances of queries first..last-1 to the whole gallery, into `out` [b, G] (eq. 10 and 12)."""
+    num_query = encoding.query.shape[0]
+    scales = encoding.lambda_value / encoding.farthest[first:last]
+    if encoding.lambda_value > 0:
+        left = rows.left_factor(first, last)
+        for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
+            tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
+            torch.add(tile, rows.squares[first:last, None], out=out[:, low - num_query : high - num_query])
+        out.clamp_(min=0)
+    else:
+        out.zero_()
+    query, gallery = encoding.query[first:last], encoding.gallery
+    if use_compiled(rows):
+        rerank_cy.add_jaccard(
+            out.numpy(),
+            query.indptr,
+            query.indices,
+            query.data,
+            gallery.indptr,
+            gallery.indices,
+            gallery.data,
+            scales.numpy(),
+            encoding.lambda_value,
+            num_threads(),
+        )
+        return
+    shared = shared_weights(query, gallery, rows.device)
+    out.mul_(scales[:, None]).add_((1 - encoding.lambda_value) * (1 - shared / (2 - shared)))
+
+
+def shared_weights(query: sparse.csr_array, gallery: sparse.csc_array, device: torch.device) -> torch.Tensor:
+    """s[i, j] = sum_m min(V[i, m], V[j, m]) for sparse queries [b, N] and gallery [G, N], float32 [b, G]."""
+    shared = np.zeros((query.shape[0], gallery.shape[0]), np.float32)
+    for i in range(query.shape[0]):
+        for e in range(query.indptr[i], query.indptr[i + 1]):
+            column = slice(*gallery.indptr[query.indices[e] : query.indices[e] + 2])
+            shared[i, gallery.indices[column]] += np.minimum(query.data[e], gallery.data[column])
+    return torch.from_numpy(shared).to(device)
