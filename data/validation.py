@@ -8,9 +8,9 @@ from data.records import CROSS_CAMERA, Record, Splits
 def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits, Splits]:
     """Split off `fraction` of the training identities: the dataset without them, and a test set made of them.
 
-    Of every held-out identity one record per camera is a query (one in all, unless the protocol is across cameras);
-    the others are the gallery. Which ones is decided by `seed`. Training identities are not numbered anew here.
-    Raises ValueError when the fraction leaves no identity to train on or to hold out.
+    Of every held-out identity one record per camera is a query (one in all, unless the protocol is across
+    cameras); the others are the gallery. Which ones is decided by `seed`. Training identities are not
+    numbered anew here. Raises ValueError when the fraction leaves no identity to train on or to hold out.
     """
     pids = sorted({record.pid for record in splits.train})
     number = round(fraction * len(pids))
@@ -31,7 +31,7 @@ def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits,
         key = (record.pid, record.camid if splits.protocol == CROSS_CAMERA else 0)
         (gallery if key in chosen else query).append(record)
         chosen.add(key)
-    # An identity whose cameras hold one record each needs those records in the gallery too; its own camera is left out.
+    # Queries are in the gallery too: an identity with one record per camera would have no match otherwise.
     if splits.protocol == CROSS_CAMERA:
         gallery.extend(query)
     held_out = Splits((), tuple(query), tuple(gallery), splits.protocol, f"{splits.name}-validation")

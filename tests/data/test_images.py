@@ -1,0 +1,124 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import data.images
+from data.images import ImageCache, ImageError, check_files, find_broken, fits_cache, load_image, open_image
+from tests.data.trees import write_image
+
+
+def save(path, image):
+    image.save(path)
+    return path
+
+
+def test_load_image_is_rgb_and_resized(tmp_path):
+    path = write_image(tmp_path / "a.png", (10, 20, 30), size=(5, 9))
+    image = load_image(path, size=(16, 8))
+    assert image.dtype == torch.uint8 and image.shape == (3, 16, 8) and image.is_contiguous()
+    assert image[:, 3, 3].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resize_equals_torchvision(tmp_path, interpolation):
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.png", Image.fromarray(pixels))
+    expected = functional.resize(
+        torch.from_numpy(pixels).permute(2, 0, 1), [16, 8], InterpolationMode(interpolation), antialias=True
+    )
+    difference = load_image(path, size=(16, 8), interpolation=interpolation).int() - expected.int()
+    assert difference.abs().max() <= 1
+
+
+def test_modes(tmp_path):
+    grey = save(tmp_path / "grey.png", Image.new("L", (4, 4), 77))
+    assert open_image(grey).getpixel((0, 0)) == (77, 77, 77)
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 9, 8, 7])
+    assert open_image(save(tmp_path / "palette.png", palette)).getpixel((0, 0)) == (9, 8, 7)
+    rgba = save(tmp_path / "rgba.png", Image.new("RGBA", (4, 4), (1, 2, 3, 0)))
+    assert open_image(rgba).getpixel((0, 0)) == (1, 2, 3)
+    deep = save(tmp_path / "deep.png", Image.fromarray(np.full((4, 4), 0x8001, dtype=np.uint16)))
+    assert open_image(deep).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = Image.new("RGB", (6, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert open_image(tmp_path / "turned.jpg").size == (2, 6)
+
+
+def broken_files(folder):
+    whole = write_image(folder / "whole.jpg", size=(64, 64)).read_bytes()
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.jpg").write_text("not an image")
+    return [folder / name for name in ("empty.jpg", "cut.jpg", "text.jpg", "gone.jpg")]
+
+
+def test_broken_files_are_named_with_the_reason(tmp_path):
+    reasons = [
+        "is empty \\(0 bytes\\)",
+        "cannot be decoded",
+        "not an image format that Pillow knows",
+        "does not exist",
+    ]
+    for path, reason in zip(broken_files(tmp_path), reasons, strict=True):
+        with pytest.raises(ImageError, match=f"{path.name}.*{reason}"):
+            open_image(path)
+
+
+def test_find_broken_and_check_files(tmp_path):
+    paths = broken_files(tmp_path)
+    found = find_broken([tmp_path / "whole.jpg", *paths])
+    assert list(found) == paths
+    with pytest.raises(
+        ImageError, match="empty.jpg is empty .*, and 1 more image files are unusable; .*SKIP_BROKEN"
+    ):
+        check_files([tmp_path / "whole.jpg", *paths])
+    check_files([tmp_path / "whole.jpg"])
+
+
+def test_huge_images_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(data.images, "MAX_PIXELS", 100)
+    with pytest.raises(ImageError, match="11 x 10 pixels; images above 100 pixels are refused"):
+        open_image(write_image(tmp_path / "a.png", size=(11, 10)))
+
+
+def test_cache_holds_each_file_once(tmp_path, caplog):
+    paths = [write_image(tmp_path / f"{i}.png", (i, i, i)) for i in range(5)]
+    with caplog.at_level(logging.INFO):
+        cache = ImageCache([*paths, *paths], size=(16, 8))
+    assert cache.images.shape == (5, 3, 16, 8) and cache.images.is_shared()
+    assert "cached 5 images at 16 x 8" in caplog.text
+    loaded = cache.load([paths[3], paths[0], paths[3]])
+    assert loaded[:, 0, 0, 0].tolist() == [3, 0, 3]
+    assert torch.equal(loaded[0], load_image(paths[3], size=(16, 8)))
+
+
+def test_cache_names_the_first_broken_file(tmp_path):
+    with pytest.raises(ImageError, match="empty.jpg is empty .*, and 3 more"):
+        ImageCache([write_image(tmp_path / "a.png"), *broken_files(tmp_path)], size=(4, 4))
+
+
+def test_fits_cache(monkeypatch, caplog):
+    monkeypatch.setattr(data.images, "free_memory", lambda: 2 * 2**30)
+    size = (256, 128)  # 98304 bytes an image
+    with caplog.at_level(logging.INFO):
+        assert fits_cache(1000, size=size, mode="auto", budget_gib=1.0)
+        assert not caplog.records
+        assert not fits_cache(20_000, size=size, mode="auto", budget_gib=1.0)
+        assert "20000 images need 1.8 GiB decoded; the cache may hold 1.0 GiB" in caplog.text
+        assert not fits_cache(9_000, size=size, mode="auto", budget_gib=1.0, copies=2)
+    assert fits_cache(20_000, size=size, mode="ram", budget_gib=1.0)
+    assert not fits_cache(1, size=size, mode="none", budget_gib=1.0)
+    with pytest.raises(ValueError, match='CACHE is "disk"; choose auto, ram or none'):
+        fits_cache(1, size=size, mode="disk", budget_gib=1.0)

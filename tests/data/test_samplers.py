@@ -1,0 +1,135 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler, most_steps
+
+
+def unbalanced_pids(num_pids=13, seed=0):
+    """1 to 24 images an identity, shuffled."""
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.repeat(np.arange(num_pids), rng.integers(1, 25, num_pids))).tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_batches_are_p_identities_of_k_images(seed):
+    pids = unbalanced_pids(seed=seed)
+    sampler = IdentityBatchSampler(pids, num_instances=4, batch_size=16, seed=seed)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert len(batches) == len(sampler) > 0
+        used = Counter(index for batch in batches for index in batch)
+        for batch in batches:
+            counts = Counter(pids[index] for index in batch)
+            assert len(counts) == 4 and set(counts.values()) == {4}
+            for place in range(0, 16, 4):
+                assert len({pids[index] for index in batch[place : place + 4]}) == 1
+        sizes = Counter(pids)
+        assert all(n == 1 for index, n in used.items() if sizes[pids[index]] >= 4)
+
+
+def test_length_of_the_baseline_example():
+    pids = [pid for pid in range(8) for _ in range(6)]  # one group of 4 each, 2 identities a batch
+    assert len(IdentityBatchSampler(pids, num_instances=4, batch_size=8)) == 4
+
+
+def test_most_steps_equals_a_search():
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        groups = rng.integers(1, 9, rng.integers(2, 9))
+        p = int(rng.integers(1, len(groups) + 1))
+        fits = [t for t in range(1, 80) if np.minimum(groups, t).sum() >= p * t]
+        assert most_steps(groups, p) == max(fits)
+    assert most_steps(np.array([9, 1, 1]), 2) == 2  # the big identity needs a partner in every step
+
+
+def test_small_identities_are_drawn_with_replacement():
+    sampler = IdentityBatchSampler([0, 1, 1, 1, 1], num_instances=4, batch_size=8)
+    (batch,) = sampler
+    assert sorted(batch)[:4] == [0, 0, 0, 0] and sorted(batch)[4:] == [1, 2, 3, 4]
+
+
+def test_same_epoch_same_batches_other_epoch_others():
+    sampler = IdentityBatchSampler(unbalanced_pids(), num_instances=2, batch_size=8, seed=5)
+    sampler.set_epoch(3)
+    first = list(sampler)
+    assert list(sampler) == first
+    sampler.set_epoch(4)
+    assert list(sampler) != first
+    other = IdentityBatchSampler(unbalanced_pids(), num_instances=2, batch_size=8, seed=6)
+    other.set_epoch(3)
+    assert list(other) != first
+
+
+@pytest.mark.parametrize(("world_size", "accumulation"), [(2, 1), (1, 2), (2, 2), (4, 1)])
+def test_ranks_and_accumulation_share_the_global_batches(world_size, accumulation):
+    pids = unbalanced_pids()
+    whole = list(IdentityBatchSampler(pids, num_instances=4, batch_size=16, seed=1))
+    ranks = [
+        list(
+            IdentityBatchSampler(
+                pids,
+                num_instances=4,
+                batch_size=16,
+                seed=1,
+                rank=rank,
+                world_size=world_size,
+                accumulation=accumulation,
+            )
+        )
+        for rank in range(world_size)
+    ]
+    parts = [[*part] for parts in zip(*ranks, strict=True) for part in parts]
+    joined = [index for part in parts for index in part]
+    assert joined == [index for batch in whole for index in batch]
+    assert all(set(Counter(pids[i] for i in part).values()) == {4} for part in parts)
+
+
+def test_skip_continues_in_mid_epoch_once():
+    sampler = IdentityBatchSampler(unbalanced_pids(), num_instances=4, batch_size=16)
+    whole = list(sampler)
+    sampler.skip(3)
+    sampler.set_epoch(0)
+    assert list(sampler) == whole[3:]
+    assert list(sampler) == whole
+    with pytest.raises(ValueError, match="cannot skip 99 batches of an epoch of"):
+        sampler.skip(99)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 10}, "batch of 10 .* not divisible by 4 images of an identity"),
+        ({"batch_size": 12, "world_size": 2}, "3 identities .* among 2 processes .* must be a multiple of 8"),
+        ({"batch_size": 16}, "needs 4 identities .* has 3; lower SOLVER.IMS_PER_BATCH to at most 12"),
+        ({"batch_size": 8, "rank": 2, "world_size": 2}, "rank is 2; it must be in 0..1"),
+    ],
+)
+def test_identity_sampler_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        IdentityBatchSampler([0, 0, 1, 1, 2], num_instances=4, **arguments)
+
+
+def test_random_sampler_uses_every_record_at_most_once():
+    sampler = RandomBatchSampler(10, batch_size=4, seed=2)
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 2
+    assert len({index for batch in batches for index in batch}) == 8
+    halves = [list(RandomBatchSampler(10, batch_size=4, seed=2, rank=r, world_size=2)) for r in (0, 1)]
+    assert [a + b for a, b in zip(*halves, strict=True)] == batches
+    with pytest.raises(ValueError, match="has 3 images, fewer than a batch of 4"):
+        RandomBatchSampler(3, batch_size=4)
+    with pytest.raises(ValueError, match="batch of 5 .* among 2 processes"):
+        RandomBatchSampler(30, batch_size=5, world_size=2)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_test_sampler_covers_everything_once_in_order(world_size):
+    ranks = [
+        TestBatchSampler(7, batch_size=2, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    assert [index for rank in ranks for batch in rank for index in batch] == list(range(7))
+    assert all(len(list(rank)) == len(rank) for rank in ranks)
+    assert all(len(batch) <= 2 for rank in ranks for batch in rank)
