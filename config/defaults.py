@@ -23,6 +23,7 @@ _C.MODEL.BACKBONE.WEIGHTS = "imagenet"  # imagenet (torchvision's, downloaded) |
 _C.MODEL.BACKBONE.LAST_STRIDE = 1  # stride of the last stage: 1 keeps a 16x8 map from 256x128
 _C.MODEL.BACKBONE.STEM_RELU = True  # False reproduces reid-strong-baseline's ResNet, which leaves it out
 _C.MODEL.BACKBONE.STEM_POOL = "padded"  # padded (torchvision) | ceil (FastReID's current code)
+_C.MODEL.BACKBONE.LAST_DILATION = 1  # of the last stage of ResNeSt; 2 is FastReID's current code
 _C.MODEL.BACKBONE.LAST_RELU = True  # False reproduces VKD's networks: no ReLU in the last block
 _C.MODEL.BACKBONE.NON_LOCAL = ()  # non-local blocks per stage, (0, 2, 3, 0) in AGW; () for none
 _C.MODEL.BACKBONE.NON_LOCAL_WIDTH = 0  # inner channels of such a block; 0: half; 1 is FastReID's slip
@@ -34,6 +35,7 @@ _C.MODEL.HEAD = CN()
 _C.MODEL.HEAD.NAME = "global"  # global (one embedding) | mgn (eight branches)
 _C.MODEL.HEAD.NECK = "bnneck"  # bnneck | none
 _C.MODEL.HEAD.EMBEDDING_DIM = 0  # 1x1 reduction before the neck; 0: the backbone's width
+_C.MODEL.HEAD.REDUCTION = "linear"  # linear | bn_relu: batch norm and ReLU follow it (OSNet, FastReID's first MGN)
 _C.MODEL.HEAD.METRIC_FEATURE = "before"  # what the metric losses see: before | after the neck
 _C.MODEL.HEAD.CLASSIFIER = "linear"  # linear | cosine (logits = scale * cosine)
 _C.MODEL.HEAD.SCALE = 64.0  # of the cosine classifier

@@ -5,10 +5,12 @@ from config.node import Config
 CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
     "MODEL.BACKBONE.LAST_STRIDE": (1, 2),
+    "MODEL.BACKBONE.LAST_DILATION": (1, 2),
     "MODEL.BACKBONE.STEM_POOL": ("padded", "ceil"),
     "MODEL.POOL.NAME": ("avg", "max", "avgmax", "gem"),
     "MODEL.HEAD.NAME": ("global", "mgn"),
     "MODEL.HEAD.NECK": ("bnneck", "none"),
+    "MODEL.HEAD.REDUCTION": ("linear", "bn_relu"),
     "MODEL.HEAD.METRIC_FEATURE": ("before", "after"),
     "MODEL.HEAD.CLASSIFIER": ("linear", "cosine"),
     "LOSS.CE.SMOOTH_OVER": ("all", "others"),

@@ -1,5 +1,6 @@
 """Tensor functions and small modules. Nothing here knows a configuration or another folder."""
 
+from layers.attention import BAM, NonLocal, SqueezeExcite
 from layers.center import CenterLoss
 from layers.cross_entropy import SMOOTH_OVER, focal_loss, smoothed_cross_entropy
 from layers.distances import cosine_similarities, euclidean_distances, squared_distances
@@ -11,6 +12,7 @@ from layers.pooling import POOLINGS, AvgMaxPool, AvgPool, GeMPool, MaxPool, crea
 from layers.triplet import MININGS, triplet_loss
 
 __all__ = [
+    "BAM",
     "MARGINS",
     "MININGS",
     "POOLINGS",
@@ -21,6 +23,8 @@ __all__ = [
     "GeMPool",
     "IBNa",
     "MaxPool",
+    "NonLocal",
+    "SqueezeExcite",
     "apply_margin",
     "circle_loss",
     "cosface_loss",

@@ -3,18 +3,20 @@
 from yacs.config import CfgNode
 
 from modeling.backbones import BackboneOptions, create_backbone
-from modeling.heads import GlobalHead
+from modeling.backbones.timm import TimmBackbone
+from modeling.heads import GlobalHead, HeadOptions
+from modeling.mgn import MGNBackbone, MGNHead
 from modeling.model import ReidModel
 from modeling.pretrained import load_pretrained
 
-HEADS = ("global",)
+HEADS = {"global": GlobalHead, "mgn": MGNHead}
 
 
 def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> ReidModel:
     """The model of the configuration, on the CPU, in training mode.
 
     Args:
-        cfg: MODEL, INPUT.SIZE_TRAIN and TEST.NECK_FEAT are read.
+        cfg: MODEL, INPUT.SIZE_TRAIN, INPUT.SIZE_TEST and TEST.NECK_FEAT are read.
         num_classes: identities of the training set.
         pretrained: False leaves out MODEL.BACKBONE.WEIGHTS, for a model that gets a checkpoint's weights.
 
@@ -22,11 +24,30 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
         ValueError: an unknown part or an impossible combination; no ImageNet weights, or of another network.
         FileNotFoundError: MODEL.BACKBONE.WEIGHTS is no file.
     """
-    b, h = cfg.MODEL.BACKBONE, cfg.MODEL.HEAD
-    if h.NAME not in HEADS:
-        raise ValueError(f"MODEL.HEAD.NAME is {h.NAME!r}; choose one of {', '.join(HEADS)}")
-    options = BackboneOptions(
+    name, weights, head_name = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.WEIGHTS, cfg.MODEL.HEAD.NAME
+    if head_name not in HEADS:
+        raise ValueError(f"MODEL.HEAD.NAME is {head_name!r}; choose one of {', '.join(HEADS)}")
+    backbone = create_backbone(name, _backbone_options(cfg))
+    if isinstance(backbone, TimmBackbone) and backbone.num_tokens:
+        sizes = tuple(cfg.INPUT.SIZE_TRAIN), tuple(cfg.INPUT.SIZE_TEST)
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"{name} is a transformer made for one size, but INPUT.SIZE_TRAIN is {sizes[0]} and "
+                f"INPUT.SIZE_TEST {sizes[1]}; make them equal"
+            )
+    if pretrained:
+        load_pretrained(backbone, name, weights)
+    if head_name == "mgn":
+        backbone = MGNBackbone(backbone)
+    head = HEADS[head_name](backbone.channels[-1], num_classes, _head_options(cfg))
+    return ReidModel(backbone, head)
+
+
+def _backbone_options(cfg: CfgNode) -> BackboneOptions:
+    b = cfg.MODEL.BACKBONE
+    return BackboneOptions(
         last_stride=b.LAST_STRIDE,
+        last_dilation=b.LAST_DILATION,
         stem_relu=b.STEM_RELU,
         stem_pool=b.STEM_POOL,
         last_relu=b.LAST_RELU,
@@ -34,20 +55,19 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
         non_local_width=b.NON_LOCAL_WIDTH,
         image_size=tuple(cfg.INPUT.SIZE_TRAIN),
     )
-    backbone = create_backbone(b.NAME, options)
-    if pretrained:
-        load_pretrained(backbone, b.NAME, b.WEIGHTS)
-    head = GlobalHead(
-        backbone.channels[-1],
-        num_classes,
-        pool=cfg.MODEL.POOL.NAME,
-        gem_p=cfg.MODEL.POOL.GEM_P,
-        gem_learnable=cfg.MODEL.POOL.GEM_LEARNABLE,
+
+
+def _head_options(cfg: CfgNode) -> HeadOptions:
+    h, pool = cfg.MODEL.HEAD, cfg.MODEL.POOL
+    return HeadOptions(
+        pool=pool.NAME,
+        gem_p=pool.GEM_P,
+        gem_learnable=pool.GEM_LEARNABLE,
         embedding_dim=h.EMBEDDING_DIM,
+        reduction=h.REDUCTION,
         neck=h.NECK,
         classifier=h.CLASSIFIER,
         scale=h.SCALE,
         metric_feature=h.METRIC_FEATURE,
         embedding=cfg.TEST.NECK_FEAT,
     )
-    return ReidModel(backbone, head)

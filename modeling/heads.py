@@ -1,5 +1,7 @@
 """From feature maps to embedding, metric feature and logits. B: images, D: width, C: identities."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,23 +10,53 @@ from layers import create_pooling
 from layers.precision import as_float, no_autocast
 from modeling.output import ReidOutput
 
-NECKS = ("bnneck", "none")
-CLASSIFIERS = ("linear", "cosine")
-SIDES = ("before", "after")
+CHOICES = {
+    "MODEL.HEAD.NECK": ("bnneck", "none"),
+    "MODEL.HEAD.REDUCTION": ("linear", "bn_relu"),
+    "MODEL.HEAD.CLASSIFIER": ("linear", "cosine"),
+    "MODEL.HEAD.METRIC_FEATURE": ("before", "after"),
+    "TEST.NECK_FEAT": ("before", "after"),
+}
 
 
-class LinearClassifier(nn.Module):
+class HeadOptions(NamedTuple):
+    """What MODEL.POOL, MODEL.HEAD and TEST.NECK_FEAT say.
+
+    Attributes:
+        pool: one of layers.POOLINGS; `gem_p` and `gem_learnable` are for "gem".
+        embedding_dim: width D after a reduction of the pooled vector; 0: none.
+        reduction: "linear" (no bias) or "bn_relu", which lets batch norm and ReLU follow.
+        neck: "bnneck", with a classifier without bias, or "none".
+        classifier: "linear" or "cosine", the latter with `scale`.
+        metric_feature, embedding: "before" or "after" the neck, for the metric losses and for retrieval.
+    """
+
+    pool: str = "avg"
+    gem_p: float = 3.0
+    gem_learnable: bool = True
+    embedding_dim: int = 0
+    reduction: str = "linear"
+    neck: str = "bnneck"
+    classifier: str = "linear"
+    scale: float = 64.0
+    metric_feature: str = "before"
+    embedding: str = "after"
+
+    def check(self) -> None:
+        """Raises ValueError when a choice is unknown."""
+        values = (self.neck, self.reduction, self.classifier, self.metric_feature, self.embedding)
+        for (key, choices), value in zip(CHOICES.items(), values, strict=True):
+            if value not in choices:
+                raise ValueError(f"{key} is {value!r}; choose one of {', '.join(choices)}")
+
+
+class LinearClassifier(nn.Linear):
     """Logits W x (+ b), weights from N(0, 0.001) without a bias, torch's own initialisation with one."""
 
     def __init__(self, dim: int, num_classes: int, *, bias: bool = False) -> None:
-        super().__init__()
-        fresh = nn.Linear(dim, num_classes, bias=bias)
-        self.weight, self.bias = fresh.weight, fresh.bias
+        super().__init__(dim, num_classes, bias=bias)
         if not bias:
             nn.init.normal_(self.weight, std=0.001)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.linear(features, self.weight, self.bias)
 
 
 class CosineClassifier(nn.Module):
@@ -47,6 +79,17 @@ def create_neck(dim: int) -> nn.BatchNorm1d:
     return neck
 
 
+def create_reduction(in_channels: int, options: HeadOptions) -> nn.Sequential:
+    """[B, in_channels] -> [B, D] as `options` say; empty for the identity."""
+    if not options.embedding_dim:
+        return nn.Sequential()
+    linear = nn.Linear(in_channels, options.embedding_dim, bias=False)
+    nn.init.kaiming_normal_(linear.weight, mode="fan_out")
+    if options.reduction == "linear":
+        return nn.Sequential(linear)
+    return nn.Sequential(linear, nn.BatchNorm1d(options.embedding_dim), nn.ReLU())
+
+
 class GlobalHead(nn.Module):
     """Pooling, optional reduction, neck and classifier over the last feature map.
 
@@ -55,50 +98,26 @@ class GlobalHead(nn.Module):
     Args:
         in_channels: of the last map.
         num_classes: identities C.
-        pool: one of layers.POOLINGS; `gem_p`, `gem_learnable` for "gem".
-        embedding_dim: width after a linear reduction without bias; 0: none.
-        neck: "bnneck", with a classifier without bias, or "none".
-        classifier: "linear" or "cosine", the latter with `scale`.
-        metric_feature, embedding: "before" or "after" the neck, for the metric losses and for retrieval.
+        options: the rest.
 
-    Raises:
-        ValueError: an unknown choice.
+    Attributes:
+        dim: D.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        pool: str = "avg",
-        gem_p: float = 3.0,
-        gem_learnable: bool = True,
-        embedding_dim: int = 0,
-        neck: str = "bnneck",
-        classifier: str = "linear",
-        scale: float = 64.0,
-        metric_feature: str = "before",
-        embedding: str = "after",
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, options: HeadOptions) -> None:
         super().__init__()
-        _check("MODEL.HEAD.NECK", neck, NECKS)
-        _check("MODEL.HEAD.CLASSIFIER", classifier, CLASSIFIERS)
-        _check("MODEL.HEAD.METRIC_FEATURE", metric_feature, SIDES)
-        _check("TEST.NECK_FEAT", embedding, SIDES)
-        dim = embedding_dim or in_channels
-        self.dim = dim
-        self.metric_feature = metric_feature
-        self.embedding = embedding
-        self.pool = create_pooling(pool, gem_p=gem_p, gem_learnable=gem_learnable)
-        self.reduction = nn.Linear(in_channels, dim, bias=False) if embedding_dim else nn.Identity()
-        if embedding_dim:
-            nn.init.kaiming_normal_(self.reduction.weight, mode="fan_out")
-        self.neck = create_neck(dim) if neck == "bnneck" else nn.Identity()
-        self.classifier = (
-            LinearClassifier(dim, num_classes, bias=neck == "none")
-            if classifier == "linear"
-            else CosineClassifier(dim, num_classes, scale=scale)
-        )
+        options.check()
+        self.dim = options.embedding_dim or in_channels
+        self.metric_feature = options.metric_feature
+        self.embedding = options.embedding
+        self.pool = create_pooling(options.pool, gem_p=options.gem_p, gem_learnable=options.gem_learnable)
+        self.reduction = create_reduction(in_channels, options)
+        has_neck = options.neck == "bnneck"
+        self.neck = create_neck(self.dim) if has_neck else nn.Identity()
+        if options.classifier == "cosine":
+            self.classifier: nn.Module = CosineClassifier(self.dim, num_classes, scale=options.scale)
+        else:
+            self.classifier = LinearClassifier(self.dim, num_classes, bias=not has_neck)
 
     def forward(self, maps: tuple[Tensor, ...]) -> ReidOutput:
         """maps[-1]: [B, in_channels, H, W]."""
@@ -111,8 +130,3 @@ class GlobalHead(nn.Module):
                 logits=(self.classifier(after),),
                 features=(sides[self.metric_feature],),
             )
-
-
-def _check(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{key} is {value!r}; choose one of {', '.join(choices)}")

@@ -1,7 +1,7 @@
 """Learning-rate schedules as pure functions of progress.
 
-A schedule maps t, the training time in epochs, to a factor on each group's initial learning rate. t is
-1-based as people count: during epoch e it is e, or, moving with the iterations, runs from e - 1 (excluded) to e.
+A schedule maps t, the training time in epochs, to a factor on the initial learning rates. t is 1-based as one
+counts: during epoch e it is e, or, moving with the iterations, runs from e - 1 (excluded) to e.
 """
 
 import math

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
-from modeling.backbones.options import BackboneOptions, refuse_options
+from modeling.backbones.options import BackboneOptions, refuse_others
 
 
 class MobileNetV2(nn.Module):
@@ -32,5 +32,5 @@ class MobileNetV2(nn.Module):
 
 def create_mobilenet_v2(options: BackboneOptions) -> MobileNetV2:
     """MobileNet-V2 of width 1; the options are its last stride and last ReLU."""
-    refuse_options("mobilenet_v2", options, "stem_relu", "stem_pool", "non_local")
+    refuse_others("mobilenet_v2", options, "last_stride", "last_relu")
     return MobileNetV2(options)

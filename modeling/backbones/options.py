@@ -10,6 +10,7 @@ class BackboneOptions(NamedTuple):
         last_stride: of the last stage; 2 as published, 1 keeps a map of twice the height and width.
         stem_relu: False leaves out the ReLU between the stem's batch norm and its pooling.
         stem_pool: "padded": 3x3 stride 2 with a border of 1; "ceil": without border, sizes rounded up.
+        last_dilation: of the last stage's 3x3 convolutions after its first block.
         last_relu: False leaves out every ReLU of the last block (VKD).
         non_local: number of non-local blocks per stage; empty for none.
         non_local_width: their inner channels; 0 means half of the outer ones.
@@ -19,6 +20,7 @@ class BackboneOptions(NamedTuple):
     last_stride: int = 2
     stem_relu: bool = True
     stem_pool: str = "padded"
+    last_dilation: int = 1
     last_relu: bool = True
     non_local: tuple[int, ...] = ()
     non_local_width: int = 0
@@ -29,21 +31,22 @@ _KEYS = {
     "last_stride": ("LAST_STRIDE", 2),
     "stem_relu": ("STEM_RELU", True),
     "stem_pool": ("STEM_POOL", "padded"),
+    "last_dilation": ("LAST_DILATION", 1),
     "last_relu": ("LAST_RELU", True),
     "non_local": ("NON_LOCAL", ()),
 }
 
 
-def refuse_options(name: str, options: BackboneOptions, *fields: str) -> None:
-    """Raises ValueError when one of `fields` asks for something that the backbone `name` does not have."""
-    for field in fields:
-        key, neutral = _KEYS[field]
+def refuse_others(name: str, options: BackboneOptions, *supported: str) -> None:
+    """Raises ValueError when an option is set that the backbone `name` does not have (is not `supported`)."""
+    for field, (key, neutral) in _KEYS.items():
         value = getattr(options, field)
-        if value != neutral and not (field == "non_local" and not any(value)):
-            raise ValueError(
-                f"MODEL.BACKBONE.{key} is {value!r}, but {name} has no such switch; "
-                f"set MODEL.BACKBONE.{key} to {neutral!r}"
-            )
+        if field in supported or value == neutral or (field == "non_local" and not any(value)):
+            continue
+        raise ValueError(
+            f"MODEL.BACKBONE.{key} is {value!r}, but {name} has no such switch; "
+            f"set MODEL.BACKBONE.{key} to {neutral!r}"
+        )
 
 
 def check_options(options: BackboneOptions) -> None:

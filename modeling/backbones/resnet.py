@@ -5,93 +5,120 @@ bn1, as the IBN-Net files have it. N: images.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from layers import IBNa
-from modeling.backbones.options import BackboneOptions
+from layers import BAM, IBNa, NonLocal, SqueezeExcite
+from modeling.backbones.options import BackboneOptions, refuse_others
 
 WIDTHS = (64, 128, 256, 512)
 NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-class BasicBlock(nn.Module):
+class BlockStyle(NamedTuple):
+    """What sets the blocks of one family apart.
+
+    Attributes:
+        groups: of the 3x3 convolution of a bottleneck.
+        width_factor: its channels as a multiple of the stage's width.
+        stride_first: the stride is on a bottleneck's first 1x1 convolution, not on its 3x3.
+        se: squeeze and excitation before the shortcut is added.
+        ibn_a: the first normalisation is IBN-a.
+        ibn_b: an instance norm follows the addition of the shortcut.
+    """
+
+    groups: int = 1
+    width_factor: int = 1
+    stride_first: bool = False
+    se: bool = False
+    ibn_a: bool = False
+    ibn_b: bool = False
+
+
+_PLAIN = BlockStyle()
+
+
+class _Block(nn.Module):
+    """The end that both kinds of blocks share: excitation, shortcut, instance norm, ReLU."""
+
+    def _add_end(self, in_channels: int, out_channels: int, stride: int, style: BlockStyle) -> None:
+        self.relu = nn.ReLU(inplace=True)
+        self.se = SqueezeExcite(out_channels) if style.se else nn.Identity()
+        self.downsample = create_shortcut(in_channels, out_channels, stride)
+        self.IN = nn.InstanceNorm2d(out_channels, affine=True) if style.ibn_b else nn.Identity()
+
+    def _end(self, out: Tensor, x: Tensor) -> Tensor:
+        return self.relu(self.IN(self.se(out) + self.downsample(x)))
+
+
+class BasicBlock(_Block):
     """Two 3x3 convolutions and a shortcut; the stride is on the first."""
 
     expansion = 1
 
-    def __init__(
-        self, in_channels: int, width: int, *, stride: int, norm1: Callable[[int], nn.Module]
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, *, stride: int, style: BlockStyle) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, padding=1, bias=False)
-        self.bn1 = norm1(width)
+        self.bn1 = IBNa(width) if style.ibn_a else nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = create_shortcut(in_channels, width, stride)
+        self._add_end(in_channels, width, stride, style)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        return self.relu(out + self.downsample(x))
+        return self._end(self.bn2(self.conv2(out)), x)
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut; the stride is on the 3x3."""
+class Bottleneck(_Block):
+    """1x1, 3x3, 1x1 convolutions and a shortcut."""
 
     expansion = 4
 
-    def __init__(
-        self, in_channels: int, width: int, *, stride: int, norm1: Callable[[int], nn.Module]
-    ) -> None:
+    def __init__(self, in_channels: int, width: int, *, stride: int, style: BlockStyle) -> None:
         super().__init__()
-        out_channels = width * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = norm1(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        inner, out_channels = width * style.width_factor, width * self.expansion
+        first, second = (stride, 1) if style.stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, inner, 1, first, bias=False)
+        self.bn1 = IBNa(inner) if style.ibn_a else nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, second, padding=1, groups=style.groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = create_shortcut(in_channels, out_channels, stride)
+        self._add_end(in_channels, out_channels, stride, style)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return self.relu(out + self.downsample(x))
+        return self._end(self.bn3(self.conv3(out)), x)
 
 
 def create_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """A strided 1x1 convolution with batch norm where the shape changes, else the identity."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
-    )
+    conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 class ResNet(nn.Module):
     """Stem and four stages: image [N, 3, H, W] -> the four stage maps, at strides 4, 8, 16 and 16 or 32.
 
+    Args:
+        conv1: the stem's convolution(s), to 64 channels at stride 2.
+        stages: the four stages.
+        options: stem and last ReLU.
+
     Attributes:
         channels: of the four maps.
     """
 
-    def __init__(
-        self,
-        conv1: nn.Module,
-        stages: list[nn.Sequential],
-        *,
-        channels: tuple[int, ...],
-        options: BackboneOptions,
-    ) -> None:
+    def __init__(self, conv1: nn.Module, stages: Sequence[nn.Sequential], options: BackboneOptions) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels: tuple[int, ...] = ()
         self.conv1 = conv1
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1: nn.Module = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True) if options.stem_relu else nn.Identity()
         padded = options.stem_pool == "padded"
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=int(padded), ceil_mode=not padded)
@@ -108,33 +135,70 @@ class ResNet(nn.Module):
         return tuple(maps)
 
 
-def create_resnet(options: BackboneOptions, *, depth: int, ibn: str = "") -> ResNet:
+def create_stage(
+    blocks: Sequence[nn.Module], stage: int, *, channels: int, options: BackboneOptions
+) -> nn.Sequential:
+    """The blocks of stage 0..3, a non-local block `nl<i>` after each of the last ones as options say."""
+    num_non_local = options.non_local[stage] if options.non_local else 0
+    if num_non_local > len(blocks):
+        raise ValueError(
+            f"MODEL.BACKBONE.NON_LOCAL is {options.non_local}, but stage {stage + 1} has {len(blocks)} blocks"
+        )
+    children: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, block in enumerate(blocks):
+        children[str(i)] = block
+        if i >= len(blocks) - num_non_local:
+            children[f"nl{i}"] = NonLocal(channels, width=options.non_local_width)
+    return nn.Sequential(children)
+
+
+def create_resnet(
+    options: BackboneOptions,
+    *,
+    depth: int,
+    ibn: str = "",
+    bam: bool = False,
+    style: BlockStyle = _PLAIN,
+) -> ResNet:
     """A ResNet of 18, 34, 50, 101 or 152 layers.
 
     Args:
-        options: last stride, stem and non-local switches.
-        depth: a key of NUM_BLOCKS.
-        ibn: "a" puts instance norm on half of the first normalisation of every block of stages 1 to 3.
+        options: last stride, stem, last ReLU and non-local switches.
+        depth: a key of NUM_BLOCKS; bottlenecks from 50 on.
+        ibn: "a": IBN-a in every block of stages 1 to 3. "b": instance norm in the stem and after the last
+            block of stages 1 and 2 (Pan et al. 2018, section 3.3).
+        bam: a bottleneck attention module after stages 1, 2 and 3.
+        style: of all blocks.
     """
+    refuse_others(
+        f"a ResNet-{depth}", options, "last_stride", "stem_relu", "stem_pool", "last_relu", "non_local"
+    )
     block = BasicBlock if depth < 50 else Bottleneck
     strides = (1, 2, 2, options.last_stride)
     in_channels = 64
     stages = []
-    for i, (width, num_blocks, stride) in enumerate(zip(WIDTHS, NUM_BLOCKS[depth], strides, strict=True)):
-        norm1 = IBNa if ibn == "a" and i < 3 else nn.BatchNorm2d
-        children: OrderedDict[str, nn.Module] = OrderedDict()
+    for i, (width, num_blocks) in enumerate(zip(WIDTHS, NUM_BLOCKS[depth], strict=True)):
+        blocks = []
         for j in range(num_blocks):
-            children[str(j)] = block(in_channels, width, stride=stride if j == 0 else 1, norm1=norm1)
+            its_style = style._replace(
+                ibn_a=ibn == "a" and i < 3, ibn_b=ibn == "b" and i < 2 and j == num_blocks - 1
+            )
+            blocks.append(block(in_channels, width, stride=strides[i] if j == 0 else 1, style=its_style))
             in_channels = width * block.expansion
-        stages.append(nn.Sequential(children))
-    conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-    model = ResNet(conv1, stages, channels=tuple(w * block.expansion for w in WIDTHS), options=options)
+        stage = create_stage(blocks, i, channels=in_channels, options=options)
+        if bam and i < 3:
+            stage.add_module("bam", BAM(in_channels))
+        stages.append(stage)
+    model = ResNet(nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), stages, options)
+    model.channels = tuple(width * block.expansion for width in WIDTHS)
+    if ibn == "b":
+        model.bn1 = nn.InstanceNorm2d(64, affine=True)
     initialize_convolutions(model)
     return model
 
 
 def initialize_convolutions(model: nn.Module) -> None:
-    """Kaiming's normal initialisation by fan-out for every convolution (He et al. 2015)."""
+    """Kaiming's normal initialisation by fan-out for every convolution (He et al. 2015), biases 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

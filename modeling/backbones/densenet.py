@@ -1,0 +1,36 @@
+"""DenseNet-121 (Huang et al. 2017), torchvision's."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import densenet121
+
+from modeling.backbones.options import BackboneOptions, refuse_others
+
+
+class DenseNet(nn.Module):
+    """Image [N, 3, H, W] -> the maps after each dense block, the last normalised, at strides 4, 8, 16, 32."""
+
+    channels = (256, 512, 1024, 1024)
+    _ends = ("denseblock1", "denseblock2", "denseblock3", "norm5")
+
+    def __init__(self, *, last_relu: bool) -> None:
+        super().__init__()
+        self.features = densenet121().features
+        self.last_relu = last_relu
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = []
+        x = images
+        for name, layer in self.features.named_children():
+            x = layer(x)
+            if name in self._ends:
+                maps.append(x)
+        if self.last_relu:
+            maps[-1] = F.relu(maps[-1])
+        return tuple(maps)
+
+
+def create_densenet121(options: BackboneOptions) -> nn.Module:
+    """DenseNet-121; its only option is the last ReLU."""
+    refuse_others("densenet121", options, "last_relu")
+    return DenseNet(last_relu=options.last_relu)

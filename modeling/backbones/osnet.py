@@ -1,0 +1,140 @@
+"""OSNet (Zhou et al. 2019) and OSNet-AIN (Zhou et al. 2021), with the names of torchreid's weight files.
+
+N: images.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.backbones.options import BackboneOptions, refuse_others
+from modeling.backbones.resnet import initialize_convolutions
+
+CHANNELS = {
+    1.0: (64, 256, 384, 512),
+    0.75: (48, 192, 288, 384),
+    0.5: (32, 128, 192, 256),
+    0.25: (16, 64, 96, 128),
+}
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, normalisation, and a ReLU unless `relu` is False."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        *,
+        stride: int = 1,
+        norm: type[nn.Module] = nn.BatchNorm2d,
+        relu: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn = norm(out_channels, affine=True)
+        self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.bn(self.conv(x)))
+
+
+class LightConv(nn.Module):
+    """A pointwise and a depthwise 3x3 convolution, batch norm, ReLU (figure 3b)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv2(self.conv1(x))))
+
+
+class Gate(nn.Module):
+    """The aggregation gate: channels scaled by a sigmoid of their means (eq. 4)."""
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
+        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True)))).sigmoid()
+
+
+class OmniScaleBlock(nn.Module):
+    """Streams of one to four light convolutions, added through one shared gate (eq. 3).
+
+    Args:
+        instance_norm: an instance norm ends the residual in the place of batch norm (OSNet-AIN).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, instance_norm: bool) -> None:
+        super().__init__()
+        width = out_channels // 4
+        self.conv1 = ConvNorm(in_channels, width)
+        self.conv2 = nn.ModuleList(
+            nn.Sequential(*(LightConv(width) for _ in range(depth))) for depth in (1, 2, 3, 4)
+        )
+        self.gate = Gate(width)
+        norm = nn.InstanceNorm2d if instance_norm else nn.BatchNorm2d
+        self.conv3 = ConvNorm(width, out_channels, norm=norm, relu=False)
+        self.downsample: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.downsample = ConvNorm(in_channels, out_channels, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.conv1(x)
+        streams = sum(self.gate(stream(first)) for stream in self.conv2)
+        return F.relu(self.conv3(streams) + self.downsample(x))
+
+
+class OSNet(nn.Module):
+    """Image [N, 3, H, W] -> three maps at strides 8, 16 and 16.
+
+    Args:
+        width: a key of CHANNELS.
+        instance_norms: for each of the three stages, whether each of its two blocks has an instance norm.
+        stem_norm: of the first convolution.
+    """
+
+    def __init__(
+        self, width: float, *, instance_norms: tuple[tuple[bool, bool], ...], stem_norm: type[nn.Module]
+    ) -> None:
+        super().__init__()
+        stem, *channels = CHANNELS[width]
+        self.channels = tuple(channels)
+        self.conv1 = ConvNorm(3, stem, 7, stride=2, norm=stem_norm)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        ins = (stem, *channels)
+        self.conv2, self.conv3, self.conv4 = (
+            nn.Sequential(
+                OmniScaleBlock(ins[i], channels[i], instance_norm=first),
+                OmniScaleBlock(channels[i], channels[i], instance_norm=second),
+            )
+            for i, (first, second) in enumerate(instance_norms)
+        )
+        self.pool2 = nn.Sequential(ConvNorm(channels[0], channels[0]), nn.AvgPool2d(2))
+        self.pool3 = nn.Sequential(ConvNorm(channels[1], channels[1]), nn.AvgPool2d(2))
+        self.conv5 = ConvNorm(channels[2], channels[2])
+        initialize_convolutions(self)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        x = self.maxpool(self.conv1(images))
+        first = self.pool2(self.conv2(x))
+        second = self.pool3(self.conv3(first))
+        return first, second, self.conv5(self.conv4(second))
+
+
+def create_osnet(options: BackboneOptions, *, width: float, ain: bool = False) -> OSNet:
+    """OSNet of a width, or OSNet-AIN, whose instance norms lie where the paper's search put them."""
+    refuse_others("OSNet", options)
+    plain = ((False, False),) * 3
+    searched = ((True, True), (False, True), (True, False))
+    return OSNet(
+        width,
+        instance_norms=searched if ain else plain,
+        stem_norm=nn.InstanceNorm2d if ain else nn.BatchNorm2d,
+    )

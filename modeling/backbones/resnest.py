@@ -1,0 +1,101 @@
+"""ResNeSt (Zhang et al. 2022), 2 splits, 1 cardinal group. N: images, C: channels of a split."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.backbones.options import BackboneOptions, refuse_others
+from modeling.backbones.resnet import WIDTHS, ResNet, create_stage, initialize_convolutions
+
+NUM_BLOCKS = {50: (3, 4, 6, 3)}
+_RADIX = 2
+
+
+class SplitAttention(nn.Module):
+    """A 3x3 convolution into two splits, weighted by a softmax over the splits (eq. 1-3)."""
+
+    def __init__(self, channels: int, *, dilation: int) -> None:
+        super().__init__()
+        splits, inner = channels * _RADIX, max(channels * _RADIX // 4, 32)
+        self.conv = nn.Conv2d(
+            channels, splits, 3, padding=dilation, dilation=dilation, groups=_RADIX, bias=False
+        )
+        self.bn0 = nn.BatchNorm2d(splits)
+        self.fc1 = nn.Conv2d(channels, inner, 1)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.fc2 = nn.Conv2d(inner, splits, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        splits = F.relu(self.bn0(self.conv(x))).unflatten(1, (_RADIX, -1))  # [N, 2, C, H, W]
+        pooled = splits.sum(dim=1).mean(dim=(2, 3), keepdim=True)  # [N, C, 1, 1]
+        gates = self.fc2(F.relu(self.bn1(self.fc1(pooled)))).unflatten(1, (_RADIX, -1))
+        return (splits * gates.softmax(dim=1)).sum(dim=1)
+
+
+class ResNeStBottleneck(nn.Module):
+    """1x1, split-attention, average pooling in the stride's place, 1x1, and a shortcut that pools, too.
+
+    Args:
+        pooled: the first block of stages 2 to 4 pools over 3x3 even at stride 1.
+    """
+
+    def __init__(self, in_channels: int, width: int, *, stride: int, dilation: int, pooled: bool) -> None:
+        super().__init__()
+        out_channels = width * 4
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = SplitAttention(width, dilation=dilation)
+        self.avd_layer = nn.AvgPool2d(3, stride, padding=1) if pooled or stride > 1 else nn.Identity()
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module = nn.Identity()
+        if stride > 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False),
+                nn.Conv2d(in_channels, out_channels, 1, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.avd_layer(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(self.bn3(self.conv3(out)) + self.downsample(x))
+
+
+def create_resnest(options: BackboneOptions, *, depth: int) -> ResNet:
+    """ResNeSt-50, with the names of its authors' weight files.
+
+    The options are last stride, last dilation (2: from the last stage's second block on, as FastReID's
+    current code does at last stride 1), stem and non-local blocks.
+    """
+    refuse_others(
+        f"resnest{depth}", options, "last_stride", "last_dilation", "stem_relu", "stem_pool", "non_local"
+    )
+    strides, dilations = (1, 2, 2, options.last_stride), (1, 1, 1, options.last_dilation)
+    in_channels = 64
+    stages = []
+    for i, (width, num_blocks) in enumerate(zip(WIDTHS, NUM_BLOCKS[depth], strict=True)):
+        blocks = []
+        for j in range(num_blocks):
+            block = ResNeStBottleneck(
+                in_channels,
+                width,
+                stride=strides[i] if j == 0 else 1,
+                dilation=dilations[i] if j > 0 else 1,
+                pooled=i > 0 and j == 0,
+            )
+            blocks.append(block)
+            in_channels = width * 4
+        stages.append(create_stage(blocks, i, channels=in_channels, options=options))
+    stem = nn.Sequential(
+        nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 3, padding=1, bias=False),
+    )
+    model = ResNet(stem, stages, options)
+    model.channels = tuple(width * 4 for width in WIDTHS)
+    initialize_convolutions(model)
+    return model
