@@ -16,6 +16,12 @@ class Config(CfgNode):
     merge_from_file = merge_from_list = merge_from_other_cfg = _refuse
 
     def __setitem__(self, key, value):
-        if self.is_frozen():
+        if self.__dict__.get(CfgNode.IMMUTABLE):
             raise AttributeError(f"the configuration is frozen: {key} cannot be set to {value!r}")
         super().__setitem__(key, value)
+
+    def clone(self) -> "Config":
+        """An unfrozen copy."""
+        copy = Config({key: value.clone() if isinstance(value, Config) else value for key, value in self.items()})
+        copy.defrost()
+        return copy

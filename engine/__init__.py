@@ -1,0 +1,1 @@
+"""Ignite engines for training and evaluation, and the handlers around them."""

@@ -1,0 +1,245 @@
+"""From the configuration to engines with all their handlers attached."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from engine.checkpoint import load_checkpoint
+from engine.criterion import Criterion, OverFeatures, Term, mean_over
+from engine.evaluator import EmbeddingStore, create_evaluator
+from engine.handlers.batch import Augment, Seeder, ToDevice
+from engine.handlers.checkpoints import Checkpoints
+from engine.handlers.evaluation import Benchmark, Evaluation
+from engine.handlers.gradients import ClipGradients, Freeze, RescaleCentres, ShareGradients
+from engine.handlers.logs import MetricsFile, Sink, TrainLog, create_tensorboard_sink
+from engine.handlers.safety import StopOnNan, StopOnSignal
+from engine.handlers.schedule import LearningRate
+from engine.handlers.visdom import VisdomSink
+from engine.scores import ScoreSettings
+from engine.trainer import create_trainer
+from evaluate import Rerank
+from layers import (
+    CenterLoss,
+    apply_margin,
+    circle_loss,
+    cosface_loss,
+    focal_loss,
+    smoothed_cross_entropy,
+    triplet_loss,
+)
+
+logger = logging.getLogger("ember.train")
+
+
+def build_device(cfg) -> torch.device:
+    """The device of this process; says clearly when the one asked for is not there."""
+    if cfg.DEVICE == "cuda" and not torch.cuda.is_available():
+        raise ValueError("DEVICE is cuda, but torch sees no CUDA device here; use DEVICE auto or cpu")
+    use_cuda = cfg.DEVICE == "cuda" or (cfg.DEVICE == "auto" and torch.cuda.is_available())
+    return torch.device("cuda", idist.get_local_rank()) if use_cuda else torch.device("cpu")
+
+
+def build_amp_dtype(cfg, device: torch.device) -> torch.dtype | None:
+    """The dtype of mixed precision, None where it is off. On a CPU it is bfloat16 or, where the processor lacks it, off."""
+    if not cfg.SOLVER.FP16:
+        return None
+    if device.type == "cuda":
+        return getattr(torch, cfg.SOLVER.AMP_DTYPE)
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+
+
+def build_criterion(cfg, *, num_classes: int, feature_dim: int) -> Criterion:
+    """The terms whose weight is above 0. Margins act on the logits here, so that models need no labels."""
+    loss = cfg.LOSS
+
+    def with_margin(logits, pids):
+        if loss.CE.MARGIN_TYPE == "none":
+            return logits
+        scale, margin = cfg.MODEL.HEAD.SCALE, loss.CE.MARGIN
+        return apply_margin(logits, pids, kind=loss.CE.MARGIN_TYPE, scale=scale, margin=margin)
+
+    def cross_entropy(output, batch):
+        term = partial(smoothed_cross_entropy, epsilon=loss.CE.EPSILON, smooth_over=loss.CE.SMOOTH_OVER)
+        return mean_over(
+            output.logits, lambda logits: term(with_margin(logits.float(), batch.pids), batch.pids)
+        )
+
+    def focal(output, batch):
+        return mean_over(output.logits, lambda logits: focal_loss(logits, batch.pids, gamma=loss.FOCAL.GAMMA))
+
+    def triplet(output, batch):
+        def term(features):
+            features = nn.functional.normalize(features.float()) if loss.TRIPLET.NORMALIZE else features
+            return triplet_loss(features, batch.pids, margin=loss.TRIPLET.MARGIN, mining=loss.TRIPLET.MINING)
+
+        return mean_over(output.features, term)
+
+    def circle(output, batch):
+        term = partial(circle_loss, margin=loss.CIRCLE.MARGIN, gamma=loss.CIRCLE.GAMMA)
+        return mean_over(output.features, lambda features: term(features, batch.pids))
+
+    def cosface(output, batch):
+        term = partial(cosface_loss, margin=loss.COSFACE.MARGIN, gamma=loss.COSFACE.GAMMA)
+        return mean_over(output.features, lambda features: term(features, batch.pids))
+
+    terms = {
+        "ce": Term(loss.CE.WEIGHT, cross_entropy),
+        "focal": Term(loss.FOCAL.WEIGHT, focal),
+        "triplet": Term(loss.TRIPLET.WEIGHT, triplet),
+        "circle": Term(loss.CIRCLE.WEIGHT, circle),
+        "cosface": Term(loss.COSFACE.WEIGHT, cosface),
+    }
+    if loss.CENTER.WEIGHT > 0:
+        terms["center"] = Term(loss.CENTER.WEIGHT, OverFeatures(CenterLoss(num_classes, feature_dim)))
+    return Criterion({name: term for name, term in terms.items() if term.weight > 0})
+
+
+def build_score_settings(cfg, protocol: str) -> ScoreSettings:
+    """How a dataset is scored; `protocol` is the dataset's own."""
+    rerank = Rerank(k1=cfg.TEST.RE_RANK.K1, k2=cfg.TEST.RE_RANK.K2, lambda_value=cfg.TEST.RE_RANK.LAMBDA)
+    return ScoreSettings(
+        metric=cfg.TEST.METRIC,
+        max_rank=cfg.TEST.MAX_RANK,
+        protocol=protocol if cfg.TEST.PROTOCOL == "auto" else cfg.TEST.PROTOCOL,
+        rerank=rerank if cfg.TEST.RE_RANKING else None,
+        memory_gib=cfg.TEST.MEMORY_GIB,
+    )
+
+
+def build_benchmark(
+    cfg, model: nn.Module, normalize, loader, *, num_query: int, protocol: str, device: torch.device
+) -> Benchmark:
+    """A test set with its own evaluator; the loader yields the queries first."""
+    evaluator = create_evaluator(model, normalize, device=device, amp_dtype=build_amp_dtype(cfg, device), flip=cfg.TEST.FLIP)
+    store = EmbeddingStore()
+    store.attach(evaluator)
+    return Benchmark(evaluator, store, loader, num_query, build_score_settings(cfg, protocol))
+
+
+def build_sinks(cfg, *, resume: bool) -> list[Sink]:
+    """Where numbers go: metrics.jsonl, TensorBoard, Visdom; nowhere on ranks above 0."""
+    if idist.get_rank() > 0:
+        return []
+    folder = Path(cfg.OUTPUT_DIR)
+    resumed_iteration = _saved_iteration(folder / "checkpoints" / "last.pt") if resume else None
+    sinks: list[Sink] = [MetricsFile(folder / "metrics.jsonl", resumed_iteration=resumed_iteration)]
+    if cfg.LOG.TENSORBOARD:
+        sinks.append(create_tensorboard_sink(folder / "tensorboard", resumed_iteration=resumed_iteration))
+    if cfg.LOG.VISDOM:
+        replay = folder / "visdom.jsonl"
+        sinks.append(VisdomSink(cfg.LOG.VISDOM_SERVER, cfg.LOG.VISDOM_PORT, env=folder.name, replay_file=replay))
+    return sinks
+
+
+def _saved_iteration(path: Path) -> int:
+    return load_checkpoint(path)["progress"]["iteration"]
+
+
+def build_trainer(
+    cfg,
+    model: nn.Module,
+    criterion: Criterion,
+    optimizers: Sequence[torch.optim.Optimizer],
+    *,
+    device: torch.device,
+) -> tuple[Engine, torch.amp.GradScaler]:
+    """The bare trainer and its scaler; the model is wrapped for several processes here."""
+    amp_dtype = build_amp_dtype(cfg, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16)
+    trainer = create_trainer(
+        _distribute(model, device),
+        criterion,
+        optimizers,
+        scaler=scaler,
+        device_type=device.type,
+        amp_dtype=amp_dtype,
+        accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+    )
+    return trainer, scaler
+
+
+def _distribute(model: nn.Module, device: torch.device) -> nn.Module:
+    """DistributedDataParallel over the processes; batch norms share their statistics where torch can do it, on GPUs."""
+    if idist.get_world_size() == 1:
+        return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return nn.parallel.DistributedDataParallel(model, device_ids=[device.index])
+    logger.warning("batch norms are not synchronised: torch synchronises them on GPUs only")
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def attach_handlers(
+    cfg,
+    trainer: Engine,
+    *,
+    device: torch.device,
+    model: nn.Module,
+    criterion: Criterion,
+    optimizers: Sequence[torch.optim.Optimizer],
+    scaler: torch.amp.GradScaler,
+    schedule,
+    augmentation,
+    train_loader,
+    train_records: Sequence,
+    benchmarks: Mapping[str, Benchmark],
+    sinks: list[Sink],
+    description: Mapping[str, object],
+) -> tuple[Checkpoints, StopOnSignal]:
+    """Attach every handler, in the order in which they act; returns those that main needs for resuming and stopping."""
+    rank = idist.get_rank()
+    centres = list(criterion.parameters())
+
+    def record(what, epoch, iteration, values):
+        for sink in sinks:
+            sink(what, epoch, iteration, values)
+
+    def name_image(index: int) -> str:
+        return str(train_records[index].paths[0])
+
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda e: train_loader.batch_sampler.set_epoch(e.state.epoch))
+    ToDevice(device).attach(trainer)
+    Seeder(cfg.SEED, rank).attach(trainer)
+    Augment(augmentation, seed=cfg.SEED, rank=rank).attach(trainer)
+    LearningRate(optimizers[:1], schedule).attach(trainer)
+    ShareGradients(centres).attach(trainer)
+    RescaleCentres(centres, cfg.LOSS.CENTER.WEIGHT).attach(trainer)
+    Freeze(model, cfg.SOLVER.FREEZE, cfg.SOLVER.FREEZE_ITERS).attach(trainer)
+    ClipGradients(model.parameters(), cfg.SOLVER.CLIP_NORM).attach(trainer)
+
+    watch = StopOnNan(name_image, period=1 if device.type == "cpu" else cfg.SOLVER.LOG_PERIOD)
+    watch.attach(trainer)
+    TrainLog(
+        optimizers[0],
+        sinks,
+        period=cfg.SOLVER.LOG_PERIOD,
+        bar=cfg.LOG.PROGRESS and rank == 0,
+        images_factor=idist.get_world_size(),
+    ).attach(trainer)
+
+    evaluation = Evaluation(
+        benchmarks,
+        period=cfg.SOLVER.EVAL_PERIOD,
+        save_best=lambda engine: checkpoints.save(engine, "best"),
+        record=record,
+    )
+    checkpoints = Checkpoints(
+        Path(cfg.OUTPUT_DIR) / "checkpoints",
+        description=description,
+        model=model,
+        optimizers=optimizers,
+        parts={"criterion": criterion, "scaler": scaler, "evaluation": evaluation},
+        period=cfg.SOLVER.CHECKPOINT_PERIOD,
+        before_saving=watch.check,
+    )
+    evaluation.attach(trainer)
+    checkpoints.attach(trainer)
+    stop = StopOnSignal(checkpoints.save, period=1 if device.type == "cpu" else cfg.SOLVER.LOG_PERIOD)
+    stop.attach(trainer, [benchmark.evaluator for benchmark in benchmarks.values()])
+    return checkpoints, stop

@@ -1,0 +1,46 @@
+"""The weighted sum of loss terms that a recipe asks for."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class Term(NamedTuple):
+    """One loss: its weight and (ReidOutput, Batch) -> scalar. The function may be a module with parameters."""
+
+    weight: float
+    function: Callable[..., Tensor]
+
+
+class Criterion(nn.Module):
+    """Named terms; the parameters of those that have any (the centres of centre loss) are this module's parameters."""
+
+    def __init__(self, terms: dict[str, Term]):
+        super().__init__()
+        if not terms:
+            raise ValueError("a criterion needs at least one term with a weight above 0")
+        self.terms = dict(terms)
+        self.modules_by_name = nn.ModuleDict(
+            {name: term.function for name, term in terms.items() if isinstance(term.function, nn.Module)}
+        )
+
+    def forward(self, output, batch) -> dict[str, Tensor]:
+        """{name: weight * term(output, batch)}; the total loss is the sum of the values."""
+        return {name: term.weight * term.function(output, batch) for name, term in self.terms.items()}
+
+
+def mean_over(tensors: tuple[Tensor, ...], loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean of a loss over the heads of a model."""
+    return sum(loss(tensor) for tensor in tensors) / len(tensors)
+
+
+class OverFeatures(nn.Module):
+    """A loss module (embeddings, pids) -> scalar as a term: its mean over the features of all heads."""
+
+    def __init__(self, loss: nn.Module):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, output, batch) -> Tensor:
+        return mean_over(output.features, lambda features: self.loss(features, batch.pids))

@@ -1,0 +1,1 @@
+"""What happens around the training step: each handler names its engine, its event, and what it touches."""

@@ -1,0 +1,102 @@
+"""`last.pt` and `best.pt`: everything a run needs to go on, or to be tested, in one file."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from engine.checkpoint import load_checkpoint, save_checkpoint
+
+logger = logging.getLogger("ember.train")
+
+
+class Checkpoints:
+    """Trainer, EPOCH_COMPLETED: writes `last.pt` every `period` epochs and at the end; rank 0 writes.
+
+    Args:
+        folder: OUTPUT_DIR/checkpoints.
+        description: what never changes during a run: configuration, classes, preprocessing; plain values only.
+        parts: named objects with state_dict and load_state_dict.
+        before_saving: called first, for example the check that losses are finite.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        description: Mapping[str, object],
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        parts: Mapping[str, object],
+        period: int = 1,
+        before_saving: Callable[[], None] = lambda: None,
+    ):
+        self.folder, self.description, self.period = folder, dict(description), period
+        self.model, self.optimizers, self.parts = model, list(optimizers), dict(parts)
+        self.before_saving = before_saving
+
+    def attach(self, engine: Engine) -> None:
+        def due(engine: Engine, epoch: int) -> bool:
+            return epoch % self.period == 0 or epoch == engine.state.max_epochs
+
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=due), self.save, "last")
+
+    def save(self, engine: Engine, name: str = "last") -> None:
+        """Write `<name>.pt` with the state after the trainer's last complete iteration."""
+        self.before_saving()
+        if idist.get_rank() == 0:
+            save_checkpoint(self.folder / f"{name}.pt", self.content(engine))
+
+    def content(self, engine: Engine) -> dict:
+        state = engine.state
+        return {
+            **self.description,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            **{name: part.state_dict() for name, part in self.parts.items()},
+            "progress": {"iteration": state.iteration, "epoch_length": state.epoch_length},
+        }
+
+    def restore(self, name: str = "last") -> dict[str, int]:
+        """Load `<name>.pt` into all parts; returns its progress {iteration, epoch_length}.
+
+        Raises:
+            FileNotFoundError: nothing to resume from.
+            ValueError: the file belongs to another model or another set of optimizers.
+        """
+        path = self.folder / f"{name}.pt"
+        if not path.is_file():
+            raise FileNotFoundError(f"--resume: there is no {path}; start without --resume")
+        content = load_checkpoint(path)
+        try:
+            self.model.load_state_dict(content["model"])
+            if len(content["optimizers"]) != len(self.optimizers):
+                raise ValueError(f"{len(content['optimizers'])} optimizers, this run has {len(self.optimizers)}")
+            for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            for part_name, part in self.parts.items():
+                part.load_state_dict(content[part_name])
+        except (RuntimeError, KeyError, ValueError) as error:
+            reason = " ".join(str(error).split())[:400]
+            raise ValueError(f"--resume: {path} was written by another configuration: {reason}") from error
+        return content["progress"]
+
+
+def resume_engine(engine: Engine, progress: Mapping[str, int], loader, *, max_epochs: int) -> None:
+    """Set the trainer and its loader to where the checkpoint was written: the same epoch, the batch after the last one.
+
+    Where the number of iterations in an epoch changed (another batch size or number of processes), a begun epoch starts anew.
+    """
+    epochs, batches = divmod(progress["iteration"], progress["epoch_length"])
+    if progress["epoch_length"] != len(loader) and batches:
+        logger.warning("the epoch has another length than before: the begun epoch %d starts anew", epochs + 1)
+        batches = 0
+    loader.batch_sampler.set_epoch(epochs + 1)
+    loader.batch_sampler.skip(batches)
+    iteration = epochs * len(loader) + batches
+    engine.load_state_dict({"iteration": iteration, "epoch_length": len(loader), "max_epochs": max_epochs})
+    logger.info("resumed after epoch %d, iteration %d of the next", epochs, batches)

@@ -1,0 +1,95 @@
+"""Scores during and after training."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+
+from engine.evaluator import EmbeddingStore
+from engine.scores import ScoreSettings, describe_scores, retrieval_scores
+
+logger = logging.getLogger("ember.eval")
+
+
+class Benchmark(NamedTuple):
+    """A test set, ready to be scored: its loader yields queries first, then the gallery."""
+
+    evaluator: Engine
+    store: EmbeddingStore
+    loader: object
+    num_query: int
+    settings: ScoreSettings
+
+
+def score(benchmarks: Mapping[str, Benchmark], *, rerank: bool = True) -> dict[str, dict]:
+    """{dataset: scores}, the same on every rank; logged on the way."""
+    results = {}
+    for name, benchmark in benchmarks.items():
+        benchmark.evaluator.run(benchmark.loader)
+        settings = benchmark.settings if rerank else benchmark.settings._replace(rerank=None)
+        embedded = benchmark.store.collect()
+        results[name] = retrieval_scores(embedded, benchmark.num_query, settings)
+        logger.info("results on %s (%s protocol)", name, settings.protocol)
+        for line in describe_scores(results[name]):
+            logger.info(line)
+    return results
+
+
+class Evaluation:
+    """Trainer, EPOCH_COMPLETED: scores the test sets every `period` epochs and at the end; the best one is saved.
+
+    Trainer, STARTED: does what a stopped run left undone between its last iteration and its evaluation.
+
+    Args:
+        save_best: called with the trainer when the first test set's mAP is the best so far.
+        record: (what, epoch, iteration, values) for the logs.
+    """
+
+    def __init__(
+        self,
+        benchmarks: Mapping[str, Benchmark],
+        *,
+        period: int,
+        save_best: Callable[[Engine], None],
+        record: Callable[[str, int, int, dict], None],
+    ):
+        self.benchmarks, self.period, self.save_best, self.record = benchmarks, period, save_best, record
+        self.best_score, self.best_epoch, self.evaluated_epoch = -1.0, 0, 0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
+        engine.add_event_handler(Events.STARTED, self._catch_up)
+
+    def _due(self, engine: Engine, epoch: int) -> bool:
+        return epoch % self.period == 0 or epoch == engine.state.max_epochs
+
+    def _catch_up(self, engine: Engine) -> None:
+        epoch, begun = divmod(engine.state.iteration, engine.state.epoch_length)
+        if epoch and not begun and self._due(engine, epoch) and self.evaluated_epoch < epoch:
+            self(engine, epoch)
+
+    def __call__(self, engine: Engine, epoch: int | None = None) -> None:
+        epoch = epoch or engine.state.epoch
+        results = score(self.benchmarks, rerank=False)
+        for name, scores in results.items():
+            self.record(f"test/{name}", epoch, engine.state.iteration, scores)
+        self.evaluated_epoch = epoch
+        first = next(iter(results.values()))["mAP"]
+        if first > self.best_score:
+            self.best_score, self.best_epoch = first, epoch
+            self.save_best(engine)
+        if idist.get_rank() == 0:
+            logger.info("best so far: mAP %.2f%% after epoch %d", 100 * self.best_score, self.best_epoch)
+
+    def state_dict(self) -> dict[str, float | int]:
+        return {
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "evaluated_epoch": self.evaluated_epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, float | int]) -> None:
+        self.best_score, self.best_epoch = state["best_score"], int(state["best_epoch"])
+        self.evaluated_epoch = int(state["evaluated_epoch"])

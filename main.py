@@ -1,0 +1,263 @@
+"""Train or test a re-identification network.
+
+python main.py -c configs/x.yml [KEY VALUE ...]            train, then evaluate
+python main.py -c configs/x.yml --resume [KEY VALUE ...]   go on from OUTPUT_DIR/checkpoints/last.pt
+python main.py -t TEST.WEIGHT FILE [KEY VALUE ...]         test a checkpoint of ours; its recipe is in it
+python main.py -t -c configs/x.yml TEST.WEIGHT FILE        test any weight file
+"""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import ignite.distributed as idist
+import torch
+from torch.multiprocessing.spawn import ProcessExitedException
+
+from config import Config, load_config, parse_config
+from data.build import build_augmentation, build_normalization, build_splits, build_test_loader, build_train_loader
+from data.records import JUNK
+from engine.build import (
+    attach_handlers,
+    build_benchmark,
+    build_criterion,
+    build_device,
+    build_sinks,
+    build_trainer,
+)
+from engine.checkpoint import load_checkpoint
+from engine.handlers.checkpoints import resume_engine
+from engine.handlers.evaluation import Benchmark, score
+from engine.handlers.logs import setup_logging
+from engine.handlers.safety import Interrupted
+from modeling import build_model, load_weights
+from solver import build_optimizers, build_schedule
+
+logger = logging.getLogger("ember.main")
+USER_ERROR = 2
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="main.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help="a recipe, see configs/")
+    parser.add_argument("-t", "--test", action="store_true", help="test TEST.WEIGHT instead of training")
+    parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR/checkpoints/last.pt")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+    return parser.parse_intermixed_args(argv)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The configuration of a recipe; in a test without one, that of the checkpoint."""
+    if args.config or not args.test:
+        return load_config(args.config, args.overrides)
+    weight = load_config(None, args.overrides).TEST.WEIGHT
+    if not weight:
+        raise ValueError("-t needs a checkpoint: python main.py -t TEST.WEIGHT runs/x/checkpoints/best.pt")
+    content = load_checkpoint(weight)
+    return parse_config(content["config"], args.overrides)
+
+
+def seed_everything(cfg: Config) -> None:
+    """The one place that seeds, before anything is built; iterations are seeded by engine.handlers.batch.Seeder."""
+    torch.manual_seed(cfg.SEED)
+    if cfg.NUM_THREADS:
+        torch.set_num_threads(cfg.NUM_THREADS)
+    if cfg.DETERMINISTIC:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not cfg.DETERMINISTIC
+
+
+def build_benchmarks(cfg: Config, tests, model, device) -> dict[str, Benchmark]:
+    """Test sets by name. Junk is left out before it costs anything: it counts neither as a match nor as a mistake."""
+    benchmarks = {}
+    for name, splits in tests.items():
+        records = (*splits.query, *(record for record in splits.gallery if record.pid != JUNK))
+        loader = build_test_loader(cfg, records, rank=idist.get_rank(), world_size=idist.get_world_size())
+        benchmarks[name] = build_benchmark(
+            cfg,
+            model,
+            build_normalization(cfg),
+            loader,
+            num_query=len(splits.query),
+            protocol=splits.protocol,
+            device=device,
+        )
+    return benchmarks
+
+
+def check_output_folder(cfg: Config, *, resume: bool) -> None:
+    """Refuse to write over a run that is there."""
+    folder = Path(cfg.OUTPUT_DIR)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"OUTPUT_DIR {folder} is a file; name a folder")
+    held = [name for name in ("checkpoints", "results.json", "metrics.jsonl") if (folder / name).exists()]
+    if held and not resume and not cfg.OVERWRITE:
+        raise ValueError(
+            f"OUTPUT_DIR {folder} already holds a run ({', '.join(held)}): go on with --resume, replace it with OVERWRITE True, "
+            "or choose another OUTPUT_DIR"
+        )
+    if resume and not (folder / "checkpoints" / "last.pt").is_file():
+        raise FileNotFoundError(f"--resume: there is no {folder / 'checkpoints' / 'last.pt'}; start without --resume")
+
+
+def prepare_output_folder(cfg: Config, *, resume: bool) -> None:
+    """Make the folder and its `config.yml`; a new run takes away what the old one wrote, and nothing else."""
+    folder = Path(cfg.OUTPUT_DIR)
+    if not resume:
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in ("results.json", "metrics.jsonl", "log.txt", "visdom.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yml").write_text(cfg.dump(), encoding="utf-8")
+
+
+def write_results(cfg: Config, results: dict[str, dict]) -> None:
+    if idist.get_rank() == 0:
+        path = Path(cfg.OUTPUT_DIR) / "results.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        logger.info("results: %s", path)
+
+
+def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
+    """Train on one process of possibly many, then evaluate. Nothing is written before everything was checked."""
+    rank, world_size = idist.get_rank(), idist.get_world_size()
+    setup_logging(quiet=rank > 0)
+    device = build_device(cfg)
+    check_output_folder(cfg, resume=resume)
+    seed_everything(cfg)
+
+    corpus = build_splits(cfg)
+    model = build_model(cfg, num_classes=corpus.num_classes, pretrained=not resume)
+    model = model.to(device, memory_format=torch.channels_last)
+    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(device)
+    optimizers = build_optimizers(cfg, model, criterion)
+    train_loader = build_train_loader(cfg, corpus.train, rank=rank, world_size=world_size)
+    benchmarks = build_benchmarks(cfg, corpus.tests, model, device)
+    schedule = build_schedule(cfg, len(train_loader))
+    trainer, scaler = build_trainer(cfg, model, criterion, optimizers, device=device)
+
+    idist.barrier()  # every rank has passed its checks
+    if rank == 0:
+        prepare_output_folder(cfg, resume=resume)
+        setup_logging(Path(cfg.OUTPUT_DIR) / "log.txt")
+    idist.barrier()
+    sinks = build_sinks(cfg, resume=resume)
+    checkpoints, stop = attach_handlers(
+        cfg,
+        trainer,
+        device=device,
+        model=model,
+        criterion=criterion,
+        optimizers=optimizers,
+        scaler=scaler,
+        schedule=schedule,
+        augmentation=build_augmentation(cfg),
+        train_loader=train_loader,
+        train_records=corpus.train,
+        benchmarks=benchmarks,
+        sinks=sinks,
+        description={"config": cfg.dump(), "num_classes": corpus.num_classes},
+    )
+    if resume:
+        resume_engine(trainer, checkpoints.restore(), train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    logger.info(
+        "%s on %s, %d process(es): %.2f M parameters, %d identities, %d images, %d iterations an epoch",
+        cfg.MODEL.BACKBONE.NAME,
+        device,
+        world_size,
+        num_parameters / 1e6,
+        corpus.num_classes,
+        len(corpus.train),
+        len(train_loader),
+    )
+    with stop:
+        if trainer.state.iteration < cfg.SOLVER.MAX_EPOCHS * len(train_loader):
+            trainer.run(train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS, epoch_length=len(train_loader))
+        write_results(cfg, score(benchmarks))
+
+
+def test(local_rank: int, cfg: Config) -> None:
+    """Score TEST.WEIGHT on the test sets."""
+    rank = idist.get_rank()
+    setup_logging(quiet=rank > 0)
+    if not cfg.TEST.WEIGHT:
+        raise ValueError("-t needs a checkpoint: TEST.WEIGHT runs/x/checkpoints/best.pt")
+    device = build_device(cfg)
+    seed_everything(cfg)
+    tests = build_splits(cfg, train=False).tests
+    model = build_model(cfg, num_classes=1, pretrained=False)
+    load_weights(model, cfg.TEST.WEIGHT)
+    model = model.to(device, memory_format=torch.channels_last)
+    benchmarks = build_benchmarks(cfg, tests, model, device)
+    write_results(cfg, score(benchmarks))
+
+
+def work(local_rank: int, cfg: Config, args: argparse.Namespace) -> None:
+    """One process: train or test; its exit code says what happened."""
+    code = report_errors(args, lambda: test(local_rank, cfg) if args.test else run(local_rank, cfg, resume=args.resume))
+    if code:
+        sys.exit(code)
+
+
+def report_errors(args: argparse.Namespace, action) -> int:
+    """Run the action; a mistake of the user becomes one line on standard error. Returns the exit code."""
+    try:
+        action()
+    except Interrupted as stopped:
+        sys.stderr.write(f"main.py: {stopped}; --resume goes on\n")
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("main.py: stopped at once\n")
+        return 130
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        logging.getLogger("ember.main").debug("", exc_info=True)
+        if args.debug:
+            traceback.print_exc()
+        sys.stderr.write(f"main.py: {' '.join(str(error).split())}\n")
+        return USER_ERROR
+    return 0
+
+
+def launch(cfg: Config, args: argparse.Namespace) -> None:
+    """One process per visible GPU; under torchrun, the processes that it started; otherwise this one."""
+    num_gpus = torch.cuda.device_count() if cfg.DEVICE != "cpu" else 0
+    if "WORLD_SIZE" in os.environ:
+        with idist.Parallel(backend="nccl" if num_gpus else "gloo") as parallel:
+            parallel.run(work, cfg, args)
+    elif num_gpus > 1:
+        with idist.Parallel(backend="nccl", nproc_per_node=num_gpus, master_port=_free_port()) as parallel:
+            try:
+                parallel.run(work, cfg, args)
+            except ProcessExitedException as error:
+                sys.exit(error.exit_code)
+    else:
+        work(0, cfg, args)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    setup_logging()
+    return report_errors(args, lambda: launch(read_config(args), args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
