@@ -1,4 +1,4 @@
-"""Retrieval scores from distances or features: ranking metrics, re-ranking, query expansion, verification curves."""
+"""Retrieval scores from distances or features: ranking, re-ranking, query expansion, verification."""
 
 from .ranking import RankScores, rank_metrics
 from .reranking import Rerank, rerank_distances

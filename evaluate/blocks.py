@@ -18,7 +18,7 @@ SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
 def distance_blocks(
     query, gallery, *, metric: str = "cosine", memory_gib: float | None = None, copies: int = 3
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yields (first, last, distances [b, G] float32 of queries first..last-1), on the features' device.
+    """Yields (first, last, distances [b, G] float32 of queries first..last-1) on the features' device.
 
     The distances are 1 - cosine, or squared Euclidean; each block overwrites the one before. `copies` is the
     number of arrays of a block's size that the caller and this function hold together, for the plan.
@@ -45,7 +45,8 @@ def distance_blocks(
             out, left = buffer[: last - first], rows.left_factor(first, last)
             for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
                 tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
-                torch.add(tile, rows.squares[first:last, None], out=out[:, low - num_query : high - num_query])
+                out[:, low - num_query : high - num_query] = tile
+            out += rows.squares[first:last, None]
             out.clamp_(min=0)
             if metric == "cosine":
                 out.mul_(0.5)  # |x - y|^2 = 2 (1 - cos) for unit vectors; halving is exact
@@ -53,7 +54,7 @@ def distance_blocks(
 
 
 def distance_matrix(query, gallery, *, metric: str = "cosine"):
-    """All distances [Q, G] float32: 1 - cosine, or squared Euclidean; numpy for numpy features, else torch."""
+    """All distances [Q, G] float32: 1 - cosine, or squared Euclidean; numpy for numpy, else torch."""
     blocks = [block.clone() for _, _, block in distance_blocks(query, gallery, metric=metric)]
     distances = torch.cat(blocks)
     return distances if isinstance(query, torch.Tensor) else distances.numpy()

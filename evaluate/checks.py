@@ -23,7 +23,7 @@ def as_array(values, name: str) -> np.ndarray:
 
 
 def check_ids(ids, name: str, length: int) -> np.ndarray:
-    """Identities or cameras as int64 [length]; any integer type is accepted, strings and fractions are not."""
+    """Identities or cameras as int64 [length]; any integer type will do, strings and fractions will not."""
     array = as_array(ids, name)
     if array.ndim == 1 and array.size == 0 and length == 0:
         return np.zeros(0, np.int64)
@@ -59,7 +59,7 @@ def check_not_empty(num_query: int, num_gallery: int) -> None:
 
 
 def check_features(features, name: str) -> torch.Tensor:
-    """Features [N, D] as a float32 tensor on their device; refuses NaN and infinity and names the first such row."""
+    """Features [N, D] as a float32 tensor on their device; NaN and infinity are refused with their row."""
     tensor = features.detach() if isinstance(features, torch.Tensor) else _tensor_from_array(features, name)
     if tensor.ndim != 2:
         raise ValueError(
@@ -127,7 +127,8 @@ def check_feature_pair(query, gallery) -> tuple[torch.Tensor, torch.Tensor]:
     check_not_empty(len(query), len(gallery))
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
-            f"query and gallery features must have the same dimensions, found {query.shape[1]} and {gallery.shape[1]}."
+            "query and gallery features must have the same dimensions, found "
+            f"{query.shape[1]} and {gallery.shape[1]}."
         )
     if query.device != gallery.device:
         raise ValueError(

@@ -1,6 +1,7 @@
-"""Ranks of the true matches in torch: the same counting as `ranking.count_ranks_python`, for whole blocks on any device.
+"""Ranks of the true matches in torch: what `ranking.count_ranks_python` counts, in blocks on any device.
 
-Letters: b queries of a block, G gallery entries, M matches of the block, K entries no farther than the farthest match.
+Letters: b queries of a block, G gallery entries, M matches of the block, K entries no farther than the
+farthest match.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from .matches import Matches
 
 
 def count_ranks_torch(distances: torch.Tensor, matches: Matches) -> np.ndarray:
-    """Ranks of all matches, int64 [M], rising within a query; `distances` [b, G] is overwritten where left out."""
+    """Ranks of all matches, int64 [M], rising within a query; overwrites left-out `distances` [b, G]."""
     device = distances.device
     starts = torch.from_numpy(matches.starts).to(device)
     counts = starts.diff()

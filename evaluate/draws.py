@@ -20,25 +20,25 @@ class DrawSummary(NamedTuple):
 
     cmc: np.ndarray  # float64 [max_rank]
     cmc_spread: np.ndarray
-    mAP: float  # noqa: N815 - the field's spelling
-    mAP_spread: float  # noqa: N815
-    mINP: float  # noqa: N815
-    mINP_spread: float  # noqa: N815
+    mAP: float
+    mAP_spread: float
+    mINP: float
+    mINP_spread: float
     num_draws: int
 
 
 def summarise_draws(draws: tuple[RankScores, ...]) -> DrawSummary:
     """Means and standard deviations of the scores of several draws."""
     cmc = np.stack([scores.cmc for scores in draws])
-    spread = (lambda values: np.std(values, axis=0, ddof=1)) if len(draws) > 1 else (lambda values: 0.0 * values[0])
     maps, minps = np.array([scores.mAP for scores in draws]), np.array([scores.mINP for scores in draws])
+    ddof = min(1, len(draws) - 1)
     return DrawSummary(
         cmc.mean(axis=0),
-        spread(cmc),
+        cmc.std(axis=0, ddof=ddof),
         float(maps.mean()),
-        float(spread(maps)),
+        float(maps.std(ddof=ddof)),
         float(minps.mean()),
-        float(spread(minps)),
+        float(minps.std(ddof=ddof)),
         len(draws),
     )
 
@@ -56,8 +56,9 @@ def single_shot_metrics(
 ) -> tuple[RankScores, ...]:
     """Scores with one gallery image an identity, drawn anew `num_draws` times (the CUHK03 rule).
 
-    In a draw every gallery image gets a random place in a queue; each identity shows its first image, and a query's
-    own identity shows the first that is not of the query's camera. So every query has one match, AP = INP = 1 / rank.
+    In a draw every gallery image gets a random place in a queue; each identity shows its first image, and a
+    query's own identity shows the first that is not of the query's camera. So every query has one match, AP =
+    INP = 1 / rank.
     Args: as `rank_metrics`. Raises: ValueError with one sentence on the first thing that is wrong.
     """
     check_positive_int(num_draws, "num_draws")
@@ -92,7 +93,9 @@ def first_in_queue(queue: np.ndarray, columns: np.ndarray, starts: np.ndarray) -
     return image_at[lowest]
 
 
-def count_single_shot(rows: np.ndarray, own: np.ndarray, shown: np.ndarray, gallery_pids: np.ndarray) -> np.ndarray:
+def count_single_shot(
+    rows: np.ndarray, own: np.ndarray, shown: np.ndarray, gallery_pids: np.ndarray
+) -> np.ndarray:
     """0-based rank of each query's own image among the shown images of the other identities [V]."""
     ranks = np.empty(len(own), np.int64)
     for v, (row, column) in enumerate(zip(rows, own, strict=True)):
@@ -102,7 +105,9 @@ def count_single_shot(rows: np.ndarray, own: np.ndarray, shown: np.ndarray, gall
     return ranks
 
 
-def draw_one_per_identity(pids, *, num_draws: int = 10, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def draw_one_per_identity(
+    pids, *, num_draws: int = 10, seed: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (query indices, gallery indices), both rising: one random image of each identity is the gallery.
 
     The VehicleID rule. An identity with a single image is in the gallery only.
@@ -126,7 +131,7 @@ def evaluate_drawn(
     average_precision: str = "mean",
     memory_gib: float | None = None,
 ) -> tuple[RankScores, ...]:
-    """Scores of one set of features [N, D] under `draw_one_per_identity`, one per draw; cameras play no part."""
+    """Scores of features [N, D] under each draw of `draw_one_per_identity`; cameras play no part."""
     check_choice(average_precision, "average_precision", AVERAGE_PRECISIONS)
     pids = check_ids(pids, "pids", len(features))
     return tuple(

@@ -1,5 +1,7 @@
-"""Average query expansion: every feature becomes a weighted mean of its nearest neighbours' (Chum et al. 2007; weights
-by similarity: Radenovic, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", TPAMI 2019).
+"""Average query expansion: every feature becomes a weighted mean of its nearest neighbours' features.
+
+Chum et al., "Total Recall", ICCV 2007; weights by similarity: Radenovic, Tolias, Chum, "Fine-tuning CNN Image
+Retrieval with No Human Annotation", TPAMI 2019.
 
 Letters: Q queries, G gallery entries, D dimensions, k neighbours, b rows of a block.
 """
@@ -7,19 +9,25 @@ Letters: Q queries, G gallery entries, D dimensions, k neighbours, b rows of a b
 import torch
 
 from .checks import check_budget, check_feature_pair, check_positive_int
-from .neighbours import nearest_neighbours
+from .neighbours import nearest_neighbours, use_compiled
 from .products import choose_product, full_precision
-from .reranking import use_compiled
 from .tiles import COLUMNS, Rows, create_rows, plan_blocks
 
 
 def expand_features(
-    query, gallery, *, num_neighbours: int = 5, alpha: float = 3.0, times: int = 1, memory_gib: float | None = None
+    query,
+    gallery,
+    *,
+    num_neighbours: int = 5,
+    alpha: float = 3.0,
+    times: int = 1,
+    memory_gib: float | None = None,
 ):
     """Expanded features of queries [Q, D] and gallery [G, D].
 
-    Each is (1 / k) sum_j max(cos_ij, 0)^alpha x_j over its k nearest among all items, itself included; x_j are the
-    features as given. `alpha` 0 is the plain mean; `times` repeats it. numpy in, numpy out; torch stays on its device.
+    Each is (1 / k) sum_j max(cos_ij, 0)^alpha x_j over its k nearest among all items, itself included; x_j
+    are the features as given. `alpha` 0 is the plain mean; `times` repeats it. numpy in, numpy out; torch
+    stays on its device.
     Raises: ValueError with one sentence on the first thing that is wrong.
     """
     check_positive_int(num_neighbours, "num_neighbours")

@@ -1,8 +1,8 @@
 """Open-set identification: some queries show nobody of the gallery, and the system should say so.
 
-A query is mated when its identity is in the gallery under another camera. At a threshold, a mated query is identified
-when its nearest gallery entry is of its identity and at most that far (TPIR), and an unmated one raises a false alarm
-when anything is at most that far (FPIR). ISO/IEC 19795-1; "Handbook of Face Recognition" ch. 21.
+A query is mated when its identity is in the gallery under another camera. At a threshold, a mated query is
+identified when its nearest gallery entry is of its identity and at most that far (TPIR), and an unmated one
+raises a false alarm when anything is at most that far (FPIR). Terms of ISO/IEC 19795-1.
 Letters: Q queries, G gallery entries, T rates asked for, R resamples.
 """
 
@@ -25,7 +25,7 @@ class NearestEntries(NamedTuple):
 
 
 class IdentificationScores(NamedTuple):
-    """One operating point per false positive identification rate asked for, with intervals from resampled queries."""
+    """One operating point per false positive identification rate, with intervals from resampled queries."""
 
     fpir: np.ndarray  # float64 [T]  as asked for
     tpir: np.ndarray  # float64 [T]
@@ -66,18 +66,32 @@ def identification_scores(
         metric=metric,
         memory_gib=memory_gib,
     )
-    return rates_of_nearest(nearest, fpirs=fpirs, confidence=confidence, num_resamples=num_resamples, seed=seed)
+    return rates_of_nearest(
+        nearest, fpirs=fpirs, confidence=confidence, num_resamples=num_resamples, seed=seed
+    )
 
 
 def nearest_entries(
-    query, gallery, query_pids, gallery_pids, query_camids, gallery_camids, *, metric="cosine", memory_gib=None
+    query,
+    gallery,
+    query_pids,
+    gallery_pids,
+    query_camids,
+    gallery_camids,
+    *,
+    metric="cosine",
+    memory_gib=None,
 ) -> NearestEntries:
     """The nearest gallery entry of every query; of equally near ones, the first."""
     query, gallery = check_feature_pair(query, gallery)
     ids = check_pair_ids(query_pids, gallery_pids, query_camids, gallery_camids, len(query), len(gallery))
-    query_pids, gallery_pids, query_camids, gallery_camids = (torch.from_numpy(a).to(query.device) for a in ids)
+    query_pids, gallery_pids, query_camids, gallery_camids = (
+        torch.from_numpy(a).to(query.device) for a in ids
+    )
     found = []
-    for first, last, distances in distance_blocks(query, gallery, metric=metric, memory_gib=memory_gib, copies=5):
+    for first, last, distances in distance_blocks(
+        query, gallery, metric=metric, memory_gib=memory_gib, copies=5
+    ):
         same = gallery_pids == query_pids[first:last, None]
         left_out = (same & (gallery_camids == query_camids[first:last, None])) | (gallery_pids == -1)
         distances[left_out] = float("inf")
@@ -95,7 +109,7 @@ def rates_of_nearest(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> IdentificationScores:
-    """TPIR at FPIR; mated and unmated queries are resampled apart, so the threshold's own uncertainty counts."""
+    """TPIR at FPIR; mated and unmated queries are resampled apart, so the threshold's uncertainty counts."""
     fpirs = _check_rates(fpirs)
     check_positive_int(num_resamples, "num_resamples")
     if not 0 < confidence < 1:
@@ -125,5 +139,5 @@ def rates_of_nearest(
 def _rates(mated: np.ndarray, unmated: np.ndarray, fpirs: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
     unmated, mated = np.sort(unmated), np.sort(mated)
     thresholds = np.array([threshold_at(unmated, rate, len(unmated)) for rate in fpirs])
-    finite = np.minimum(thresholds, np.finfo(np.float32).max)  # a wrong nearest entry (infinity) is never accepted
+    finite = np.minimum(thresholds, np.finfo(np.float32).max)  # a wrong nearest entry, at infinity, is no hit
     return np.searchsorted(mated, finite, side="right") / len(mated), thresholds

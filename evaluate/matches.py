@@ -1,6 +1,6 @@
 """Which gallery entries count as right, and which are left out, for every query.
 
-Letters: Q queries, G gallery entries, V valid queries (those with at least one match), M matches of all of them.
+Letters: Q queries, G gallery entries, V valid queries (with at least one match), M matches of them all.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Matches(NamedTuple):
-    """Sparse rows, one per valid query: `columns[starts[v]:starts[v + 1]]` are its matches, in gallery order."""
+    """Sparse rows, one a valid query: its matches are `columns[starts[v]:starts[v + 1]]`, in order."""
 
     queries: np.ndarray  # int64 [V]      rows of the distance matrix
     starts: np.ndarray  # int64 [V + 1]
@@ -33,7 +33,7 @@ class Matches(NamedTuple):
 
 
 def find_matches(query_pids, gallery_pids, query_camids, gallery_camids) -> Matches:
-    """Matches by the field's rule: the own identity under the own camera is left out, and junk (pid -1) everywhere.
+    """Matches by the field's rule: entries of the own identity and camera are left out, and junk (pid -1).
 
     Args: int64 arrays [Q], [G], [Q], [G]. Raises ValueError when no query has a match.
     """
@@ -53,8 +53,9 @@ def find_matches(query_pids, gallery_pids, query_camids, gallery_camids) -> Matc
     valid = num_matches > 0
     if not valid.any():
         raise ValueError(
-            f"None of the {len(query_pids)} queries has a match in the gallery under another camera: check that the "
-            "identities of both sets are numbered alike and that the cameras differ (distinct ids when there are none)."
+            f"None of the {len(query_pids)} queries has a match in the gallery under another camera: check "
+            "that the identities of both sets are numbered alike and that the cameras differ (without "
+            "cameras: pass ids that differ)."
         )
     return Matches(
         np.flatnonzero(valid),

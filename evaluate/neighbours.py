@@ -11,6 +11,7 @@ from tqdm import tqdm
 from .device_ranking import sort_within_rows
 from .products import Product
 from .ranking import num_threads
+from .sharding import ALONE, Shard, merge_nearest
 from .tiles import COLUMNS, Rows, distance_tile
 
 try:
@@ -25,73 +26,63 @@ class Neighbours(NamedTuple):
     """Nearest items by (distance, position), and the largest distance of each row."""
 
     indices: torch.Tensor  # int32 [N, k]
-    distances: torch.Tensor  # float32 [N, k]  squared Euclidean
+    distances: torch.Tensor  # float32 [N, k]  squared
     farthest: torch.Tensor  # float32 [N]
 
 
-def nearest_neighbours(rows: Rows, k: int, product: Product, block: int, *, compiled: bool) -> Neighbours:
-    """The k nearest of every item: by the compiled kernel on a CPU, else in torch on the features' device."""
-    if compiled:
-        return _nearest_compiled(rows, k, product, block)
-    return _nearest_torch(rows, k, product, block)
+def use_compiled(rows: Rows, backend: str = "auto") -> bool:
+    """Whether the compiled kernels serve: on a CPU, where they were built and are wanted."""
+    return rerank_cy is not None and rows.device.type == "cpu" and backend != "python"
 
 
-def _nearest_compiled(rows: Rows, k: int, product: Product, block: int) -> Neighbours:
-    """Running lists; a tile of the symmetric product is computed once and serves its rows and its columns."""
-    num = rows.num_items
+def nearest_neighbours(
+    rows: Rows, k: int, product: Product, block: int, *, compiled: bool, shard: Shard = ALONE
+) -> Neighbours:
+    """The k nearest of every item: by the compiled kernel on a CPU, else in torch on the features' device.
+
+    Processes that share the work each see part of the pairs, and all get the merged lists.
+    """
+    spans = shard.mine(rows.spans(0, rows.num_items, block))
     found = Neighbours(
-        torch.zeros(num, k, dtype=torch.int32), torch.full((num, k), torch.inf), torch.zeros(num)
+        torch.zeros(rows.num_items, k, dtype=torch.int32, device=rows.device),
+        torch.full((rows.num_items, k), torch.inf, device=rows.device),
+        torch.zeros(rows.num_items, device=rows.device),
     )
-    arrays = [tensor.numpy() for tensor in found]
-    with tqdm(
-        total=num * num // 2,
-        desc="neighbours",
-        unit="pair",
-        unit_scale=True,
-        delay=SECONDS_OF_SILENCE,
-        disable=None,
-        leave=False,
-    ) as progress:
-        for first, last in rows.spans(0, num, block):
-            left = rows.left_factor(first, last)
-            for low, high in rows.spans(first, num, COLUMNS):
-                tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
-                if not rows.constant:
-                    tile += rows.squares[first:last, None]
-                rerank_cy.update_nearest(tile.numpy(), first, low, *arrays, num_threads())
-                progress.update(min((last - first) * (high - low), num * num // 2 - progress.n))
-    return found
-
-
-def _nearest_torch(rows: Rows, k: int, product: Product, block: int) -> Neighbours:
-    """Whole rows of distances, one block of rows at a time; ties at the k-th place go to the lower position."""
-    num = rows.num_items
-    found = Neighbours(
-        torch.zeros(num, k, dtype=torch.int32, device=rows.device),
-        torch.zeros(num, k, device=rows.device),
-        torch.zeros(num, device=rows.device),
-    )
-    spans = list(rows.spans(0, num, block))
+    take = _take_compiled if compiled else _take_torch
     for first, last in tqdm(spans, desc="neighbours", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
-        left = rows.left_factor(first, last)
-        tile = torch.cat(
-            [
-                distance_tile(rows, left, low, high, product, constant=rows.constant)
-                for low, high in rows.spans(0, num, COLUMNS)
-            ],
-            dim=1,
-        )  # [b, N]
-        tile = (tile + rows.squares[first:last, None]).clamp_(min=0)
-        tile[torch.arange(last - first), torch.arange(first, last)] = 0
-        limit = (
-            tile.kthvalue(k, dim=1).values if k == num else torch.topk(tile, k, largest=False).values[:, -1]
-        )
-        of_row, near = torch.nonzero(tile <= limit[:, None], as_tuple=True)
-        values = tile[of_row, near]
-        order = sort_within_rows(of_row, values)
-        row_starts = torch.searchsorted(of_row, torch.arange(last - first, device=rows.device))
-        chosen = order[row_starts[:, None] + torch.arange(k, device=rows.device)]  # [b, k]
-        found.indices[first:last] = near[chosen].int()
-        found.distances[first:last] = values[chosen]
-        found.farthest[first:last] = tile.amax(dim=1)
-    return found
+        take(found, rows, first, last, product)
+    return Neighbours(*merge_nearest(*found, shard))
+
+
+def _take_compiled(found: Neighbours, rows: Rows, first: int, last: int, product: Product) -> None:
+    """Rows first..last-1 against themselves and all behind: each tile serves its rows and its columns."""
+    left = rows.left_factor(first, last)
+    arrays = [tensor.numpy() for tensor in found]
+    for low, high in rows.spans(first, rows.num_items, COLUMNS):
+        tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
+        if not rows.constant:
+            tile += rows.squares[first:last, None]
+        rerank_cy.update_nearest(tile.numpy(), first, low, *arrays, num_threads())
+
+
+def _take_torch(found: Neighbours, rows: Rows, first: int, last: int, product: Product) -> None:
+    """Rows first..last-1 against everything; equal distances at the k-th place go to the lower position."""
+    k, left = found.indices.shape[1], rows.left_factor(first, last)
+    tile = torch.cat(
+        [
+            distance_tile(rows, left, low, high, product, constant=rows.constant)
+            for low, high in rows.spans(0, rows.num_items, COLUMNS)
+        ],
+        dim=1,
+    )  # [b, N]
+    tile.add_(rows.squares[first:last, None]).clamp_(min=0)
+    tile[torch.arange(last - first), torch.arange(first, last)] = 0
+    limit = torch.topk(tile, k, largest=False).values[:, -1]
+    of_row, near = torch.nonzero(tile <= limit[:, None], as_tuple=True)  # at least k a row, rows rising
+    values = tile[of_row, near]
+    order = sort_within_rows(of_row, values)
+    row_starts = torch.searchsorted(of_row, torch.arange(last - first, device=rows.device))
+    chosen = order[row_starts[:, None] + torch.arange(k, device=rows.device)]  # [b, k]
+    found.indices[first:last] = near[chosen].int()
+    found.distances[first:last] = values[chosen]
+    found.farthest[first:last] = tile.amax(dim=1)

@@ -1,7 +1,8 @@
-"""The fastest float32 matrix product on this machine, chosen among the libraries at hand by a short measurement.
+"""The fastest float32 matrix product on this machine, chosen among the libraries by a short measurement.
 
-On a CPU the libraries differ by more than two (MKL inside `torch.mm` leaves AVX-512 unused on AMD, OpenBLAS inside numpy
-and oneDNN inside torch do not), and which one wins depends on the processor, so it is measured once a process.
+On a CPU the libraries differ by more than two (MKL inside `torch.mm` leaves AVX-512 unused on AMD, OpenBLAS
+inside numpy and oneDNN inside torch do not), and which one wins depends on the processor, so it is measured
+once a process.
 Letters: m rows, n columns, D dimensions.
 """
 

@@ -1,7 +1,8 @@
 """CMC, average precision and inverse negative penalty, from the ranks of the true matches alone.
 
-Only the position of each match decides every one of these scores, so nothing is sorted but the gallery entries at most
-as far away as a query's farthest match. The compiled kernel counts even those without sorting.
+Only the position of each match decides every one of these scores, so nothing is sorted but the gallery
+entries at most as far away as a query's farthest match. The compiled kernel counts even those without
+sorting.
 Letters: Q queries, G gallery entries, V valid queries, M matches of all valid queries.
 """
 
@@ -25,26 +26,25 @@ logger = logging.getLogger("ember.evaluate")
 BACKENDS = ("auto", "cython", "python")
 AVERAGE_PRECISIONS = ("mean", "trapezoid")
 _state = {"forked": False, "told": False}
-os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
 
 
 class RankScores(NamedTuple):
-    """Scores of one evaluation; fractions in [0, 1]. `ap`, `inp` and `valid` speak of the valid queries, in order."""
+    """Scores of one evaluation, fractions in [0, 1]; `ap`, `inp`, `valid` speak of the V valid queries."""
 
-    cmc: (
-        np.ndarray
-    )  # float64 [max_rank]  share of valid queries with a match among the first k, k = 1..max_rank
+    cmc: np.ndarray  # float64 [max_rank]  share of valid queries with a match among the first k = 1..max_rank
     ap: np.ndarray  # float64 [V]          average precision
     inp: np.ndarray  # float64 [V]         number of matches / rank of the last one
     num_valid: int
     valid: np.ndarray  # int64 [V]         which queries were counted
 
     @property
-    def mAP(self) -> float:  # noqa: N802 - the field's spelling
+    def mAP(self) -> float:
         return float(self.ap.mean())
 
     @property
-    def mINP(self) -> float:  # noqa: N802
+    def mINP(self) -> float:
         return float(self.inp.mean())
 
 
@@ -61,17 +61,18 @@ def rank_metrics(
 ) -> RankScores:
     """Scores of a given distance matrix.
 
-    Gallery entries of the query's own identity and camera are left out, as is junk (pid -1) for every query; queries
-    without a match left are not counted. Equal distances keep gallery order. Data without cameras: pass camera ids that
-    differ between queries and gallery (or the image's own number, where both sets hold the same images).
+    Gallery entries of the query's own identity and camera are left out, as is junk (pid -1) for every query;
+    queries without a match left are not counted. Equal distances keep gallery order. Data without cameras:
+    pass camera ids that differ between queries and gallery (or the image's own number, where both sets hold
+    the same images).
 
     Args:
         distances: float [Q, G], smaller is closer; torch or numpy. Infinity is allowed, NaN is not.
         query_pids, gallery_pids, query_camids, gallery_camids: int [Q], [G], [Q], [G].
         max_rank: length of the CMC curve, padded with its last value when the gallery is shorter.
         backend: "cython", "python" (equal results) or "auto", the compiled kernel where it was built.
-        average_precision: "mean" of the precision at each match, or "trapezoid", the area under the interpolated
-            precision-recall curve (Oxford buildings; the published tables of VKD use it).
+        average_precision: "mean" of the precision at each match, or "trapezoid", the area
+            under the interpolated precision-recall curve (the published tables of VKD use it).
     Raises: ValueError with one sentence on the first thing that is wrong.
     """
     check_positive_int(max_rank, "max_rank")
@@ -109,7 +110,7 @@ def scores_from_ranks(
 
 
 def count_ranks_python(distances: np.ndarray, matches: Matches) -> np.ndarray:
-    """Ranks of all matches, int64 [M]: how many valid gallery entries come before each, rising within a query."""
+    """Ranks of all matches, int64 [M]: how many valid gallery entries come before; rising within a query."""
     relation = np.zeros(distances.shape[1], np.int8)  # 1: match, -1: left out
     relation[matches.junk] = -1
     ranks = np.empty(len(matches.columns), np.int64)
@@ -154,7 +155,7 @@ def raise_nan(query: int) -> None:
 
 
 def num_threads() -> int:
-    """Threads for the kernels: as many as torch uses; one in a forked process, where a second OpenMP team would hang."""
+    """Threads for the kernels: torch's number; one in a forked process, where a new OpenMP team would hang."""
     return 1 if _state["forked"] else torch.get_num_threads()
 
 
@@ -167,8 +168,8 @@ def choose_backend(backend: str):
         return count_ranks_cython
     if backend == "cython":
         raise ValueError(
-            "backend 'cython' needs the compiled kernel, which is not built here: run `pip install -e .` in the "
-            "project with a C compiler installed, or choose 'python'."
+            "backend 'cython' needs the compiled kernel, which is not built here: run `pip install -e .` in "
+            "the project with a C compiler installed, or choose 'python'."
         )
     if not _state["told"]:
         _state["told"] = True

@@ -1,17 +1,19 @@
-"""Exact k-reciprocal re-ranking in O(N k) memory (Zhong, Zheng, Cao, Li: Re-ranking Person Re-identification with
-k-reciprocal Encoding, CVPR 2017), float32 throughout.
+"""Exact k-reciprocal re-ranking in O(N k) memory, float32 throughout.
 
+Zhong, Zheng, Cao, Li: "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017.
 With D the squared Euclidean distances of all N = Q + G items and D'[i, j] = D[i, j] / max_r D[i, r]:
-    N(i, k)   the k + 1 nearest of i, itself included; by position at equal distances            (eq. 2)
-    R(i, k)   {j in N(i, k): i in N(j, k)}                                                       (eq. 3)
-    R*(i)     R(i, k1) and every R(c, k1 / 2), c in R(i, k1), of which more than two thirds lie in R(i, k1)   (eq. 5)
-    V[i, j]   exp(-D'[i, j]) for j in R*(i), divided by their sum; 0 elsewhere                   (eq. 7)
-    V[i]      <- the mean of V over the first k2 of i's nearest, itself included (not for k2 = 1)            (eq. 11)
-    J[i, j]   1 - s / (2 - s), s = sum_m min(V[i, m], V[j, m])                                   (eq. 10)
-    result    (1 - lambda) J + lambda D'                                                         (eq. 12)
-Where we depart from the authors' program: V and J stay float32 (it stores V in float16, which moves distances by up to
-3e-3), V is divided by its sum as there (the paper does not), and k1 / 2 is rounded half to even as there.
-All of it is sparse but D, which is seen in tiles only. Letters: Q queries, G gallery entries, k = k1 + 1, b rows.
+    N(i, k)  the k + 1 nearest of i, itself included; of equally near ones the first        (eq. 2)
+    R(i, k)  {j in N(i, k): i in N(j, k)}                                                   (eq. 3)
+    R*(i)    R(i, k1), and every R(c, k1 / 2) with c in R(i, k1) of which more than two
+             thirds lie in R(i, k1)                                                         (eq. 5)
+    V[i, j]  exp(-D'[i, j]) for j in R*(i), divided by their sum; 0 elsewhere               (eq. 7)
+    V[i]     <- the mean of V over the first k2 nearest of i, itself included               (eq. 11)
+    J[i, j]  1 - s / (2 - s) with s = sum_m min(V[i, m], V[j, m])                           (eq. 10)
+    result   (1 - lambda) J + lambda D'                                                     (eq. 12)
+As in the authors' program, and not in the paper, V is divided by its sum, and k1 / 2 is rounded half to even.
+Where we depart from it: V and J stay float32 (float16 there, which moves distances by up to 3e-3).
+All of it is sparse but D, which is seen in tiles only.
+Letters: Q queries, G gallery entries, D dimensions, k = k1 + 1, b rows of a block.
 """
 
 from typing import NamedTuple
@@ -21,12 +23,14 @@ import torch
 from scipy import sparse
 
 from .checks import check_feature_pair, check_fraction, check_positive_int
-from .neighbours import Neighbours, nearest_neighbours, rerank_cy
+from .neighbours import Neighbours, nearest_neighbours, rerank_cy, use_compiled
 from .products import Product, choose_product, full_precision
 from .ranking import num_threads
+from .sharding import ALONE, Shard
 from .tiles import COLUMNS, Rows, create_rows, distance_tile, plan_blocks
 
-PAIRS = 8192  # pairs of features gathered at once for single distances
+PAIRS = 4096  # pairs of features gathered at once for single distances
+SPARSE_BYTES = 64  # for each stored neighbour, in all sparse matrices alive at once
 
 
 class Rerank(NamedTuple):
@@ -49,7 +53,8 @@ class Encoding(NamedTuple):
 def rerank_distances(query, gallery, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3):
     """Re-ranked distances [Q, G] float32 between features [Q, D] and [G, D], which are L2-normalised first.
 
-    Returns a torch tensor on the features' device for torch input, else a numpy array. Only this result is dense.
+    Returns a torch tensor on the features' device for torch input, else a numpy array. Only this result is
+    dense.
     Raises: ValueError with one sentence on the first thing that is wrong.
     """
     rerank = check_rerank(Rerank(k1, k2, lambda_value))
@@ -57,12 +62,21 @@ def rerank_distances(query, gallery, *, k1: int = 20, k2: int = 6, lambda_value:
     query, gallery = check_feature_pair(query, gallery)
     with torch.no_grad(), full_precision():
         rows = create_rows((query, gallery), "cosine")
-        product = choose_product(rows.device, rows.num_items**2 * rows.dims)
-        block = plan_reranking(rows, len(query), rerank, None)
-        encoding = encode(rows, len(query), rerank, product, block, compiled=use_compiled(rows))
+        compiled = rerank_cy is not None
+        product = choose_product(rows.device, float(rows.num_items) ** 2 * rows.dims)
+        block = plan_reranking(rows, len(query), rerank, None, use_compiled(rows))
+        encoding = encode(rows, len(query), rerank, product, block)
         result = query.new_empty(len(query), len(gallery))
         for first, last in rows.spans(0, len(query), block):
-            write_reranked(result[first:last], first, last, encoding=encoding, rows=rows, product=product)
+            write_reranked(
+                result[first:last],
+                first,
+                last,
+                encoding=encoding,
+                rows=rows,
+                product=product,
+                compiled=compiled,
+            )
     return result.numpy() if as_numpy else result
 
 
@@ -78,34 +92,38 @@ def check_rerank(rerank: Rerank) -> Rerank:
     return Rerank(k1, k2, check_fraction(rerank.lambda_value, "lambda_value"))
 
 
-def use_compiled(rows: Rows, backend: str = "auto") -> bool:
-    """Whether the compiled kernels serve: on a CPU, where they were built and are wanted."""
-    return rerank_cy is not None and rows.device.type == "cpu" and backend != "python"
-
-
-def plan_reranking(rows: Rows, num_query: int, rerank: Rerank, memory_gib: float | None) -> int:
-    """Rows of a block under the budget; the sparse part is estimated from the lists, seen to hold at most twice that."""
+def plan_reranking(
+    rows: Rows, num_query: int, rerank: Rerank, memory_gib: float | None, compiled: bool
+) -> int:
+    """Rows of a block under the budget; the sparse part was seen to stay below what is reckoned here."""
     num, k = rows.num_items, min(rerank.k1 + 1, rows.num_items)
-    neighbours = num * (8 * k + 8)
-    sparse_rows = num * 8 * k * (6 if rerank.k2 > 1 else 4)
-    width = num if not use_compiled(rows) else max(COLUMNS, num - num_query)
-    per_row = 4 * (width + COLUMNS + rows.dims) * (1 if use_compiled(rows) else 6)
+    width = (
+        num - num_query if compiled else 6 * num
+    )  # without the kernel whole rows, and the sort of what is near
     return plan_blocks(
         f"re-ranking {num:,} items",
         rows.device,
         num,
-        bytes_per_row=per_row,
-        bytes_fixed=neighbours + sparse_rows + PAIRS * rows.dims * 12,
+        bytes_per_row=4 * (width + 2 * COLUMNS + rows.dims),
+        bytes_fixed=num * (8 * k + 8) + num * k * SPARSE_BYTES + PAIRS * rows.dims * 12,
         memory_gib=memory_gib,
     )
 
 
 def encode(
-    rows: Rows, num_query: int, rerank: Rerank, product: Product, block: int, *, compiled: bool
+    rows: Rows,
+    num_query: int,
+    rerank: Rerank,
+    product: Product,
+    block: int,
+    *,
+    backend: str = "auto",
+    shard: Shard = ALONE,
 ) -> Encoding:
     """From features to sparse weights V (eq. 2 to 11)."""
     k = min(rerank.k1 + 1, rows.num_items)
-    neighbours = nearest_neighbours(rows, k, product, block, compiled=compiled)
+    compiled = use_compiled(rows, backend)
+    neighbours = nearest_neighbours(rows, k, product, block, compiled=compiled, shard=shard)
     neighbours = neighbours._replace(
         farthest=neighbours.farthest.clamp_(min=1e-12)
     )  # all items equal: D' is 0
@@ -142,9 +160,7 @@ def expanded_neighbours(indices: np.ndarray, k1: int) -> sparse.csr_array:
     reciprocal = mutual(indices)
     half = mutual(indices[:, : round(k1 / 2) + 1])  # Python rounds half to even
     sizes = np.diff(half.indptr)
-    candidates = (
-        (reciprocal @ half.T.tocsr()).multiply(reciprocal).tocsr()
-    )  # |R(c, k1 / 2) and R(i, k1)| for c in R(i, k1)
+    candidates = (reciprocal @ half.T.tocsr()).multiply(reciprocal).tocsr()
     candidates.data = (3 * candidates.data > 2 * sizes[candidates.indices]).astype(np.int32)
     candidates.eliminate_zeros()
     expanded = reciprocal + candidates @ half
@@ -155,7 +171,7 @@ def expanded_neighbours(indices: np.ndarray, k1: int) -> sparse.csr_array:
 def neighbour_weights(
     pattern: sparse.csr_array, rows: Rows, neighbours: Neighbours, indices: np.ndarray
 ) -> sparse.csr_array:
-    """V before its local mean (eq. 7): distances from the stored lists, computed anew where the expansion left them."""
+    """V before its local mean (eq. 7): distances from the lists, or computed anew for what is not there."""
     num, k = indices.shape
     owner = np.repeat(np.arange(num, dtype=np.int64), np.diff(pattern.indptr))
     order = np.argsort(indices, axis=1)
@@ -180,43 +196,57 @@ def neighbour_weights(
 
 
 def write_reranked(
-    out: torch.Tensor, first: int, last: int, *, encoding: Encoding, rows: Rows, product: Product
+    out: torch.Tensor,
+    first: int,
+    last: int,
+    *,
+    encoding: Encoding,
+    rows: Rows,
+    product: Product,
+    compiled: bool,
 ) -> None:
     """Final distances of queries first..last-1 to the whole gallery, into `out` [b, G] (eq. 10 and 12)."""
-    num_query = encoding.query.shape[0]
-    scales = encoding.lambda_value / encoding.farthest[first:last]
-    if encoding.lambda_value > 0:
+    num_query, keep = encoding.query.shape[0], encoding.lambda_value
+    query, gallery = encoding.query[first:last], encoding.gallery
+    scales = keep / encoding.farthest[first:last]
+    if keep > 0:
         left = rows.left_factor(first, last)
         for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
             tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
-            torch.add(tile, rows.squares[first:last, None], out=out[:, low - num_query : high - num_query])
-        out.clamp_(min=0)
+            out[:, low - num_query : high - num_query] = tile
+        out.add_(rows.squares[first:last, None]).clamp_(min=0)
     else:
         out.zero_()
-    query, gallery = encoding.query[first:last], encoding.gallery
-    if use_compiled(rows):
-        rerank_cy.add_jaccard(
-            out.numpy(),
-            query.indptr,
-            query.indices,
-            query.data,
-            gallery.indptr,
-            gallery.indices,
-            gallery.data,
-            scales.numpy(),
-            encoding.lambda_value,
-            num_threads(),
-        )
+    if not compiled:
+        shared = torch.from_numpy(shared_weights(query, gallery)).to(rows.device)
+        out.mul_(scales[:, None]).add_(1 - shared / (2 - shared), alpha=1 - keep)
         return
-    shared = shared_weights(query, gallery, rows.device)
-    out.mul_(scales[:, None]).add_((1 - encoding.lambda_value) * (1 - shared / (2 - shared)))
+    on_cpu = rows.device.type == "cpu"
+    target = out if on_cpu else torch.zeros(out.shape)  # on a GPU the sparse part is added from here
+    rerank_cy.add_jaccard(
+        target.numpy(),
+        query.indptr,
+        query.indices,
+        query.data,
+        gallery.indptr,
+        gallery.indices,
+        gallery.data,
+        scales.cpu().numpy(),
+        keep,
+        num_threads(),
+    )
+    if not on_cpu:
+        out.mul_(scales[:, None]).add_(target.to(out.device))
 
 
-def shared_weights(query: sparse.csr_array, gallery: sparse.csc_array, device: torch.device) -> torch.Tensor:
-    """s[i, j] = sum_m min(V[i, m], V[j, m]) for sparse queries [b, N] and gallery [G, N], float32 [b, G]."""
+def shared_weights(query: sparse.csr_array, gallery: sparse.csc_array) -> np.ndarray:
+    """s[i, j] = sum_m min(V[i, m], V[j, m]) for sparse queries [b, N] and gallery [G, N], float32 [b, G].
+
+    Walks a query's non-zero weights and, for each, the gallery entries that share it: an inverted index.
+    """
     shared = np.zeros((query.shape[0], gallery.shape[0]), np.float32)
     for i in range(query.shape[0]):
         for e in range(query.indptr[i], query.indptr[i + 1]):
             column = slice(*gallery.indptr[query.indices[e] : query.indices[e] + 2])
             shared[i, gallery.indices[column]] += np.minimum(query.data[e], gallery.data[column])
-    return torch.from_numpy(shared).to(device)
+    return shared

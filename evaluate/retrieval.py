@@ -1,7 +1,7 @@
 """From features to scores in tiles: no distance matrix of all queries and the whole gallery is ever held.
 
-Every block of queries sees its whole row of distances at once, so the distance of a match and the distances that are
-counted against it come from the same tiles: equal features tie, whatever the shapes of the tiles.
+Every block of queries sees its whole row of distances at once, so the distance of a match and the distances
+that are counted against it come from the same tiles: equal features tie, whatever the shapes of the tiles.
 Letters: Q queries, G gallery entries, D dimensions, b queries of a block, M matches of all valid queries.
 """
 
@@ -22,9 +22,11 @@ from .checks import (
 )
 from .device_ranking import count_ranks_torch
 from .matches import Matches, find_matches
+from .neighbours import rerank_cy, use_compiled
 from .products import Product, choose_product, full_precision
 from .ranking import AVERAGE_PRECISIONS, RankScores, choose_backend, scores_from_ranks
-from .reranking import Rerank, check_rerank, encode, plan_reranking, use_compiled, write_reranked
+from .reranking import Rerank, check_rerank, encode, plan_reranking, write_reranked
+from .sharding import Shard, current_shard, sum_over_shards
 from .tiles import COLUMNS, METRICS, Rows, create_rows, distance_tile, plan_blocks
 
 SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
@@ -44,15 +46,19 @@ def evaluate_features(
     memory_gib: float | None = None,
     average_precision: str = "mean",
     backend: str = "auto",
+    distributed: bool = False,
 ) -> RankScores:
     """Scores of features, by the rules of `rank_metrics`.
 
     Args:
-        query, gallery: features [Q, D], [G, D]; torch on any device (both on the same) or numpy; used as float32.
+        query, gallery: features [Q, D], [G, D]; torch on one device, or numpy; used as float32.
         metric: "cosine", or "euclidean" for features as they are.
         rerank: None, or `Rerank(k1, k2, lambda_value)`: rank by k-reciprocal encoding instead.
-        memory_gib: budget for everything allocated beyond the given features (a copy of the gallery without junk, or
-            in float32, included); None takes the fastest plan. The plan is logged first.
+        memory_gib: budget for what is allocated beyond float32 features without junk; None takes the fastest
+            plan. The plan is logged first.
+        max_rank, average_precision, backend: as `rank_metrics`.
+        distributed: share the work among the processes of torch.distributed; all call with the same features,
+            and all get the scores.
     Raises: ValueError with one sentence on the first thing that is wrong.
     """
     check_positive_int(max_rank, "max_rank")
@@ -73,19 +79,20 @@ def evaluate_features(
         gallery_pids, gallery_camids = gallery_pids[kept], gallery_camids[kept]
     matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
 
+    shard = current_shard(distributed)
     with torch.no_grad(), full_precision():
         rows = create_rows((query, gallery), metric)
         if rerank is None:
-            work = 2.0 * len(query) * len(gallery) * rows.dims
-            product = choose_product(rows.device, work)
+            product = choose_product(rows.device, 2.0 * len(query) * len(gallery) * rows.dims)
             block = plan_ranking(rows, len(query), memory_gib)
             write = partial(write_plain, rows=rows, num_query=len(query), product=product)
         else:
             product = choose_product(rows.device, float(rows.num_items) ** 2 * rows.dims)
-            block = plan_reranking(rows, len(query), rerank, memory_gib)
-            encoding = encode(rows, len(query), rerank, product, block, compiled=use_compiled(rows, backend))
-            write = partial(write_reranked, encoding=encoding, rows=rows, product=product)
-        ranks = count_in_blocks(write, rows, len(query), block, matches, backend)
+            block = plan_reranking(rows, len(query), rerank, memory_gib, use_compiled(rows, backend))
+            encoding = encode(rows, len(query), rerank, product, block, backend=backend, shard=shard)
+            compiled = rerank_cy is not None and backend != "python"
+            write = partial(write_reranked, encoding=encoding, rows=rows, product=product, compiled=compiled)
+        ranks = count_in_blocks(write, rows, len(query), block, matches, backend, shard)
     return scores_from_ranks(ranks, matches, len(gallery), max_rank, average_precision)
 
 
@@ -108,24 +115,27 @@ def plan_ranking(rows: Rows, num_query: int, memory_gib: float | None) -> int:
 def write_plain(
     out: torch.Tensor, first: int, last: int, *, rows: Rows, num_query: int, product: Product
 ) -> None:
-    """What ranks the gallery for queries first..last-1, into `out` [b, G]: distances less the query's own terms."""
+    """What ranks the gallery for queries first..last-1, into `out` [b, G]: distances but for a constant."""
     left = rows.left_factor(first, last)
     for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
         out[:, low - num_query : high - num_query] = distance_tile(rows, left, low, high, product)
 
 
 def count_in_blocks(
-    write: Callable, rows: Rows, num_query: int, block: int, matches: Matches, backend: str
+    write: Callable, rows: Rows, num_query: int, block: int, matches: Matches, backend: str, shard: Shard
 ) -> np.ndarray:
-    """Ranks of all matches [M]; `write(out, first=, last=)` fills one block of queries' distances [b, G] at a time."""
+    """Ranks of all matches [M]; `write(out, first, last)` fills a block of queries' distances [b, G]."""
     on_cpu = rows.device.type == "cpu"
     count = choose_backend(backend)
-    buffer = rows.scales.new_empty(block, rows.num_items - num_query)
-    ranks = []
-    spans = list(rows.spans(0, num_query, block))
+    buffer = rows.scales.new_empty(min(block, num_query), rows.num_items - num_query)
+    ranks = np.zeros(len(matches.columns), np.int64)
+    spans = shard.mine(rows.spans(0, num_query, block))
     for first, last in tqdm(spans, desc="ranking", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
-        out = buffer[: last - first]
-        write(out, first=first, last=last)
-        part = matches.block(first, last)
-        ranks.append(count(out.numpy(), part) if on_cpu else count_ranks_torch(out, part))
-    return np.concatenate(ranks)
+        out, part = buffer[: last - first], matches.block(first, last)
+        if len(part.queries) == 0:
+            continue
+        write(out, first, last)
+        start = matches.starts[np.searchsorted(matches.queries, first)]
+        found = count(out.numpy(), part) if on_cpu else count_ranks_torch(out, part)
+        ranks[start : start + len(found)] = found
+    return sum_over_shards(ranks, shard)

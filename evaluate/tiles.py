@@ -1,4 +1,4 @@
-"""Tiles of a distance matrix that is never held: rows of features, the memory plan, and one tile of distances.
+"""Tiles of a distance matrix that is never held: rows of features, one tile of distances, the memory plan.
 
 Letters: N items (queries first, then gallery), D dimensions, b rows and n columns of a tile, P pairs.
 """
@@ -14,7 +14,7 @@ from .products import Product
 logger = logging.getLogger("ember.evaluate")
 
 GIB = 2**30
-COLUMNS = 4096  # a tile of 512 x 4096 float32 is 8 MiB: it stays in the cache, and malloc hands the same memory out again
+COLUMNS = 4096  # a tile of 512 x 4096 float32 is 8 MiB: it stays in the cache, and malloc reuses its memory
 ROWS = {"cpu": 512, "cuda": 2048}
 METRICS = ("cosine", "euclidean")
 
@@ -22,7 +22,7 @@ METRICS = ("cosine", "euclidean")
 class Rows(NamedTuple):
     """Features of all items, left where they are.
 
-    The squared distance of two items is constant + squares[i] + squares[j] - 2 scales[i] scales[j] <x_i, x_j>.
+    The squared distance of items i, j: constant + squares[i] + squares[j] - 2 scales[i] scales[j] <x_i, x_j>.
     """
 
     parts: tuple[torch.Tensor, ...]  # float32 [N_p, D] each
@@ -51,7 +51,7 @@ class Rows(NamedTuple):
         raise IndexError(f"item {first} behind the last")
 
     def spans(self, first: int, last: int, size: int) -> Iterator[tuple[int, int]]:
-        """Cuts items first..last-1 into pieces of at most `size` that do not cross from one part into the next."""
+        """Cuts items first..last-1 into pieces of at most `size` that stay inside one part each."""
         start = 0
         for part in self.parts:
             low, high = max(first, start), min(last, start + len(part))
@@ -81,11 +81,13 @@ class Rows(NamedTuple):
 
 
 def create_rows(parts: tuple[torch.Tensor, ...], metric: str) -> Rows:
-    """Rows under "cosine" (squared Euclidean distance of the L2-normalised features) or "euclidean" (squared, as given).
+    """Rows under "cosine" (squared Euclidean of L2-normalised features) or "euclidean" (squared, as given).
 
     A row of zeros has no direction: under "cosine" it is as far from everything as orthogonal vectors are.
     """
     norms = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in parts])
+    if not bool(torch.isfinite(norms.square()).all()):
+        raise ValueError("Features are so large that their squared norms overflow float32: scale them down.")
     if metric == "cosine":
         return Rows(parts, 1 / norms.clamp_(min=1e-12), torch.zeros_like(norms), 2.0)
     return Rows(parts, torch.ones_like(norms), norms.square_(), 0.0)
@@ -94,10 +96,10 @@ def create_rows(parts: tuple[torch.Tensor, ...], metric: str) -> Rows:
 def distance_tile(
     rows: Rows, left: torch.Tensor, first: int, last: int, product: Product, *, constant: float = 0.0
 ) -> torch.Tensor:
-    """constant + squares[j] - 2 scales[i] scales[j] <x_i, x_j> for `left` (a `left_factor`) and items j = first..last-1.
+    """constant + squares[j] - 2 scales[i] scales[j] <x_i, x_j>, `left` a `left_factor`, j = first..last-1.
 
-    Returns float32 [b, last - first]: squared distances less what belongs to the row alone, which is all that ranking a
-    row needs; without the constant, near-equal similarities keep their last bits.
+    Returns float32 [b, last - first]: squared distances less what belongs to the row alone, which is all that
+    ranking a row needs; without the constant, near-equal similarities keep their last bits.
     """
     tile = product(left, rows.block(first, last))
     return torch.addcmul(rows.squares[first:last] + constant, tile, rows.scales[first:last], out=tile)
@@ -114,7 +116,8 @@ def plan_blocks(
 ) -> int:
     """The number of rows a block may have under the budget (None: no limit); logs the plan.
 
-    Args: bytes_per_row: what one more row in a block allocates; bytes_fixed: what is allocated whatever the block.
+    Args: bytes_per_row: what one more row in a block allocates; bytes_fixed: what is allocated whatever the
+    block.
     Raises: ValueError with the smallest budget that works, when this one does not.
     """
     block = max(1, min(num_rows, ROWS.get(device.type, ROWS["cuda"])))
@@ -124,8 +127,8 @@ def plan_blocks(
         if room < smallest * bytes_per_row:
             least = int((bytes_fixed + smallest * bytes_per_row) / GIB * 1000 + 1) / 1000
             raise ValueError(
-                f"{what} needs {least:.3f} GiB or more beyond the features, and memory_gib allows {memory_gib:g}: "
-                f"set memory_gib to at least {least:.3f}."
+                f"{what} needs at least {least:.3f} GiB beyond the features, and memory_gib allows "
+                f"{memory_gib:g}: set it to {least:.3f} or more."
             )
         block = min(block, int(room // bytes_per_row))
     estimate = (bytes_fixed + block * bytes_per_row) / GIB

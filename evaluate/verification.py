@@ -1,7 +1,8 @@
-"""Verification: are two images of the same identity? The share of same pairs accepted at a given share of false accepts.
+"""Verification, same identity or not: the share of same pairs accepted at a given share of false accepts.
 
-A pair is accepted when its distance is at most the threshold. TPR is the share of same-identity pairs accepted, FPR the
-share of different-identity pairs accepted. (FastReID's "TPR@FPR" counts rejections: other numbers.)
+A pair is accepted when its distance is at most the threshold. TPR is the share of same-identity pairs
+accepted, FPR the share of different-identity pairs accepted. (FastReID's "TPR@FPR" counts rejections: other
+numbers.)
 Letters: Q queries, G gallery entries, T rates asked for.
 """
 
@@ -20,7 +21,9 @@ class VerificationScores(NamedTuple):
 
     fpr: np.ndarray  # float64 [T]        as asked for
     tpr: np.ndarray  # float64 [T]        share of same-identity pairs at or below the threshold
-    threshold: np.ndarray  # float64 [T]  the largest distance that keeps the rate; -inf where not one pair may pass
+    threshold: (
+        np.ndarray
+    )  # float64 [T]  the largest distance that keeps the rate; -inf where not one pair may pass
     num_same: int
     num_different: int
 
@@ -39,8 +42,9 @@ def verification_scores(
 ) -> VerificationScores:
     """TPR at FPR over all pairs of a query and a gallery entry, by exact quantiles, in tiles.
 
-    Pairs of the same identity and camera are left out, as is junk (pid -1). Thresholds are in the metric's unit: 1 -
-    cosine, or squared Euclidean. Besides the tiles, the largest rate's share of all different pairs is held.
+    Pairs of the same identity and camera are left out, as is junk (pid -1). Thresholds are in the metric's
+    unit: 1 - cosine, or squared Euclidean. Besides the tiles, the largest rate's share of all different pairs
+    is held.
     Raises: ValueError with one sentence on the first thing that is wrong.
     """
     check_choice(metric, "metric", METRICS)
@@ -52,10 +56,14 @@ def verification_scores(
     num_same, num_different = count_pairs(*ids)
     if num_same == 0 or num_different == 0:
         kind = "same" if num_same == 0 else "different"
-        raise ValueError(f"There is no pair of {kind} identities to verify: rates of acceptance are not defined.")
+        raise ValueError(
+            f"There is no pair of {kind} identities to verify: rates of acceptance are not defined."
+        )
     wanted = int(np.floor(max(fprs) * num_different)) + 1  # the first that must not pass is needed, too
     same, nearest = [], SmallestValues(wanted)
-    for first, last, distances in distance_blocks(query, gallery, metric=metric, memory_gib=memory_gib, copies=6):
+    for first, last, distances in distance_blocks(
+        query, gallery, metric=metric, memory_gib=memory_gib, copies=6
+    ):
         is_same, is_different = pair_masks(ids, first, last)
         same.append(distances[is_same].cpu().numpy())
         nearest.add(distances[is_different & (distances <= nearest.limit)].cpu().numpy())
@@ -105,7 +113,7 @@ def check_pair_ids(query_pids, gallery_pids, query_camids, gallery_camids, num_q
 
 
 def pair_masks(ids: tuple[torch.Tensor, ...], first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which pairs of queries first..last-1 and the gallery are of the same, and of different identities [b, G] bool."""
+    """Which pairs of queries first..last-1 and the gallery are of the same, of different ids: bool [b, G]."""
     query_pids, gallery_pids, query_camids, gallery_camids = ids
     known = (gallery_pids != -1) & (query_pids[first:last, None] != -1)
     same = gallery_pids == query_pids[first:last, None]

@@ -1,1 +1,1 @@
-"""Compiled kernels of the evaluation (optional): `evaluate.ranking` and `evaluate.reranking` run without them, slower."""
+"""Compiled kernels, optional: `evaluate` does the same without them, slower."""

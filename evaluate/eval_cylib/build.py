@@ -1,4 +1,4 @@
-"""How the kernel is compiled: for this machine with OpenMP, else portably, else not at all (then numpy serves)."""
+"""How the kernels are compiled: for this machine with OpenMP, else portably, else not at all (numpy serves)."""
 
 import sys
 
