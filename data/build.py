@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from data.augment import Augmentation, AugmentationSettings, Normalization
 from data.batch import collate
 from data.dataset import ReidDataset
-from data.datasets import DATASETS, LAYOUTS, resolve
+from data.datasets import LAYOUTS, read, resolve
 from data.images import ImageCache, check_files, find_broken, fits_cache, num_cpus
 from data.records import Record, Splits, check_test_splits, merge_train
 from data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler
@@ -42,11 +42,12 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> Corpus:
     test_specs = tuple(cfg.DATASETS.TESTS) or tuple(cfg.DATASETS.NAMES)
     loaded: dict[str, Splits] = {}
     for spec in dict.fromkeys((*train_specs, *test_specs)):
-        name, path = resolve(spec, root)
-        loaded[spec] = DATASETS[name](path)
+        source = resolve(spec, root)
+        loaded[spec] = read(source)
         if spec in train_specs and not loaded[spec].train:
             raise ValueError(
-                f"{name} has no training images in {path}; expected there: {LAYOUTS[name].holds}"
+                f"{source.name} has no training images in {source.path};"
+                f" expected there: {LAYOUTS[source.name].holds}"
             )
     if cfg.DATALOADER.SKIP_BROKEN:
         loaded = _without_broken(loaded)

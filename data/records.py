@@ -10,6 +10,13 @@ logger = logging.getLogger("ember.data")
 JUNK = -1  # pid of gallery images that count neither as a match nor as a mistake
 CROSS_CAMERA = "cross-camera"  # gallery images of the query's own identity and camera are left out
 ALL = "all"  # every gallery image counts; for data without camera labels
+SINGLE_SHOT = (
+    "single-shot"  # CUHK03's: one gallery image per identity, drawn ten times; the mean of the scores
+)
+ONE_PER_IDENTITY = (
+    "one-per-identity"  # VehicleID's: one image per identity is the gallery, all others ask; ten draws
+)
+PROTOCOLS = (CROSS_CAMERA, ALL, SINGLE_SHOT, ONE_PER_IDENTITY)
 
 
 class Record(NamedTuple):

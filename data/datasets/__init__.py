@@ -1,0 +1,196 @@
+"""Datasets by name: one function `Path -> Splits` each, and people's own data as a csv list or as folders."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from data.datasets.cuhk03 import (
+    load_cuhk03_classic_detected,
+    load_cuhk03_classic_labeled,
+    load_cuhk03_detected,
+    load_cuhk03_labeled,
+)
+from data.datasets.custom import load_csv, load_folder
+from data.datasets.market_style import (
+    load_cuhk03_np_detected,
+    load_cuhk03_np_labeled,
+    load_dukemtmc,
+    load_market1501,
+    load_market1501_500k,
+    load_occluded_duke,
+    load_veri776,
+)
+from data.datasets.persons import (
+    load_cuhk01,
+    load_msmt17,
+    load_occluded_reid,
+    load_partial_ilids,
+    load_partial_reid,
+    load_viper,
+)
+from data.datasets.vehicles import (
+    load_vehicleid_800,
+    load_vehicleid_1600,
+    load_vehicleid_2400,
+    load_veri_wild_3000,
+    load_veri_wild_5000,
+    load_veri_wild_10000,
+)
+from data.datasets.video import (
+    load_dukemtmc_video,
+    load_ilids_vid,
+    load_mars,
+    load_prid2011,
+    load_veri776_video,
+)
+from data.records import Splits
+
+DATASETS: dict[str, Callable[[Path], Splits]] = {
+    "market1501": load_market1501,
+    "market1501-500k": load_market1501_500k,
+    "dukemtmc": load_dukemtmc,
+    "occluded-duke": load_occluded_duke,
+    "msmt17": load_msmt17,
+    "cuhk01": load_cuhk01,
+    "cuhk03-labeled": load_cuhk03_labeled,
+    "cuhk03-detected": load_cuhk03_detected,
+    "cuhk03-classic-labeled": load_cuhk03_classic_labeled,
+    "cuhk03-classic-detected": load_cuhk03_classic_detected,
+    "cuhk03-np-labeled": load_cuhk03_np_labeled,
+    "cuhk03-np-detected": load_cuhk03_np_detected,
+    "viper": load_viper,
+    "partial-reid": load_partial_reid,
+    "partial-ilids": load_partial_ilids,
+    "occluded-reid": load_occluded_reid,
+    "veri776": load_veri776,
+    "vehicleid-800": load_vehicleid_800,
+    "vehicleid-1600": load_vehicleid_1600,
+    "vehicleid-2400": load_vehicleid_2400,
+    "veri-wild-3000": load_veri_wild_3000,
+    "veri-wild-5000": load_veri_wild_5000,
+    "veri-wild-10000": load_veri_wild_10000,
+    "mars": load_mars,
+    "dukemtmc-video": load_dukemtmc_video,
+    "veri776-video": load_veri776_video,
+    "ilids-vid": load_ilids_vid,
+    "prid2011": load_prid2011,
+    "csv": load_csv,
+    "folder": load_folder,
+}
+
+# Datasets with several splits, chosen as NAME@SPLIT; their functions take `split`.
+NUM_SPLITS = {
+    "cuhk01": 10,
+    "cuhk03-classic-labeled": 20,
+    "cuhk03-classic-detected": 20,
+    "viper": 10,
+    "ilids-vid": 10,
+    "prid2011": 10,
+}
+
+
+class Layout(NamedTuple):
+    """The folder that a dataset's archive unpacks to, and what it holds (for messages)."""
+
+    folders: tuple[str, ...]
+    holds: str
+
+
+_MARKET = "bounding_box_train/, query/, bounding_box_test/"
+_VEHICLEID = Layout(("VehicleID_V1.0", "VehicleID"), "image/, train_test_split/")
+_VERI_WILD = Layout(("VERI-Wild", "veri-wild"), "images/, train_test_split/")
+_CUHK03 = Layout(("cuhk03", "cuhk03_release"), "cuhk-03.mat, cuhk03_new_protocol_config_*.mat")
+_CUHK03_NP = Layout(("cuhk03-np", "CUHK03_NP"), "labeled/, detected/ with " + _MARKET)
+
+LAYOUTS: dict[str, Layout] = {
+    "market1501": Layout(("Market-1501-v15.09.15", "Market-1501"), _MARKET),
+    "market1501-500k": Layout(("Market-1501-v15.09.15", "Market-1501"), _MARKET + ", images/"),
+    "dukemtmc": Layout(("DukeMTMC-reID", "dukemtmc-reid"), _MARKET),
+    "occluded-duke": Layout(("Occluded_Duke", "Occluded-DukeMTMC"), _MARKET),
+    "msmt17": Layout(
+        ("MSMT17_V2", "MSMT17_V1"), "list_train.txt, list_query.txt, list_gallery.txt and images"
+    ),
+    "cuhk01": Layout(("CUHK01", "CUHK-01"), "campus/"),
+    "cuhk03-labeled": _CUHK03,
+    "cuhk03-detected": _CUHK03,
+    "cuhk03-classic-labeled": _CUHK03,
+    "cuhk03-classic-detected": _CUHK03,
+    "cuhk03-np-labeled": _CUHK03_NP,
+    "cuhk03-np-detected": _CUHK03_NP,
+    "viper": Layout(("VIPeR", "VIPeR.v1.0"), "cam_a/, cam_b/"),
+    "partial-reid": Layout(("Partial_REID", "PartialREID"), "partial_body_images/, whole_body_images/"),
+    "partial-ilids": Layout(("Partial_iLIDS", "PartialiLIDS", "Partial-iLIDS"), "query/, gallery/"),
+    "occluded-reid": Layout(("Occluded_REID", "OccludedREID"), "occluded_body_images/, whole_body_images/"),
+    "veri776": Layout(("VeRi", "VeRi_with_plate"), "image_train/, image_query/, image_test/"),
+    "vehicleid-800": _VEHICLEID,
+    "vehicleid-1600": _VEHICLEID,
+    "vehicleid-2400": _VEHICLEID,
+    "veri-wild-3000": _VERI_WILD,
+    "veri-wild-5000": _VERI_WILD,
+    "veri-wild-10000": _VERI_WILD,
+    "mars": Layout(("MARS",), "bbox_train/, bbox_test/, info/"),
+    "dukemtmc-video": Layout(("DukeMTMC-VideoReID",), "train/, query/, gallery/"),
+    "veri776-video": Layout(("VeRi", "VeRi_with_plate"), "name_train.txt, name_query.txt, test_track.txt"),
+    "ilids-vid": Layout(("i-LIDS-VID", "iLIDS-VID"), "sequences/, train-test people splits/"),
+    "prid2011": Layout(("prid_2011",), "multi_shot/"),
+    "csv": Layout((), "rows with the split train, query or gallery"),
+    "folder": Layout((), "train/, query/, gallery/ with a folder of images per identity"),
+}
+
+
+class Source(NamedTuple):
+    """What to read: a name of DATASETS, a place, and the number of the split (0 when there is one only)."""
+
+    name: str
+    path: Path
+    split: int = 0
+
+
+def resolve(spec: str, root: Path) -> Source:
+    """A dataset's name and place from "NAME", "NAME:/path", "NAME@SPLIT", "csv:/path/list.csv" or
+    "folder:/path".
+
+    A bare NAME lies in root/NAME or in the folder that its archive unpacks to, upper and lower case alike.
+    Raises ValueError for an unknown name or split and FileNotFoundError when no such folder is there.
+    """
+    head, colon, place = spec.partition(":")
+    name, at, number = head.partition("@")
+    if name not in DATASETS:
+        raise ValueError(f'unknown dataset "{name}"; choose one of {", ".join(DATASETS)}, or NAME:/path')
+    splits = NUM_SPLITS.get(name, 1)
+    if at and not (number.isdigit() and int(number) < splits):
+        raise ValueError(f'"{spec}": {name} has the splits 0 to {splits - 1}, not "{number}"')
+    split = int(number or 0)
+    if colon:
+        if not place:
+            raise ValueError(f'"{spec}" lacks the path after the colon')
+        return Source(name, Path(place).expanduser(), split)
+    if name in ("csv", "folder"):
+        raise ValueError(
+            f'"{name}" needs a path: {name}:/path/to/{"list.csv" if name == "csv" else "folder"}'
+        )
+    root = Path(root).expanduser()
+    wanted = [name, *(folder for folder in LAYOUTS[name].folders if folder != name)]
+    if root.is_dir():
+        by_name = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
+        for folder in wanted:
+            if folder.lower() in by_name:
+                return Source(name, by_name[folder.lower()], split)
+    raise FileNotFoundError(
+        f"{name} was looked for in {root} as {' or '.join(wanted)}, and is not there; put it there, set"
+        f" DATASETS.ROOT, or name its place: {name}:/path"
+    )
+
+
+def read(source: Source) -> Splits:
+    """Read a dataset. Raises ValueError and OSError in one sentence each."""
+    load = DATASETS[source.name]
+    if source.name not in NUM_SPLITS:
+        return load(source.path)
+    splits = load(source.path, split=source.split)
+    return splits._replace(name=f"{source.name}@{source.split}")
+
+
+def load_splits(spec: str, root: Path = Path("datasets")) -> Splits:
+    """Read the dataset that `spec` names; see `resolve`. Raises ValueError and OSError in one sentence each."""
+    return read(resolve(spec, root))

@@ -1,0 +1,163 @@
+"""What the dataset readers share: finding the folder, listing images, parsing names, checking counts."""
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.images import IMAGE_SUFFIXES
+from data.records import JUNK, Record, Splits, count, relabel, statistics_table
+
+logger = logging.getLogger("ember.data")
+
+Official = dict[str, tuple[int | None, int | None, int | None]]  # subset: identities, items, cameras
+_SEARCH_DEPTH = 3
+
+
+def find_root(path: Path, *, needed: Sequence[str], name: str) -> Path:
+    """The folder that holds one of the entries `needed`: `path`, or the one folder inside or above that does.
+
+    Raises FileNotFoundError, naming what was expected and what was found.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{name}: the folder {path} does not exist")
+    if not path.is_dir():
+        raise FileNotFoundError(f"{name}: {path} is a file, a folder was expected")
+    found = _holders(path, needed)
+    if not found and _holds(path.parent, needed) and path.name in needed:
+        found = [path.parent]
+    if not found:
+        inside = sorted(entry.name for entry in path.iterdir())
+        shown = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "") if inside else "nothing"
+        raise FileNotFoundError(f"{name}: no {' or '.join(needed)} in {path}; found there: {shown}")
+    if len(found) > 1:
+        raise FileNotFoundError(
+            f"{name}: {needed[0]} is in several folders of {path}; name one of them:"
+            f" {', '.join(str(folder) for folder in found)}"
+        )
+    if found[0] != path:
+        logger.warning("%s: found %s inside %s: using that", name, _holds(found[0], needed) + "/", found[0])
+    return found[0]
+
+
+def _holds(folder: Path, needed: Sequence[str]) -> str:
+    return next((entry for entry in needed if (folder / entry).exists()), "")
+
+
+def _holders(path: Path, needed: Sequence[str]) -> list[Path]:
+    """The folders nearest to `path`, at most _SEARCH_DEPTH below it, that hold one of `needed`."""
+    level = [path]
+    for _ in range(_SEARCH_DEPTH + 1):
+        found = [folder for folder in level if _holds(folder, needed)]
+        if found:
+            return found
+        level = [entry for folder in level[:200] for entry in sorted(folder.iterdir()) if entry.is_dir()]
+    return []
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files directly in a folder, sorted by name; an empty list when there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+
+
+def list_images_below(folder: Path) -> list[Path]:
+    """Image files in a folder and all folders in it, sorted by path."""
+    found = folder.rglob("*") if folder.is_dir() else ()
+    return sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+
+
+def require_folder(folder: Path, *, name: str) -> Path:
+    """The folder itself. Raises FileNotFoundError when it is not there."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{name}: the folder {folder} does not exist")
+    return folder
+
+
+def parse_names(paths: Iterable[Path], pattern: re.Pattern, *, name: str, example: str) -> list[Record]:
+    """Records from file names; `pattern`, matched from the name's start, has the groups `pid` and perhaps
+    `camid`.
+
+    Cameras count from 1 in names. Raises ValueError naming the first file that does not match.
+    """
+    records = []
+    for path in paths:
+        match = pattern.match(path.name)
+        if match is None:
+            raise ValueError(f"{name}: the file name {path} does not parse; expected one like {example}")
+        camid = int(match.groupdict().get("camid") or 1) - 1
+        records.append(Record((path,), int(match["pid"]), camid))
+    return records
+
+
+def read_lines(path: Path, *, name: str) -> list[tuple[int, str]]:
+    """The lines of a list file that are not blank, with their numbers from 1. Raises FileNotFoundError,
+    ValueError.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: the list file {path} does not exist")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: the list file {path} is not text (UTF-8)") from None
+    return [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def read_mat(path: Path, key: str, *, name: str) -> np.ndarray:
+    """A variable of a MATLAB file of version 5 to 7. Raises FileNotFoundError and ValueError."""
+    from scipy.io import loadmat  # half a second to import, and few datasets need it
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: the file {path} does not exist")
+    try:
+        content = loadmat(path)
+    except NotImplementedError:
+        raise ValueError(f"{name}: {path} is a .mat file of version 7.3, expected version 5 to 7") from None
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{name}: {path} cannot be read as a .mat file ({error})") from None
+    if key not in content:
+        keys = ", ".join(k for k in content if not k.startswith("__")) or "nothing"
+        raise ValueError(f"{name}: {path} has no variable {key}; it has: {keys}")
+    return content[key]
+
+
+def forbid_pids(records: Iterable[Record], pids: Sequence[int], *, name: str, subset: str) -> None:
+    """Raise ValueError when a record has an identity that has no business in this split."""
+    for record in records:
+        if record.pid in pids:
+            kind = "junk" if record.pid == JUNK else "a distractor"
+            raise ValueError(
+                f"{name}: {record.paths[0]} has the identity {record.pid} ({kind}), which cannot be"
+                f" in {subset}"
+            )
+
+
+def finish(
+    name: str,
+    root: Path,
+    *,
+    train: Iterable[Record],
+    query: Iterable[Record],
+    gallery: Iterable[Record],
+    protocol: str = "cross-camera",
+    official: Official | None = None,
+) -> Splits:
+    """Number the training identities, log the statistics and compare them with the official ones.
+
+    `official` maps a subset to its identities, images or tracklets, and cameras; junk does not count, None is
+    unknown. Raises FileNotFoundError when there is no image at all.
+    """
+    splits = Splits(relabel(train), tuple(query), tuple(gallery), protocol, name)
+    if not (splits.train or splits.query or splits.gallery):
+        raise FileNotFoundError(f"{name}: no images in {root}")
+    logger.info("%s loaded from %s (protocol: %s)\n%s", name, root, protocol, statistics_table(splits))
+    for subset, expected in (official or {}).items():
+        counts = count(getattr(splits, subset))
+        for what, found, wanted in zip(("identities", "items", "cameras"), counts[:3], expected, strict=True):
+            if counts.records and wanted is not None and found != wanted:
+                logger.warning("%s: %s has %d %s, officially %d", name, subset, found, what, wanted)
+    return splits
