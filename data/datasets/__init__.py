@@ -192,5 +192,5 @@ def read(source: Source) -> Splits:
 
 
 def load_splits(spec: str, root: Path = Path("datasets")) -> Splits:
-    """Read the dataset that `spec` names; see `resolve`. Raises ValueError and OSError in one sentence each."""
+    """Read the dataset that `spec` names; see `resolve`. Raises ValueError and OSError."""
     return read(resolve(spec, root))

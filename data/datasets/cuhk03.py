@@ -84,7 +84,7 @@ def _load_classic(path: Path, boxes: str, split: int) -> Splits:
 
 
 def unpack_images(root: Path, boxes: str, *, name: str) -> Path:
-    """Write the pictures of `boxes` as pair_person_view_number.png into a folder beside the .mat file, once."""
+    """Write the pictures of `boxes` as pair_person_view_number.png beside the .mat file, once."""
     folder = root / f"images_{boxes}"
     finished = folder / ".complete"
     if finished.is_file():

@@ -71,7 +71,7 @@ def load_form(path: Path, form: Form, *, extra_gallery: list[Record] | None = No
     forbid_pids(query, (JUNK, 0), name=name, subset="the queries")
     if form.withdrawn:
         logger.warning(
-            "%s comes from DukeMTMC, withdrawn by its owners in 2019; use it to compare with old results only",
+            "%s comes from DukeMTMC, withdrawn by its owners in 2019; only compare with old results",
             name,
         )
     return finish(

@@ -128,7 +128,7 @@ def _finish_two_cameras(
 
 
 def load_partial_reid(path: Path) -> Splits:
-    """Partial-REID (Zheng et al. 2015), for testing only: partial_body_images/ ask, whole_body_images/
+    """Partial-REID (Zheng et al. 2015), testing only: partial_body_images/ ask, whole_body_images/
     answer.
     """
     official: Official = {"query": (60, 300, 1), "gallery": (60, 300, 1)}
@@ -136,13 +136,13 @@ def load_partial_reid(path: Path) -> Splits:
 
 
 def load_partial_ilids(path: Path) -> Splits:
-    """Partial-iLIDS (Zheng et al. 2011), for testing only: Probe/ or query/ ask, Gallery/ or gallery/ answer."""
+    """Partial-iLIDS (Zheng et al. 2011), testing only: Probe/ or query/ ask, Gallery/ or gallery/ answer."""
     official: Official = {"query": (119, 119, 1), "gallery": (119, 119, 1)}
     return _load_partial(path, "partial-ilids", ("query", "Probe", "probe"), ("gallery", "Gallery"), official)
 
 
 def load_occluded_reid(path: Path) -> Splits:
-    """Occluded-REID (Zhuo et al. 2018), for testing only: occluded_body_images/ ask, whole_body_images/
+    """Occluded-REID (Zhuo et al. 2018), testing only: occluded_body_images/ ask, whole_body_images/
     answer.
     """
     official: Official = {"query": (200, 1000, 1), "gallery": (200, 1000, 1)}

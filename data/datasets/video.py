@@ -112,7 +112,7 @@ def load_dukemtmc_video(path: Path) -> Splits:
             for (_, pid, camid), frames in groupby(images, lambda image: _duke_key(image, name))
         ]
     logger.warning(
-        "%s comes from DukeMTMC, withdrawn by its owners in 2019; use it to compare with old results only",
+        "%s comes from DukeMTMC, withdrawn by its owners in 2019; only compare with old results",
         name,
     )
     return finish(
