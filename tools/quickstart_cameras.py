@@ -44,18 +44,36 @@ class Camera(NamedTuple):
 
 
 CAMERAS: tuple[Camera, ...] = (
-    Camera(10, 22, 0.2, 10, 0, "plaza", (1.12, 1.02, 0.88), 0.92, 0.02, 0.95, (0.5, 0.5, 0.7), 0.42, (0.8, 1.0), 0.4,
-           0.010, 0.15, (70, 90)),
-    Camera(185, 25, 0.25, 6, 1, "park", (0.92, 1.05, 0.90), 1.05, 0.07, 0.80, (-0.2, 0.6, 0.75), 0.62, (0.6, 0.9), 0.7,
-           0.012, 0.25, (50, 80)),
-    Camera(88, 20, 0.4, 16, 0, "hall", (1.10, 0.98, 0.72), 1.25, 0.00, 0.85, (0.1, 0.9, 0.5), 0.40, (0.6, 0.95), 0.5,
-           0.030, 0.10, (55, 85)),
-    Camera(-38, 22, 0.3, 27, -2, "street", (0.95, 0.98, 1.08), 0.85, 0.10, 0.70, (-0.7, 0.5, 0.5), 0.35, (0.42, 0.7), 0.3,
-           0.014, 0.25, (60, 85)),
-    Camera(145, 25, 0.25, 13, 2, "bricks", (0.72, 0.84, 1.14), 1.40, 0.03, 0.75, (0.6, 0.3, 0.6), 0.45, (0.55, 0.85), 0.9,
-           0.026, 0.20, (45, 75)),
-    Camera(262, 22, 0.4, 20, 0, "platform", (0.90, 1.06, 1.04), 1.00, 0.05, 0.75, (0.0, 0.9, 0.55), 0.50, (0.5, 0.8), 0.6,
-           0.018, 0.30, (35, 60)),
+    Camera(
+        yaw=10, yaw_spread=22, turned=0.2, tilt=10, roll=0, scene="plaza",
+        gain=(1.08, 1.01, 0.92), gamma=0.94, haze=0.02, saturation=0.95, light=(0.5, 0.5, 0.7), ambient=0.45,
+        sharpness=(0.85, 1.0), blur=0.3, noise=0.008, occlusion=0.10, quality=(70, 92),
+    ),
+    Camera(
+        yaw=185, yaw_spread=25, turned=0.25, tilt=6, roll=1, scene="park",
+        gain=(0.96, 1.03, 0.94), gamma=1.02, haze=0.06, saturation=0.85, light=(-0.2, 0.6, 0.75), ambient=0.6,
+        sharpness=(0.7, 0.95), blur=0.6, noise=0.010, occlusion=0.15, quality=(55, 85),
+    ),
+    Camera(
+        yaw=88, yaw_spread=20, turned=0.4, tilt=15, roll=0, scene="hall",
+        gain=(1.06, 1.00, 0.88), gamma=1.08, haze=0.00, saturation=0.9, light=(0.1, 0.8, 0.6), ambient=0.45,
+        sharpness=(0.7, 0.95), blur=0.4, noise=0.020, occlusion=0.08, quality=(60, 88),
+    ),
+    Camera(
+        yaw=-38, yaw_spread=22, turned=0.3, tilt=25, roll=-2, scene="street",
+        gain=(0.97, 0.99, 1.05), gamma=0.90, haze=0.08, saturation=0.8, light=(-0.7, 0.5, 0.5), ambient=0.42,
+        sharpness=(0.58, 0.85), blur=0.3, noise=0.010, occlusion=0.15, quality=(60, 88),
+    ),
+    Camera(
+        yaw=145, yaw_spread=25, turned=0.25, tilt=12, roll=2, scene="bricks",
+        gain=(0.88, 0.94, 1.06), gamma=1.12, haze=0.03, saturation=0.85, light=(0.6, 0.3, 0.6), ambient=0.5,
+        sharpness=(0.65, 0.92), blur=0.6, noise=0.018, occlusion=0.12, quality=(50, 80),
+    ),
+    Camera(
+        yaw=262, yaw_spread=22, turned=0.4, tilt=18, roll=0, scene="platform",
+        gain=(0.94, 1.03, 1.02), gamma=1.00, haze=0.04, saturation=0.82, light=(0.0, 0.8, 0.65), ambient=0.5,
+        sharpness=(0.62, 0.9), blur=0.5, noise=0.014, occlusion=0.18, quality=(40, 70),
+    ),
 )  # fmt: skip
 
 
@@ -88,7 +106,7 @@ def draw_sighting(
 ) -> Sighting:
     """How `camera` catches `person` this time. `badly`: a box that cuts off most of the person."""
     yaw = camera.yaw + rng.normal(0, camera.yaw_spread) + (180 if rng.random() < camera.turned else 0)
-    scale, shift = rng.uniform(0.86, 1.04), (rng.normal(0, 0.045), rng.normal(0, 0.022))
+    scale, shift = rng.uniform(0.90, 1.05), (rng.normal(0, 0.045), rng.normal(0, 0.022))
     if badly:
         scale = rng.uniform(1.2, 2.0)
         shift = (rng.choice([-1, 1]) * rng.uniform(0.05, 0.42), rng.choice([-0.45, -0.25, 0.35, 0.6]))
@@ -105,15 +123,15 @@ def draw_sighting(
         arms=str(rng.choice(ARMS)),
         side=int(rng.choice([-1, 1])),
         corner=(int(rng.integers(SCENE_SIZE[0] - height)), int(rng.integers(SCENE_SIZE[1] - width))),
-        exposure=float(np.exp(rng.normal(0, 0.14))),
-        gain=tuple(float(gain) for gain in np.asarray(camera.gain) * np.exp(rng.normal(0, 0.03, 3))),
+        exposure=float(np.exp(rng.normal(0, 0.11))),
+        gain=tuple(float(gain) for gain in np.asarray(camera.gain) * np.exp(rng.normal(0, 0.025, 3))),
         blur=float(rng.uniform(0, camera.blur)),
-        motion=int(rng.choice([1, 1, 1, 3, 5])),
+        motion=int(rng.choice([1, 1, 1, 1, 3])),
         sharpness=float(rng.uniform(*camera.sharpness)),
         quality=int(rng.integers(*camera.quality)),
         hidden_by=str(rng.choice(["post", "box", "rail", "passer"])) if hidden else "nothing",
         hidden_at=float(rng.uniform(0, 1)),
-        passer=int(rng.integers(CAST_BANK)) if rng.random() < 0.3 else -1,
+        passer=int(rng.integers(CAST_BANK)) if rng.random() < 0.2 else -1,
     )
 
 

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,8 +174,8 @@ def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[
                 if made_with.get(key) != asked[key]
             )
             raise ValueError(
-                f"{out} holds quickstart data made with {', '.join(differing)}; choose another folder or give "
-                "--overwrite"
+                f"{out} holds quickstart data made with {', '.join(differing)}; choose another folder or "
+                "give --overwrite"
             )
         for layout in LAYOUTS:
             shutil.rmtree(out / layout, ignore_errors=True)
@@ -322,13 +323,20 @@ def _write_mars_tables(info: Path, names: list[str], parameters: Parameters) -> 
             pid, camera = files[start][:4], int(files[start][5])
             rows[split].append((start + 1, stop, -1 if pid == "00-1" else int(pid), camera))
         table = np.array(rows[split], dtype=np.int32).reshape(-1, 4)
-        savemat(info / f"tracks_{split}_info.mat", {f"track_{split}_info": table})
+        _write_mat(info / f"tracks_{split}_info.mat", f"track_{split}_info", table)
     queries, seen = [], dict[int, int]()
     for position, (_, _, pid, _) in enumerate(rows["test"], start=1):
         seen[pid] = seen.get(pid, 0) + 1
         if pid > 0 and seen[pid] <= 2:  # of four tracklets, two ask and two are found
             queries.append(position)
-    savemat(info / "query_IDX.mat", {"query_IDX": np.array([queries], dtype=np.uint16)})
+    _write_mat(info / "query_IDX.mat", "query_IDX", np.array([queries], dtype=np.uint16))
+
+
+def _write_mat(path: Path, name: str, table: np.ndarray) -> None:
+    """A MATLAB file without the date that scipy puts into its 116 bytes of description."""
+    buffer = BytesIO()
+    savemat(buffer, {name: table})
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + buffer.getvalue()[116:])
 
 
 def _tracklet(name: str) -> str:

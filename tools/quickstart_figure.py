@@ -287,7 +287,7 @@ def _head(person: Person) -> list[Part]:
         )
     elif person.hair_style == "tail":
         parts.append(Part((0, -0.055, centre + 0.015), (0, -0.07, 0.81), (0.024, 0.018), hair, 1.0, 0.0))
-    elif person.hair_style == "bun":
+    elif person.hair_style == "bun" and person.hat == "none":
         parts.append(
             Part((0, -0.04, centre + 0.05), (0, -0.042, centre + 0.045), (0.027, 0.027), hair, 1.0, 0.05)
         )

@@ -16,8 +16,10 @@ def draw_scene(name: str, rng: np.random.Generator) -> np.ndarray:
     """The place called `name`: float32 RGB [SCENE_SIZE, 3] in [0, 1]."""
     image = Image.new("RGB", (SCENE_SIZE[1], SCENE_SIZE[0]))
     SCENES[name](ImageDraw.Draw(image), rng)
-    image = image.filter(ImageFilter.GaussianBlur(1.3))
+    image = image.filter(ImageFilter.GaussianBlur(1.6))
     picture = np.asarray(image, dtype=np.float32) / 255
+    picture = 0.55 * picture + 0.45 * picture.mean(axis=2, keepdims=True)  # places are duller than clothes
+    picture = 0.5 + 0.8 * (picture - 0.5)
     coarse = rng.random((SCENE_SIZE[0] // 15 + 1, SCENE_SIZE[1] // 15 + 1)).astype(np.float32)
     stains = Image.fromarray(coarse).resize((SCENE_SIZE[1], SCENE_SIZE[0]), Image.Resampling.BICUBIC)
     grain = rng.normal(0, 0.02, (*SCENE_SIZE, 1)).astype(np.float32)
@@ -60,7 +62,7 @@ def _plaza(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         draw.rectangle((left + 8, 30, left + 80, HORIZON - 8), fill=_about(rng, (62, 70, 78)))
         for _ in range(9):
             x, y = left + 10 + rng.integers(60), 48 + rng.integers(65)
-            ink = tuple(int(value) for value in rng.integers(50, 220, 3))
+            ink = _about(rng, (130, 124, 116), 38)
             draw.rectangle((x, y, x + rng.integers(4, 16), y + rng.integers(4, 20)), fill=ink)
         awning = _about(rng, ((150, 60, 50), (60, 100, 80), (200, 190, 170))[rng.integers(3)])
         draw.polygon([(left + 4, 22), (left + 84, 22), (left + 88, 42), (left, 42)], fill=awning)

@@ -151,7 +151,7 @@ def _rank(
     facts = [
         f"All {scores['num_valid']} queries with a match: {', '.join(describe_scores(scores))}.",
         f"Shown: {', '.join(choices)} queries, {arguments.count} of each. The gallery has "
-        f"{len(records) - num_query} entries; those of the query's own identity under its own camera are {left_out}.",
+        f"{len(records) - num_query} entries; those of the query's own identity and camera are {left_out}.",
         "Blue: the query. Green: right. Red, dashed: wrong. The number is the distance, smaller is closer.",
     ]
     return lists, facts
