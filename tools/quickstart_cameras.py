@@ -136,10 +136,17 @@ def draw_sighting(
 
 
 def take_picture(
-    person: Person, camera: int, sighting: Sighting, rng: np.random.Generator, *, seed: int, frame: int = 0
+    person: Person | None,
+    camera: int,
+    sighting: Sighting,
+    rng: np.random.Generator,
+    *,
+    seed: int,
+    frame: int = 0,
 ) -> bytes:
-    """One frame of a sighting as the bytes of a JPEG of `IMAGE_SIZE`; `rng` adds noise and the detector's
-    jitter.
+    """One frame of a sighting as the bytes of a JPEG of `IMAGE_SIZE`; without a `person`, the place alone.
+
+    `rng` adds noise and the detector's jitter.
     """
     height, width = (SCALE * side for side in IMAGE_SIZE)
     lens = CAMERAS[camera]
@@ -148,26 +155,23 @@ def take_picture(
     picture = scene(camera, seed)[top : top + height, left : left + width].copy()
     if sighting.passer >= 0:
         _put_passer(picture, passers(camera, seed)[sighting.passer], sighting.hidden_at, 0.62, blur=1.5)
-    jitter = rng.normal(0, 0.008, 2)
+    jitter, tall = rng.normal(0, 0.008, 2), 1.73 if person is None else person.height
     view = View(
         yaw=sighting.yaw,
         tilt=sighting.tilt,
         roll=sighting.roll,
-        pixels=0.86
-        * height
-        * sighting.scale
-        * (person.height / 1.73) ** 0.35
-        * float(1 + rng.normal(0, 0.008)),
+        pixels=0.86 * height * sighting.scale * (tall / 1.73) ** 0.35 * float(1 + rng.normal(0, 0.008)),
         x=width * (0.5 + sighting.shift[0] + jitter[0]),
         y=height * (0.95 + sighting.shift[1] + jitter[1]),
         light=lens.light,
         ambient=lens.ambient,
     )
     pose = Pose(sighting.phase + 0.55 * frame, sighting.stride, sighting.arms, sighting.side)
-    _put_shadow(picture, view, lens)
-    figure = draw_figure((height, width), person, pose, view)
-    picture *= 1 - figure[..., 3:]
-    picture += figure[..., :3]
+    if person is not None:
+        _put_shadow(picture, view, lens)
+        figure = draw_figure((height, width), person, pose, view)
+        picture *= 1 - figure[..., 3:]
+        picture += figure[..., :3]
     _hide(picture, camera, sighting, seed)
     return _develop(picture, lens, sighting, rng)
 

@@ -25,14 +25,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy.io import savemat
 
-from tools.quickstart_cameras import CAMERAS, draw_sighting, take_picture
+from tools.quickstart_cameras import CAMERAS, Sighting, draw_sighting, take_picture
 from tools.quickstart_people import Person, draw_person
 
 MARKER = "quickstart.json"
-VERSION = 1  # raise when the pictures change, so that an older set is not taken for a new one
+VERSION = 2  # raise when the pictures change, so that an older set is not taken for a new one
 LAYOUTS = ("market1501", "mars")
 # What a random stream is for; the numbers 4 and 5 belong to scenes and passers-by.
 PERSON, IMAGE, TRACKLET, DISTRACTOR, JUNK = 0, 1, 2, 3, 6
+EMPTY = 6  # every sixth distractor shows nobody
 
 
 class Parameters(NamedTuple):
@@ -248,10 +249,9 @@ def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, byt
     """(file name, JPEG bytes) of one identity, distractor or junk box in the layout of Market-1501."""
     seed = parameters.seed
     if job.kind != IMAGE:
-        person, camera, rng = _extra(parameters, job)
+        person, camera, sighting, rng = _extra(parameters, job)
         pid = "0000" if job.kind == DISTRACTOR else "-1"
         name = f"bounding_box_test/{pid}_c{camera + 1}s1_{_frame_number(rng):06d}_{job.number % 100:02d}.jpg"
-        sighting = draw_sighting(rng, CAMERAS[camera], person, badly=job.kind == JUNK)
         yield name, take_picture(person, camera, sighting, rng, seed=seed)
         return
     person = identity(seed, job.number)
@@ -267,21 +267,18 @@ def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, byt
 
 
 def mars_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
-    """(file name, JPEG bytes) of the tracklets of one identity, or of one distractor or junk tracklet, as in
-    MARS.
-    """
+    """(file name, JPEG bytes) of the tracklets of one identity, or of one distractor or junk tracklet."""
     seed = parameters.seed
     if job.kind != TRACKLET:
-        person, camera, rng = _extra(parameters, job)
-        pid = "0000" if job.kind == DISTRACTOR else "00-1"
-        walks = [(camera, job.number + 1, rng)]
+        person, camera, sighting, rng = _extra(parameters, job)
+        pid, walks = "0000" if job.kind == DISTRACTOR else "00-1", [(camera, job.number + 1, sighting, rng)]
     else:
-        person, pid = identity(seed, job.number), f"{job.number:04d}"
-        chosen = sorted(_stream(seed, TRACKLET, job.number, 99).permutation(len(CAMERAS))[:4].tolist())
-        walks = [(camera, 1, _stream(seed, TRACKLET, job.number, camera)) for camera in chosen]
+        person, pid, walks = identity(seed, job.number), f"{job.number:04d}", []
+        for camera in sorted(_stream(seed, TRACKLET, job.number, 99).permutation(len(CAMERAS))[:4].tolist()):
+            rng = _stream(seed, TRACKLET, job.number, camera)
+            walks.append((camera, 1, draw_sighting(rng, CAMERAS[camera], person), rng))
     folder = "bbox_train" if job.kind == TRACKLET and job.number <= parameters.train_ids else "bbox_test"
-    for camera, tracklet, rng in walks:
-        sighting = draw_sighting(rng, CAMERAS[camera], person, badly=job.kind == JUNK)
+    for camera, tracklet, sighting, rng in walks:
         for frame in range(int(rng.integers((parameters.frames + 1) // 2, parameters.frames + 1))):
             name = f"{folder}/{pid}/{pid}C{camera + 1}T{tracklet:04d}F{frame + 1:03d}.jpg"
             yield name, take_picture(person, camera, sighting, rng, seed=seed, frame=frame)
@@ -292,14 +289,16 @@ def identity(seed: int, pid: int) -> Person:
     return draw_person(_stream(seed, PERSON, pid))
 
 
-def _extra(parameters: Parameters, job: Job) -> tuple[Person, int, np.random.Generator]:
-    """Who is on a distractor or junk box (somebody new, or a test identity caught badly), and where."""
+def _extra(parameters: Parameters, job: Job) -> tuple[Person | None, int, Sighting, np.random.Generator]:
+    """Who is on a distractor or junk box: somebody new or nobody, or a test identity caught badly."""
     rng = _stream(parameters.seed, job.kind, job.number, LAYOUTS.index(job.layout))
-    if job.kind == DISTRACTOR:
-        person = draw_person(rng)
-    else:
+    camera = int(rng.integers(len(CAMERAS)))
+    if job.kind == JUNK:
         person = identity(parameters.seed, parameters.train_ids + 1 + int(rng.integers(parameters.test_ids)))
-    return person, int(rng.integers(len(CAMERAS))), rng
+        return person, camera, draw_sighting(rng, CAMERAS[camera], person, badly=True), rng
+    person = draw_person(rng)
+    sighting = draw_sighting(rng, CAMERAS[camera], person)
+    return None if job.number % EMPTY == EMPTY - 1 else person, camera, sighting, rng
 
 
 def _stream(*numbers: int) -> np.random.Generator:

@@ -193,14 +193,14 @@ def _arm(person: Person, pose: Pose, side: int) -> tuple[list[Part], Vector]:
     """Upper arm, forearm and hand of one side, and where the hand is."""
     swing = -0.8 * pose.stride * np.sin(pose.phase + (np.pi if side > 0 else 0))
     bend, spread = 0.25 + 0.3 * max(swing, 0), 0.12
-    if side == pose.side and pose.arms == "phone":
+    if side == person.bag_side and person.bag in ("shopper", "handbag"):
+        swing, bend, spread = 0.3 * swing, 0.1, 0.16
+    elif side == pose.side and pose.arms == "phone":
         swing, bend, spread = 0.35, 1.9, 0.15
     elif pose.arms == "pockets":
         swing, bend, spread = -0.25, 0.75, 0.3
     elif side == pose.side and pose.arms == "strap":
         swing, bend, spread = 0.1, 2.35, 0.25
-    elif side == person.bag_side and person.bag in ("shopper", "handbag"):
-        swing, bend, spread = 0.3 * swing, 0.1, 0.16
     shoulder = (side * (person.shoulder - 0.014) * person.girth**0.3, 0.0, 0.785)
     elbow = (
         shoulder[0] + side * 0.165 * np.sin(spread),
@@ -303,9 +303,10 @@ def _head(person: Person) -> list[Part]:
         parts.append(
             Part((0, 0, centre + 0.06), (0, 0, centre + 0.034), (dome, dome), cloth, 1.0, 0.08, False)
         )
-    elif person.hat == "beanie":
+    elif person.hat == "beanie":  # a dome behind the head; the face's texture draws the front of it
+        wide = 1.12 * radius
         parts.append(
-            Part((0, 0, centre + 0.045), (0, 0, centre + 0.025), (dome, 1.04 * radius), cloth, 1.1, 0.07)
+            Part((0, -0.002, centre + 0.04), (0, -0.004, centre + 0.03), (wide, wide), cloth, 1.1, 0.0)
         )
     return parts
 
@@ -391,7 +392,7 @@ def _face(person: Person) -> Texture:
         )
         colour = np.where(((front < 0.3) & (np.abs(t - 0.92) < 0.05))[..., None], 0.6 * skin, colour)
         if person.beard:
-            colour = np.where(((front < 1.3) & (t > 0.8))[..., None], 0.7 * hair + 0.15 * skin, colour)
+            colour = np.where(((front < 1.1) & (t > 0.8))[..., None], 0.6 * hair + 0.25 * skin, colour)
         colour = np.where((((t < line) | (front > behind)) & (t < 0.97))[..., None], hair, colour)
         if person.hat != "none":
             colour = np.where((t < (0.34 if person.hat == "beanie" else 0.24))[..., None], hat, colour)

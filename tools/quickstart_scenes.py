@@ -23,7 +23,7 @@ def draw_scene(name: str, rng: np.random.Generator) -> np.ndarray:
     coarse = rng.random((SCENE_SIZE[0] // 15 + 1, SCENE_SIZE[1] // 15 + 1)).astype(np.float32)
     stains = Image.fromarray(coarse).resize((SCENE_SIZE[1], SCENE_SIZE[0]), Image.Resampling.BICUBIC)
     grain = rng.normal(0, 0.02, (*SCENE_SIZE, 1)).astype(np.float32)
-    return np.clip(picture * (0.86 + 0.28 * np.asarray(stains)[..., None]) + grain, 0, 1)
+    return np.clip(picture * (0.91 + 0.18 * np.asarray(stains)[..., None]) + grain, 0, 1)
 
 
 def _ramp(draw: ImageDraw.ImageDraw, top: int, bottom: int, first: Ink, last: Ink) -> None:
