@@ -14,6 +14,7 @@ from data.batch import collate
 from data.dataset import ReidDataset
 from data.datasets import LAYOUTS, read, resolve
 from data.images import ImageCache, check_files, find_broken, fits_cache, num_cpus
+from data.protocols import apply_protocol
 from data.records import Record, Splits, check_test_splits, merge_train
 from data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler
 from data.validation import hold_out
@@ -57,7 +58,7 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> Corpus:
     kept, held_out = _hold_out(cfg, [loaded[spec] for spec in train_specs])
     records = merge_train(kept)
     num_classes = 1 + max((record.pid for record in records), default=-1)
-    tests = _by_name([loaded[spec] for spec in test_specs])
+    tests = _by_name([apply_protocol(loaded[spec], cfg.TEST.PROTOCOL) for spec in test_specs])
     return Corpus(records, num_classes, tests, _by_name(held_out))
 
 

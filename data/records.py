@@ -145,7 +145,7 @@ def check_test_splits(splits: Splits) -> Splits:
             f"{name} cannot be tested on: none of its {len(splits.query)} query images shows an identity of"
             " the gallery"
         )
-    if splits.protocol != CROSS_CAMERA:
+    if splits.protocol in (ALL, SINGLE_SHOT, ONE_PER_IDENTITY):
         return splits
     matched = count_matched(splits.query, splits.gallery, cross_camera=True)
     if matched == 0:
@@ -168,6 +168,6 @@ def check_test_splits(splits: Splits) -> Splits:
             name,
             answerable - matched,
             len(splits.query),
-            CROSS_CAMERA,
+            splits.protocol,
         )
     return splits

@@ -1,8 +1,7 @@
 """Batch samplers: which records make up a batch, as a pure function of (seed, epoch).
 
-Every sampler draws whole global batches (one per optimiser step) and cuts each into `accumulation` x
-`world_size` equal shares, so the identities of a step are the same on one process, on eight, and with
-gradient accumulation.
+Every sampler draws whole global batches (one per optimiser step) and gives each of `world_size` processes an
+equal share of contiguous rows, so the identities of a step are the same on one process and on eight.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +16,13 @@ class _GlobalBatchSampler:
     Subclasses draw `_plan(rng)`: int64 [num_steps, batch_size], one row per optimiser step.
     """
 
-    def __init__(self, *, batch_size: int, seed: int, rank: int, world_size: int, accumulation: int) -> None:
+    def __init__(self, *, batch_size: int, seed: int, rank: int, world_size: int) -> None:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}; it must be in 0..{world_size - 1}")
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self.accumulation = accumulation
         self.num_steps = 0
         self.epoch = torch.zeros(
             1, dtype=torch.int64
@@ -42,7 +40,7 @@ class _GlobalBatchSampler:
         self._skip = num_batches
 
     def __len__(self) -> int:
-        return self.num_steps * self.accumulation
+        return self.num_steps
 
     def __iter__(self) -> Iterator[list[int]]:
         rng = np.random.default_rng([self.seed, int(self.epoch)])
@@ -77,12 +75,9 @@ class IdentityBatchSampler(_GlobalBatchSampler):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        accumulation: int = 1,
     ) -> None:
-        """`batch_size` is global: all processes and all accumulation steps together. Raises ValueError."""
-        super().__init__(
-            batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, accumulation=accumulation
-        )
+        """`batch_size` is global: all processes together. Raises ValueError."""
+        super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         if num_instances < 1 or batch_size % num_instances:
             raise ValueError(
                 f"the batch of {batch_size} (SOLVER.IMS_PER_BATCH) is not divisible by"
@@ -90,12 +85,10 @@ class IdentityBatchSampler(_GlobalBatchSampler):
             )
         self.num_instances = num_instances
         self.num_identities = batch_size // num_instances
-        shares = world_size * accumulation
-        if self.num_identities % shares:
+        if self.num_identities % world_size:
             raise ValueError(
                 f"the {self.num_identities} identities of a batch cannot be shared equally among {world_size}"
-                f" processes x {accumulation} accumulation steps; SOLVER.IMS_PER_BATCH must be a multiple of"
-                f" {num_instances * shares}"
+                f" processes; SOLVER.IMS_PER_BATCH must be a multiple of {num_instances * world_size}"
             )
         pids_array = np.asarray(pids, dtype=np.int64)
         self.indices_by_pid = [np.flatnonzero(pids_array == pid) for pid in np.unique(pids_array)]
@@ -157,16 +150,13 @@ class RandomBatchSampler(_GlobalBatchSampler):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        accumulation: int = 1,
     ) -> None:
-        """`batch_size` is global: all processes and all accumulation steps together. Raises ValueError."""
-        super().__init__(
-            batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, accumulation=accumulation
-        )
-        if batch_size % (world_size * accumulation):
+        """`batch_size` is global: all processes together. Raises ValueError."""
+        super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
+        if batch_size % world_size:
             raise ValueError(
                 f"the batch of {batch_size} (SOLVER.IMS_PER_BATCH) cannot be shared equally among"
-                f" {world_size} processes x {accumulation} accumulation steps"
+                f" {world_size} processes"
             )
         if num_records < batch_size:
             raise ValueError(

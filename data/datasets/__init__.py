@@ -41,6 +41,7 @@ from data.datasets.video import (
     load_ilids_vid,
     load_mars,
     load_prid2011,
+    load_veri776_image_to_video,
     load_veri776_video,
 )
 from data.records import Splits
@@ -72,6 +73,7 @@ DATASETS: dict[str, Callable[[Path], Splits]] = {
     "mars": load_mars,
     "dukemtmc-video": load_dukemtmc_video,
     "veri776-video": load_veri776_video,
+    "veri776-image-to-video": load_veri776_image_to_video,
     "ilids-vid": load_ilids_vid,
     "prid2011": load_prid2011,
     "csv": load_csv,
@@ -131,6 +133,7 @@ LAYOUTS: dict[str, Layout] = {
     "mars": Layout(("MARS",), "bbox_train/, bbox_test/, info/"),
     "dukemtmc-video": Layout(("DukeMTMC-VideoReID",), "train/, query/, gallery/"),
     "veri776-video": Layout(("VeRi", "VeRi_with_plate"), "name_train.txt, name_query.txt, test_track.txt"),
+    "veri776-image-to-video": Layout(("VeRi", "VeRi_with_plate"), "image_query/, test_track.txt"),
     "ilids-vid": Layout(("i-LIDS-VID", "iLIDS-VID"), "sequences/, train-test people splits/"),
     "prid2011": Layout(("prid_2011",), "multi_shot/"),
     "csv": Layout((), "rows with the split train, query or gallery"),

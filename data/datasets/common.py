@@ -155,9 +155,12 @@ def finish(
     if not (splits.train or splits.query or splits.gallery):
         raise FileNotFoundError(f"{name}: no images in {root}")
     logger.info("%s loaded from %s (protocol: %s)\n%s", name, root, protocol, statistics_table(splits))
+    differences = []
     for subset, expected in (official or {}).items():
         counts = count(getattr(splits, subset))
         for what, found, wanted in zip(("identities", "items", "cameras"), counts[:3], expected, strict=True):
             if counts.records and wanted is not None and found != wanted:
-                logger.warning("%s: %s has %d %s, officially %d", name, subset, found, what, wanted)
+                differences.append(f"{subset} has {found} {what} (officially {wanted})")
+    if differences:
+        logger.warning("%s: not the official data: %s", name, ", ".join(differences))
     return splits

@@ -135,7 +135,7 @@ def _warn_shared_pids(rows: Sequence[_Row], path: Path) -> None:
     if shared:
         some = ", ".join(sorted(shared)[:5])
         logger.warning(
-            "%s: %d identities are trained on and tested on (%s%s): scores will flatter",
+            "%s: identities both trained on and tested on: %d (%s%s); scores will flatter",
             path,
             len(shared),
             some,

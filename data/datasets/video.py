@@ -19,6 +19,7 @@ from data.datasets.common import (
     read_mat,
     require_folder,
 )
+from data.datasets.market_style import load_veri776
 from data.datasets.persons import split_halves
 from data.records import JUNK, Record, Splits
 
@@ -176,6 +177,12 @@ def load_veri776_video(path: Path) -> Splits:
     if len(query) < len(asked):
         logger.warning("%s: %d query images have no tracklet in the gallery", name, len(asked) - len(query))
     return finish(name, root, train=train, query=query, gallery=gallery, official={"train": (576, None, 20)})
+
+
+def load_veri776_image_to_video(path: Path) -> Splits:
+    """VeRi-776 with its query images against the gallery's tracklets; training is on tracklets (VKD)."""
+    images, video = load_veri776(path), load_veri776_video(path)
+    return video._replace(query=images.query, name="veri776-image-to-video")
 
 
 def _lines(root: Path, file: str, name: str) -> list[tuple[int, str]]:

@@ -278,6 +278,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "mars": write_mars,
     "dukemtmc-video": write_duke_video,
     "veri776-video": write_veri776,
+    "veri776-image-to-video": write_veri776,
     "ilids-vid": write_ilids_vid,
     "prid2011": write_prid2011,
     "csv": write_csv,

@@ -129,6 +129,11 @@ EXPECTED = {
         [("0002_c002_00000001_0.jpg", 2, 1)],
         [("0002_c002_00000001_0.jpg", 2, 1), ("0002_c003_00000003_0.jpg", 2, 2)],
     ),
+    "veri776-image-to-video": (
+        [("0001_c001_00016450_0.jpg", 0, 0), ("0001_c020_00000001_0.jpg", 0, 19)],
+        [("0002_c002_00000001_0.jpg", 2, 1)],
+        [("0002_c002_00000001_0.jpg", 2, 1), ("0002_c003_00000003_0.jpg", 2, 2)],
+    ),
     "csv": ([("a.jpg", 1, 1), ("b.jpg", 0, 0)], [("c.jpg", 2, 0)], [("d.jpg", 2, 1)]),
     "folder": ([("ada.jpg", 0, 0), ("rex.jpg", 1, 1)], [("leo.jpg", 2, 0)], [("leo.jpg", 2, 1)]),
 }
@@ -188,10 +193,11 @@ def test_order_of_files_on_disk_changes_nothing(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", [name for name in TREES if name not in ("csv", "folder")])
 def test_missing_and_empty_folders_are_named(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match=f"{name}: the folder .*gone does not exist"):
+    said = name.removesuffix("-image-to-video")
+    with pytest.raises(FileNotFoundError, match=f"{said}: the folder .*gone does not exist"):
         DATASETS[name](tmp_path / "gone")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=f"{name}: .*empty"):
+    with pytest.raises(FileNotFoundError, match=f"{said}: .*empty"):
         DATASETS[name](tmp_path / "empty")
 
 
