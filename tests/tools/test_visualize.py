@@ -8,9 +8,14 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from config import load_config
+from engine.checkpoint import save_checkpoint
 from evaluate import rank_metrics
+from modeling import build_model
+from tools.quickstart_data import Parameters, make
 from tools.ranked_lists import (
     BLUE,
     FRAME,
@@ -24,6 +29,7 @@ from tools.ranked_lists import (
     ranked_lists,
     write_page,
 )
+from tools.visualize import main
 
 # Three queries at 0, 10 and 20 on a line; the gallery beside them, so that distances can be read off.
 QUERY = np.array([[0.0], [10.0], [20.0]])
@@ -162,3 +168,52 @@ def test_page_holds_its_pictures_and_nothing_from_outside(tmp_path):
     assert picture.size == (64, 128)
     right = sum(answer.correct for ranked in lists(queries="best") for answer in ranked.answers)
     assert text.count('<figure class="right">') == right and text.count('<figure class="query">') == 3
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    """A tiny data set and an untrained network's checkpoint for it."""
+    root = tmp_path_factory.mktemp("visualize")
+    few = Parameters(seed=7, train_ids=1, test_ids=3, distractors=2, junk=2, frames=2)
+    make(root / "data", ["market1501"], few, workers=1)
+    options = ["DATASETS.NAMES", f"('market1501:{root / 'data' / 'market1501'}',)", "DEVICE", "cpu"]
+    options += ["MODEL.BACKBONE.NAME", "resnet18", "MODEL.BACKBONE.WEIGHTS", "none"]
+    options += ["INPUT.SIZE_TEST", "(64, 32)", "DATALOADER.NUM_WORKERS", "0"]
+    cfg = load_config(None, options)
+    path = root / "run" / "checkpoints" / "best.pt"
+    torch.manual_seed(0)
+    model = build_model(cfg, num_classes=1, pretrained=False)
+    save_checkpoint(path, {"config": cfg.dump(), "num_classes": 1, "model": model.state_dict()})
+    return path
+
+
+def test_the_command_needs_a_checkpoint_and_nothing_else(untrained, capsys):
+    assert main(["TEST.WEIGHT", str(untrained), "--queries", "best,worst", "--count", "2", "--top", "4"]) == 0
+    folder = untrained.parent.parent / "ranked"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        str(folder / "index.html"),
+        str(folder / "ranked.png"),
+    ]
+    text = (folder / "index.html").read_text()
+    assert re.findall(r"<h2>(\w+) query", text) == ["best", "best", "worst", "worst"]
+    assert text.count('<figure class="right">') + text.count('<figure class="wrong">') == 4 * 4
+    assert "All 18 queries with a match" in text and "Ranked results on market1501" in text
+    with Image.open(folder / "ranked.png") as montage:
+        assert montage.format == "PNG" and montage.height > 4 * TILE[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "visualize: no network is named; give TEST.WEIGHT runs/x/checkpoints/best.pt\n"),
+        (["TEST.WEIGHT", "nowhere.pt"], "visualize: weight file nowhere.pt does not exist\n"),
+        (
+            ["--queries", "best,top"],
+            "visualize: --queries is 'best,top', it must be a list with commas of best, worst, random\n",
+        ),
+        (["--count", "0"], "visualize: --count is 0, it must be at least 1\n"),
+    ],
+)
+def test_mistakes_end_in_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == message
