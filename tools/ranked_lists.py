@@ -198,7 +198,7 @@ def draw_ranked_list(ranked: RankedQuery, load_query: Loader, load_gallery: Load
 def _captions(place: int, answer: Answer) -> tuple[str, str]:
     """Words as well as colours: not everybody tells red from green."""
     verdict = "right" if answer.correct else "wrong"
-    return f"{place} {verdict}  {answer.distance:.2f}", f"id {answer.pid}  cam {answer.camid + 1}"
+    return f"{place}. {verdict}  {answer.distance:.2f}", f"id {answer.pid}  cam {answer.camid + 1}"
 
 
 def _framed(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
