@@ -21,7 +21,13 @@ import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from config import Config, load_config, parse_config
-from data.build import build_augmentation, build_normalization, build_splits, build_test_loader, build_train_loader
+from data.build import (
+    build_augmentation,
+    build_normalization,
+    build_splits,
+    build_test_loader,
+    build_train_loader,
+)
 from data.records import JUNK
 from engine.build import (
     attach_handlers,
@@ -107,7 +113,9 @@ def check_output_folder(cfg: Config, *, resume: bool) -> None:
             "or choose another OUTPUT_DIR"
         )
     if resume and not (folder / "checkpoints" / "last.pt").is_file():
-        raise FileNotFoundError(f"--resume: there is no {folder / 'checkpoints' / 'last.pt'}; start without --resume")
+        raise FileNotFoundError(
+            f"--resume: there is no {folder / 'checkpoints' / 'last.pt'}; start without --resume"
+        )
 
 
 def prepare_output_folder(cfg: Config, *, resume: bool) -> None:
@@ -154,7 +162,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         setup_logging(Path(cfg.OUTPUT_DIR) / "log.txt")
     idist.barrier()
     sinks = build_sinks(cfg, resume=resume)
-    checkpoints, stop = attach_handlers(
+    checkpoints, evaluation, stop = attach_handlers(
         cfg,
         trainer,
         device=device,
@@ -186,7 +194,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     with stop:
         if trainer.state.iteration < cfg.SOLVER.MAX_EPOCHS * len(train_loader):
             trainer.run(train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS, epoch_length=len(train_loader))
-        write_results(cfg, score(benchmarks))
+        write_results(cfg, evaluation.final_results or score(benchmarks))
 
 
 def test(local_rank: int, cfg: Config) -> None:
@@ -207,7 +215,9 @@ def test(local_rank: int, cfg: Config) -> None:
 
 def work(local_rank: int, cfg: Config, args: argparse.Namespace) -> None:
     """One process: train or test; its exit code says what happened."""
-    code = report_errors(args, lambda: test(local_rank, cfg) if args.test else run(local_rank, cfg, resume=args.resume))
+    code = report_errors(
+        args, lambda: test(local_rank, cfg) if args.test else run(local_rank, cfg, resume=args.resume)
+    )
     if code:
         sys.exit(code)
 

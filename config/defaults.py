@@ -35,7 +35,9 @@ _C.MODEL.HEAD = CN()
 _C.MODEL.HEAD.NAME = "global"  # global (one embedding) | mgn (eight branches)
 _C.MODEL.HEAD.NECK = "bnneck"  # bnneck | none
 _C.MODEL.HEAD.EMBEDDING_DIM = 0  # 1x1 reduction before the neck; 0: the backbone's width
-_C.MODEL.HEAD.REDUCTION = "linear"  # linear | bn_relu: batch norm and ReLU follow it (OSNet, FastReID's first MGN)
+_C.MODEL.HEAD.REDUCTION = (
+    "linear"  # linear | bn_relu: batch norm and ReLU follow it (OSNet, FastReID's first MGN)
+)
 _C.MODEL.HEAD.METRIC_FEATURE = "before"  # what the metric losses see: before | after the neck
 _C.MODEL.HEAD.CLASSIFIER = "linear"  # linear | cosine (logits = scale * cosine)
 _C.MODEL.HEAD.SCALE = 64.0  # of the cosine classifier
@@ -78,7 +80,9 @@ _C.INPUT.PIXEL_STD = (0.229, 0.224, 0.225)
 _C.INPUT.FLIP_PROB = 0.5
 _C.INPUT.PADDING = 10  # black border, then a random crop of the input size; 0: off
 _C.INPUT.RE_PROB = 0.5  # random erasing
-_C.INPUT.RE_FILL = "mean"  # mean (grey of PIXEL_MEAN, 0 after normalisation) | published (see data/augment.py)
+_C.INPUT.RE_FILL = (
+    "mean"  # mean (grey of PIXEL_MEAN, 0 after normalisation) | published (see data/augment.py)
+)
 _C.INPUT.JITTER_PROB = 0.0  # colour jitter
 _C.INPUT.JITTER = (0.15, 0.15, 0.1, 0.1)  # strength: brightness, contrast, saturation, hue
 _C.INPUT.NUM_FRAMES = 1  # frames or views of a training sample; 1: one picture, [B,3,H,W]
@@ -88,7 +92,9 @@ _C.INPUT.FRAME_SAMPLING = "chunk"  # training: even | chunk (random in each) | m
 # ------------------------------------------------------------------------------------------------------ data
 _C.DATASETS = CN()
 _C.DATASETS.ROOT = "datasets"  # a benchmark NAME lies in ROOT/NAME or where its authors' folder name says
-_C.DATASETS.NAMES = ("market1501",)  # trained on, together; NAME, NAME:/path, csv:/path/list.csv, folder:/path
+_C.DATASETS.NAMES = (
+    "market1501",
+)  # trained on, together; NAME, NAME:/path, csv:/path/list.csv, folder:/path
 _C.DATASETS.TESTS = ()  # tested on, one after another; (): the names trained on
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER = "identity"  # identity (P x K) | random

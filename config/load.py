@@ -44,7 +44,9 @@ def parse_config(text: str, overrides: Sequence[str] = ()) -> Config:
     """
     cfg = get_defaults()
     mistakes: list[str] = []
-    _merge(cfg, yaml.safe_load(text) or {}, prefix="", source="the checkpoint's configuration", mistakes=mistakes)
+    _merge(
+        cfg, yaml.safe_load(text) or {}, prefix="", source="the checkpoint's configuration", mistakes=mistakes
+    )
     _merge_overrides(cfg, overrides, mistakes)
     _raise_if_any(mistakes)
     _raise_if_any(find_mistakes(cfg))
@@ -70,7 +72,9 @@ def _read_recipe(path: Path, *, seen: tuple[Path, ...]) -> Iterator[tuple[Path, 
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"configuration file {path} is not plain YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(
+            f"configuration file {path} is not plain YAML: {' '.join(str(error).split())}"
+        ) from error
     tree = {} if tree is None else tree
     if not isinstance(tree, Mapping):
         raise ValueError(f"configuration file {path} must hold keys and values, found {type(tree).__name__}")
@@ -144,7 +148,9 @@ def _coerce(value, default):
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         try:
-            return float(value) if isinstance(value, str) else _raise_type("a number")  # YAML reads 1e-3 as text
+            return (
+                float(value) if isinstance(value, str) else _raise_type("a number")
+            )  # YAML reads 1e-3 as text
         except ValueError:
             raise TypeError("a number") from None
     if isinstance(default, str):

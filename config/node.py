@@ -22,6 +22,8 @@ class Config(CfgNode):
 
     def clone(self) -> "Config":
         """An unfrozen copy."""
-        copy = Config({key: value.clone() if isinstance(value, Config) else value for key, value in self.items()})
+        copy = Config(
+            {key: value.clone() if isinstance(value, Config) else value for key, value in self.items()}
+        )
         copy.defrost()
         return copy

@@ -42,7 +42,13 @@ NOT_NEGATIVE = (
 PROBABILITIES = (
     "LOSS.CE.EPSILON INPUT.FLIP_PROB INPUT.RE_PROB INPUT.JITTER_PROB SOLVER.WARMUP_FACTOR TEST.RE_RANK.LAMBDA"
 ).split()
-LENGTHS = {"INPUT.SIZE_TRAIN": 2, "INPUT.SIZE_TEST": 2, "INPUT.PIXEL_MEAN": 3, "INPUT.PIXEL_STD": 3, "INPUT.JITTER": 4}
+LENGTHS = {
+    "INPUT.SIZE_TRAIN": 2,
+    "INPUT.SIZE_TEST": 2,
+    "INPUT.PIXEL_MEAN": 3,
+    "INPUT.PIXEL_STD": 3,
+    "INPUT.JITTER": 4,
+}
 
 
 def _get(cfg: Config, key: str):
@@ -58,9 +64,17 @@ def find_mistakes(cfg: Config) -> list[str]:
     for key, choices in CHOICES.items():
         if _get(cfg, key) not in choices:
             mistakes.append(f"{key} is {_get(cfg, key)!r}, allowed: {', '.join(map(str, choices))}")
-    mistakes += [f"{key} is {_get(cfg, key)}, must be at least 1" for key in AT_LEAST_ONE if _get(cfg, key) < 1]
-    mistakes += [f"{key} is {_get(cfg, key)}, must not be negative" for key in NOT_NEGATIVE if _get(cfg, key) < 0]
-    mistakes += [f"{key} is {_get(cfg, key)}, must lie in 0..1" for key in PROBABILITIES if not 0 <= _get(cfg, key) <= 1]
+    mistakes += [
+        f"{key} is {_get(cfg, key)}, must be at least 1" for key in AT_LEAST_ONE if _get(cfg, key) < 1
+    ]
+    mistakes += [
+        f"{key} is {_get(cfg, key)}, must not be negative" for key in NOT_NEGATIVE if _get(cfg, key) < 0
+    ]
+    mistakes += [
+        f"{key} is {_get(cfg, key)}, must lie in 0..1"
+        for key in PROBABILITIES
+        if not 0 <= _get(cfg, key) <= 1
+    ]
     mistakes += [
         f"{key} is {_get(cfg, key)}, wants {length} numbers"
         for key, length in LENGTHS.items()
@@ -73,7 +87,11 @@ def _contradictions(cfg: Config) -> list[str]:
     """Keys that are fine alone and wrong together."""
     solver, loader, loss, head = cfg.SOLVER, cfg.DATALOADER, cfg.LOSS, cfg.MODEL.HEAD
     mistakes = []
-    if loader.SAMPLER == "identity" and loader.NUM_INSTANCES > 0 and solver.IMS_PER_BATCH % loader.NUM_INSTANCES:
+    if (
+        loader.SAMPLER == "identity"
+        and loader.NUM_INSTANCES > 0
+        and solver.IMS_PER_BATCH % loader.NUM_INSTANCES
+    ):
         mistakes.append(
             f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not divisible by DATALOADER.NUM_INSTANCES {loader.NUM_INSTANCES}: "
             "a batch is P identities times K images"
@@ -87,11 +105,15 @@ def _contradictions(cfg: Config) -> list[str]:
     if not cfg.DATASETS.NAMES:
         mistakes.append("DATASETS.NAMES is empty, name a data set to train on")
     if loss.CE.MARGIN_TYPE != "none" and head.CLASSIFIER != "cosine":
-        mistakes.append(f"LOSS.CE.MARGIN_TYPE {loss.CE.MARGIN_TYPE} needs MODEL.HEAD.CLASSIFIER cosine, found {head.CLASSIFIER}")
+        mistakes.append(
+            f"LOSS.CE.MARGIN_TYPE {loss.CE.MARGIN_TYPE} needs MODEL.HEAD.CLASSIFIER cosine, found {head.CLASSIFIER}"
+        )
     pairwise = {"TRIPLET": loss.TRIPLET.WEIGHT, "CIRCLE": loss.CIRCLE.WEIGHT, "COSFACE": loss.COSFACE.WEIGHT}
     if loader.SAMPLER == "random" and any(pairwise.values()):
         names = ", ".join(f"LOSS.{name}.WEIGHT" for name, weight in pairwise.items() if weight)
-        mistakes.append(f"{names} need pairs of an identity: use DATALOADER.SAMPLER identity or set them to 0")
+        mistakes.append(
+            f"{names} need pairs of an identity: use DATALOADER.SAMPLER identity or set them to 0"
+        )
     if loader.SAMPLER == "identity" and loader.NUM_INSTANCES == 1 and any(pairwise.values()):
         mistakes.append("DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more")
     if not any([loss.CE.WEIGHT, loss.CENTER.WEIGHT, loss.FOCAL.WEIGHT, *pairwise.values()]):

@@ -116,7 +116,9 @@ def build_benchmark(
     cfg, model: nn.Module, normalize, loader, *, num_query: int, protocol: str, device: torch.device
 ) -> Benchmark:
     """A test set with its own evaluator; the loader yields the queries first."""
-    evaluator = create_evaluator(model, normalize, device=device, amp_dtype=build_amp_dtype(cfg, device), flip=cfg.TEST.FLIP)
+    evaluator = create_evaluator(
+        model, normalize, device=device, amp_dtype=build_amp_dtype(cfg, device), flip=cfg.TEST.FLIP
+    )
     store = EmbeddingStore()
     store.attach(evaluator)
     return Benchmark(evaluator, store, loader, num_query, build_score_settings(cfg, protocol))
@@ -133,7 +135,9 @@ def build_sinks(cfg, *, resume: bool) -> list[Sink]:
         sinks.append(create_tensorboard_sink(folder / "tensorboard", resumed_iteration=resumed_iteration))
     if cfg.LOG.VISDOM:
         replay = folder / "visdom.jsonl"
-        sinks.append(VisdomSink(cfg.LOG.VISDOM_SERVER, cfg.LOG.VISDOM_PORT, env=folder.name, replay_file=replay))
+        sinks.append(
+            VisdomSink(cfg.LOG.VISDOM_SERVER, cfg.LOG.VISDOM_PORT, env=folder.name, replay_file=replay)
+        )
     return sinks
 
 
@@ -191,7 +195,7 @@ def attach_handlers(
     benchmarks: Mapping[str, Benchmark],
     sinks: list[Sink],
     description: Mapping[str, object],
-) -> tuple[Checkpoints, StopOnSignal]:
+) -> tuple[Checkpoints, Evaluation, StopOnSignal]:
     """Attach every handler, in the order in which they act; returns those that main needs for resuming and stopping."""
     rank = idist.get_rank()
     centres = list(criterion.parameters())
@@ -203,7 +207,9 @@ def attach_handlers(
     def name_image(index: int) -> str:
         return str(train_records[index].paths[0])
 
-    trainer.add_event_handler(Events.EPOCH_STARTED, lambda e: train_loader.batch_sampler.set_epoch(e.state.epoch))
+    trainer.add_event_handler(
+        Events.EPOCH_STARTED, lambda e: train_loader.batch_sampler.set_epoch(e.state.epoch)
+    )
     ToDevice(device).attach(trainer)
     Seeder(cfg.SEED, rank).attach(trainer)
     Augment(augmentation, seed=cfg.SEED, rank=rank).attach(trainer)
@@ -242,4 +248,4 @@ def attach_handlers(
     checkpoints.attach(trainer)
     stop = StopOnSignal(checkpoints.save, period=1 if device.type == "cpu" else cfg.SOLVER.LOG_PERIOD)
     stop.attach(trainer, [benchmark.evaluator for benchmark in benchmarks.values()])
-    return checkpoints, stop
+    return checkpoints, evaluation, stop

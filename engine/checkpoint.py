@@ -28,7 +28,9 @@ def save_checkpoint(path: Path, content: dict) -> None:
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
         kept = " (the checkpoint that was there before is unharmed)" if path.exists() else ""
-        raise OSError(f"checkpoint {path} could not be written: {_first_line(error)}{kept}; is the disk full?") from error
+        raise OSError(
+            f"checkpoint {path} could not be written: {_first_line(error)}{kept}; is the disk full?"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -52,7 +54,9 @@ def load_checkpoint(path: str | Path) -> dict:
     """
     content = read_checkpoint(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is no checkpoint of this program (format {FORMAT}): give its recipe with -c as well")
+        raise ValueError(
+            f"{path} is no checkpoint of this program (format {FORMAT}): give its recipe with -c as well"
+        )
     return content
 
 

@@ -35,7 +35,10 @@ def create_evaluator(
     """
 
     def evaluation_step(engine: Engine, batch) -> Embedded:
-        with torch.inference_mode(), torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None),
+        ):
             images = normalize(batch.images.to(device, non_blocking=True))
             embeddings = model(images).embedding.float()
             if flip:
@@ -63,7 +66,9 @@ class EmbeddingStore:
     def collect(self) -> Embedded:
         """All batches of all ranks: embeddings [N, D], pids, camids, indices [N], ordered, repeats dropped."""
         device = self._batches[0].embeddings.device
-        columns = [torch.cat([tensor.to(device) for tensor in column]) for column in zip(*self._batches, strict=True)]
+        columns = [
+            torch.cat([tensor.to(device) for tensor in column]) for column in zip(*self._batches, strict=True)
+        ]
         gathered = Embedded(*_gather_rows(columns))
         order = torch.argsort(gathered.indices, stable=True)
         ordered = gathered.indices[order]

@@ -48,7 +48,11 @@ def _scores(embedded, num_query: int, settings: ScoreSettings) -> dict:
     )
     scores = {"mAP": float(result.mAP), "mINP": float(result.mINP)}
     scores |= {f"Rank-{k}": float(result.cmc[min(k, len(result.cmc)) - 1]) for k in REPORTED_RANKS}
-    counts = {"num_query": num_query, "num_gallery": len(embedded.pids) - num_query, "num_valid": int(result.num_valid)}
+    counts = {
+        "num_query": num_query,
+        "num_gallery": len(embedded.pids) - num_query,
+        "num_valid": int(result.num_valid),
+    }
     return scores | counts
 
 
@@ -57,5 +61,8 @@ def describe_scores(scores: dict) -> list[str]:
     lines = [f"CMC Rank-{k}: {scores[f'Rank-{k}']:.2%}" for k in REPORTED_RANKS]
     lines += [f"mAP: {scores['mAP']:.2%}", f"mINP: {scores['mINP']:.2%}"]
     if "reranked" in scores:
-        lines += ["after k-reciprocal re-ranking:", *(f"  {line}" for line in describe_scores(scores["reranked"]))]
+        lines += [
+            "after k-reciprocal re-ranking:",
+            *(f"  {line}" for line in describe_scores(scores["reranked"])),
+        ]
     return lines

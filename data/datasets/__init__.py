@@ -18,6 +18,7 @@ from data.datasets.market_style import (
     load_market1501,
     load_market1501_500k,
     load_occluded_duke,
+    load_quickstart,
     load_veri776,
 )
 from data.datasets.persons import (
@@ -41,12 +42,15 @@ from data.datasets.video import (
     load_ilids_vid,
     load_mars,
     load_prid2011,
+    load_quickstart_video,
     load_veri776_image_to_video,
     load_veri776_video,
 )
 from data.records import Splits
 
 DATASETS: dict[str, Callable[[Path], Splits]] = {
+    "quickstart": load_quickstart,
+    "quickstart-video": load_quickstart_video,
     "market1501": load_market1501,
     "market1501-500k": load_market1501_500k,
     "dukemtmc": load_dukemtmc,
@@ -105,6 +109,8 @@ _CUHK03 = Layout(("cuhk03", "cuhk03_release"), "cuhk-03.mat, cuhk03_new_protocol
 _CUHK03_NP = Layout(("cuhk03-np", "CUHK03_NP"), "labeled/, detected/ with " + _MARKET)
 
 LAYOUTS: dict[str, Layout] = {
+    "quickstart": Layout(("quickstart/market1501",), _MARKET),
+    "quickstart-video": Layout(("quickstart/mars",), "bbox_train/, bbox_test/, info/"),
     "market1501": Layout(("Market-1501-v15.09.15", "Market-1501"), _MARKET),
     "market1501-500k": Layout(("Market-1501-v15.09.15", "Market-1501"), _MARKET + ", images/"),
     "dukemtmc": Layout(("DukeMTMC-reID", "dukemtmc-reid"), _MARKET),

@@ -23,6 +23,7 @@ class Form(NamedTuple):
 
 
 MARKET = Form("market1501", {"train": (751, 12936, 6), "query": (750, 3368, 6), "gallery": (751, 15913, 6)})
+QUICKSTART = MARKET._replace(name="quickstart", official={})
 MARKET_500K = MARKET._replace(
     name="market1501-500k", official={"train": (751, 12936, 6), "query": (750, 3368, 6)}
 )
@@ -87,6 +88,11 @@ def load_form(path: Path, form: Form, *, extra_gallery: list[Record] | None = No
 def load_market1501(path: Path) -> Splits:
     """Market-1501 (Zheng et al. 2015): bounding_box_train/, query/, bounding_box_test/."""
     return load_form(path, MARKET)
+
+
+def load_quickstart(path: Path) -> Splits:
+    """The rendered people of tools/quickstart_data.py, or anybody's data in Market-1501's form."""
+    return load_form(path, QUICKSTART)
 
 
 def load_market1501_500k(path: Path) -> Splits:

@@ -40,7 +40,15 @@ def load_mars(path: Path) -> Splits:
     query_IDX.txt, numbers separated by blanks) are read too. The gallery includes the queries: without them
     140 queries have no match. Raises FileNotFoundError and ValueError.
     """
-    name = "mars"
+    return _load_mars(path, "mars", MARS_OFFICIAL)
+
+
+def load_quickstart_video(path: Path) -> Splits:
+    """The rendered tracklets of tools/quickstart_data.py, which lie in the form of MARS."""
+    return _load_mars(path, "quickstart-video", {})
+
+
+def _load_mars(path: Path, name: str, official: Official) -> Splits:
     root = find_root(path, needed=("info",), name=name)
     info = root / "info"
     train = _tracklets(
@@ -60,7 +68,7 @@ def load_mars(path: Path) -> Splits:
     gallery = query + [record for row, record in enumerate(test) if not is_query[row]]
     train = [record for record in train if record.pid != JUNK]
     forbid_pids(query, (JUNK, 0), name=name, subset="the queries")
-    return finish(name, root, train=train, query=query, gallery=gallery, official=MARS_OFFICIAL)
+    return finish(name, root, train=train, query=query, gallery=gallery, official=official)
 
 
 def _tracklets(folder: Path, names_file: Path, table_file: Path, key: str) -> list[Record]:

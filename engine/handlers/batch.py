@@ -69,5 +69,7 @@ class Augment:
 
     def __call__(self, engine: Engine) -> None:
         batch = engine.state.batch
-        generator = torch.Generator().manual_seed(iteration_seed(self.seed + 1, engine.state.iteration, self.rank))
+        generator = torch.Generator().manual_seed(
+            iteration_seed(self.seed + 1, engine.state.iteration, self.rank)
+        )
         engine.state.batch = batch._replace(images=self.augmentation(batch.images, generator))

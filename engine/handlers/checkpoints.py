@@ -75,7 +75,9 @@ class Checkpoints:
         try:
             self.model.load_state_dict(content["model"])
             if len(content["optimizers"]) != len(self.optimizers):
-                raise ValueError(f"{len(content['optimizers'])} optimizers, this run has {len(self.optimizers)}")
+                raise ValueError(
+                    f"{len(content['optimizers'])} optimizers, this run has {len(self.optimizers)}"
+                )
             for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             for part_name, part in self.parts.items():

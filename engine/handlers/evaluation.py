@@ -40,7 +40,8 @@ def score(benchmarks: Mapping[str, Benchmark], *, rerank: bool = True) -> dict[s
 class Evaluation:
     """Trainer, EPOCH_COMPLETED: scores the test sets every `period` epochs and at the end; the best one is saved.
 
-    Trainer, STARTED: does what a stopped run left undone between its last iteration and its evaluation.
+    Trainer, STARTED: does what a stopped run left undone between its last iteration and its evaluation. The scores after the
+    last epoch, with re-ranking where the recipe asks for it, stay in `final_results`.
 
     Args:
         save_best: called with the trainer when the first test set's mAP is the best so far.
@@ -57,6 +58,7 @@ class Evaluation:
     ):
         self.benchmarks, self.period, self.save_best, self.record = benchmarks, period, save_best, record
         self.best_score, self.best_epoch, self.evaluated_epoch = -1.0, 0, 0
+        self.final_results: dict[str, dict] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
@@ -72,9 +74,12 @@ class Evaluation:
 
     def __call__(self, engine: Engine, epoch: int | None = None) -> None:
         epoch = epoch or engine.state.epoch
-        results = score(self.benchmarks, rerank=False)
+        is_last = epoch == engine.state.max_epochs
+        results = score(self.benchmarks, rerank=is_last)
+        self.final_results = results if is_last else {}
         for name, scores in results.items():
-            self.record(f"test/{name}", epoch, engine.state.iteration, scores)
+            numbers = {key: value for key, value in scores.items() if key != "reranked"}
+            self.record(f"test/{name}", epoch, engine.state.iteration, numbers)
         self.evaluated_epoch = epoch
         first = next(iter(results.values()))["mAP"]
         if first > self.best_score:

@@ -48,7 +48,9 @@ class MetricsFile:
     def __init__(self, path: Path, *, resumed_iteration: int | None = None):
         self.path = path
         if resumed_iteration is not None and path.exists():
-            kept = [line for line in path.read_text().splitlines() if _iteration_of(line) <= resumed_iteration]
+            kept = [
+                line for line in path.read_text().splitlines() if _iteration_of(line) <= resumed_iteration
+            ]
             path.write_text("".join(f"{line}\n" for line in kept))
 
     def __call__(self, what: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
@@ -87,7 +89,13 @@ class TrainLog:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, sinks: Sequence[Sink], *, period: int, bar: bool, images_factor: int = 1
+        self,
+        optimizer: torch.optim.Optimizer,
+        sinks: Sequence[Sink],
+        *,
+        period: int,
+        bar: bool,
+        images_factor: int = 1,
     ):
         self.optimizer, self.sinks, self.period = optimizer, sinks, period
         self.show_bar, self.images_factor = bar and sys.stderr.isatty(), images_factor
@@ -109,7 +117,9 @@ class TrainLog:
         if self.show_bar:
             done = engine.state.iteration % engine.state.epoch_length
             label = f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
-            self._bar = tqdm(total=engine.state.epoch_length, initial=done, desc=label, leave=False, file=sys.stderr)
+            self._bar = tqdm(
+                total=engine.state.epoch_length, initial=done, desc=label, leave=False, file=sys.stderr
+            )
 
     def __call__(self, engine: Engine) -> None:
         output = engine.state.output
@@ -125,7 +135,9 @@ class TrainLog:
 
     def _report(self, engine: Engine) -> None:
         state = engine.state
-        means = dict(zip(self._sums, (torch.stack(list(self._sums.values())) / self._iterations).tolist(), strict=True))
+        means = dict(
+            zip(self._sums, (torch.stack(list(self._sums.values())) / self._iterations).tolist(), strict=True)
+        )
         accuracy = means.pop("acc")
         loss = sum(means.values())
         seconds = time.perf_counter() - self._start
@@ -135,7 +147,9 @@ class TrainLog:
         terms = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
         line = f"Loss: {loss:.3f} ({terms}), Acc: {accuracy:.3f}, Base Lr: {lr:.2e}, {speed:.0f} images/s"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {loss:.3f}, acc {accuracy:.3f}, {speed:.0f} images/s, {_clock(remaining)} left")
+            self._bar.set_postfix_str(
+                f"loss {loss:.3f}, acc {accuracy:.3f}, {speed:.0f} images/s, {_clock(remaining)} left"
+            )
         else:
             done = (state.iteration - 1) % state.epoch_length + 1
             place = f"Epoch[{state.epoch}] Iteration[{done}/{state.epoch_length}]"

@@ -56,7 +56,9 @@ class StopOnNan:
             if not torch.isfinite(row).all():
                 files = [self.describe(index) for index in indices.flatten().tolist()]
                 logger.error("images of the batch at iteration %d: %s", iteration, " ".join(files))
-                terms = ", ".join(f"{name} {value:g}" for name, value in zip(losses, row.tolist(), strict=True))
+                terms = ", ".join(
+                    f"{name} {value:g}" for name, value in zip(losses, row.tolist(), strict=True)
+                )
                 raise Diverged(
                     f"the loss is not finite at iteration {iteration} ({terms}); the last good checkpoint is kept; try a lower "
                     "SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, SOLVER.CLIP_NORM 5, or SOLVER.AMP_DTYPE bfloat16"
@@ -92,7 +94,9 @@ class StopOnSignal:
 
     def _receive(self, number: int, _frame) -> None:
         self.received = number
-        logger.warning("%s: finishing this iteration and saving; once more to stop at once", signal.Signals(number).name)
+        logger.warning(
+            "%s: finishing this iteration and saving; once more to stop at once", signal.Signals(number).name
+        )
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

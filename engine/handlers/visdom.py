@@ -30,7 +30,9 @@ class VisdomSink:
                 "pip install --no-build-isolation visdom 'tornado<6.6'"
             ) from error
         if _answers(server, port):
-            self.client = visdom.Visdom(server=server, port=port, env=env, use_incoming_socket=False, raise_exceptions=True)
+            self.client = visdom.Visdom(
+                server=server, port=port, env=env, use_incoming_socket=False, raise_exceptions=True
+            )
             logger.info("Visdom: %s:%d, environment %s", server, port, env)
         else:
             logger.warning("no Visdom server at %s:%d, writing the replay file %s", server, port, replay_file)
