@@ -155,7 +155,7 @@ def raise_nan(query: int) -> None:
 
 
 def num_threads() -> int:
-    """Threads for the kernels: torch's number; one in a forked process, where a new OpenMP team would hang."""
+    """Threads for the kernels: torch's number; one in a forked process, where more would hang."""
     return 1 if _state["forked"] else torch.get_num_threads()
 
 

@@ -33,8 +33,8 @@ class GeMPool(nn.Module):
 
     Args:
         p: 1 is the mean, infinity the maximum.
-        learnable: one p for all channels is trained, a parameter `p` of shape [1]; else it is a buffer that
-            is not saved.
+        learnable: one p for all channels is trained, a parameter `p` of shape [1]; else it is a buffer,
+            so that weight files are the same for both.
     """
 
     def __init__(self, p: float = 3.0, *, learnable: bool = True) -> None:
@@ -42,7 +42,7 @@ class GeMPool(nn.Module):
         if learnable:
             self.p = nn.Parameter(torch.tensor([p]))
         else:
-            self.register_buffer("p", torch.tensor([p]), persistent=False)
+            self.register_buffer("p", torch.tensor([p]))
 
     def forward(self, maps: Tensor) -> Tensor:
         return as_float(maps).clamp(min=1e-6).pow(self.p).mean(dim=(2, 3)).pow(1 / self.p)

@@ -1,5 +1,7 @@
 """From the configuration to a model."""
 
+from typing import Any
+
 from yacs.config import CfgNode
 
 from modeling.backbones import BackboneOptions, create_backbone
@@ -8,6 +10,7 @@ from modeling.heads import GlobalHead, HeadOptions
 from modeling.mgn import MGNBackbone, MGNHead
 from modeling.model import ReidModel
 from modeling.pretrained import load_pretrained
+from modeling.weights import SWITCHES
 
 HEADS = {"global": GlobalHead, "mgn": MGNHead}
 
@@ -40,7 +43,16 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
     if head_name == "mgn":
         backbone = MGNBackbone(backbone)
     head = HEADS[head_name](backbone.channels[-1], num_classes, _head_options(cfg))
-    return ReidModel(backbone, head)
+    model = ReidModel(backbone, head)
+    model.switches = {key: _plain(cfg, key) for key in SWITCHES}
+    return model
+
+
+def _plain(cfg: CfgNode, key: str) -> Any:
+    node = cfg
+    for part in key.split("."):
+        node = node[part]
+    return tuple(node) if isinstance(node, list | tuple) else node
 
 
 def _backbone_options(cfg: CfgNode) -> BackboneOptions:

@@ -1,5 +1,7 @@
 """A backbone and a head. B: images or clips, T: frames of a clip."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from modeling.output import ReidOutput
@@ -21,6 +23,7 @@ class ReidModel(nn.Module):
         backbone: image [N, 3, H, W] -> stage maps, a tuple of [N, C_i, H_i, W_i].
         head: stage maps -> ReidOutput.
         return_maps: True puts the stage maps into the output.
+        switches: configuration values that its weights do not show, for load_weights to compare.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
@@ -28,6 +31,7 @@ class ReidModel(nn.Module):
         self.backbone = backbone
         self.head = head
         self.return_maps = False
+        self.switches: dict[str, Any] = {}
 
     def forward(self, images: Tensor) -> ReidOutput:
         """images: float, normalised, [B, 3, H, W] or [B, T, 3, H, W]."""

@@ -1,4 +1,4 @@
-"""How the kernels are compiled: for this machine with OpenMP, else portably, else not at all (numpy serves)."""
+"""How the kernels are compiled: for this machine with OpenMP, else portably, else not at all."""
 
 import sys
 

@@ -53,6 +53,40 @@ static inline ptrdiff_t compact_float(const float *row, ptrdiff_t n, float limit
     return nan ? -1 : count;
 }
 
+/* How many of n values are below a limit; num_equal: how many equal it. */
+static inline int count_below_float(const float *values, ptrdiff_t n, float limit, int *num_equal) {
+    int below = 0, equal = 0;
+    ptrdiff_t k = 0;
+#if defined(__AVX512F__)
+    const __m512 bound = _mm512_set1_ps(limit);
+    const __m512i one = _mm512_set1_epi32(1);
+    __m512i many_below = _mm512_setzero_si512(), many_equal = _mm512_setzero_si512();
+    for (; k + 16 <= n; k += 16) {
+        const __m512 v = _mm512_loadu_ps(values + k);
+        many_below = _mm512_mask_add_epi32(many_below, _mm512_cmp_ps_mask(v, bound, _CMP_LT_OQ), many_below, one);
+        many_equal = _mm512_mask_add_epi32(many_equal, _mm512_cmp_ps_mask(v, bound, _CMP_EQ_OQ), many_equal, one);
+    }
+    below = _mm512_reduce_add_epi32(many_below);
+    equal = _mm512_reduce_add_epi32(many_equal);
+#endif
+    for (; k < n; k++) {
+        below += values[k] < limit;
+        equal += values[k] == limit;
+    }
+    *num_equal = equal;
+    return below;
+}
+
+static inline int count_below_double(const double *values, ptrdiff_t n, double limit, int *num_equal) {
+    int below = 0, equal = 0;
+    for (ptrdiff_t k = 0; k < n; k++) {
+        below += values[k] < limit;
+        equal += values[k] == limit;
+    }
+    *num_equal = equal;
+    return below;
+}
+
 enum { LANES = 32 };
 
 static inline int any_below(const float *values, const float *limits) {

@@ -12,6 +12,8 @@ from libc.stdlib cimport calloc, free, malloc, qsort
 cdef extern from "compact.h" nogil:
     Py_ssize_t compact_float(const float *row, Py_ssize_t n, float limit, float *kept)
     Py_ssize_t compact_double(const double *row, Py_ssize_t n, double limit, double *kept)
+    int count_below_float(const float *values, Py_ssize_t n, float limit, int *num_equal)
+    int count_below_double(const double *values, Py_ssize_t n, double limit, int *num_equal)
 
 ctypedef long long index_t
 
@@ -22,8 +24,9 @@ ctypedef fused real:
 cdef struct Match:
     double distance
     index_t column
+    int num_equal  # how many entries of the row are exactly that far
 
-cdef int MANY = 48  # above so many matches, one binary search per kept value is cheaper than one pass per match
+cdef int MANY = 512  # above so many matches, one binary search a kept value is cheaper than one pass a match
 
 
 cdef int compare_matches(const void *left, const void *right) noexcept nogil:
@@ -34,22 +37,12 @@ cdef int compare_matches(const void *left, const void *right) noexcept nogil:
     return -1 if a.column < b.column else (1 if a.column > b.column else 0)
 
 
-cdef int count_below(const real *kept, Py_ssize_t n, real limit, int *num_equal) noexcept nogil:
-    """How many values are below the limit; and how many equal it."""
-    cdef int below = 0, equal = 0
-    cdef Py_ssize_t k
-    for k in range(n):
-        below += kept[k] < limit
-        equal += kept[k] == limit
-    num_equal[0] = equal
-    return below
-
-
-cdef void count_many(const real *kept, Py_ssize_t n, const Match *found, Py_ssize_t num, index_t *below) noexcept nogil:
+cdef void count_many(const real *kept, Py_ssize_t n, Match *found, Py_ssize_t num, index_t *below) noexcept nogil:
     """below[i]: how many values are below the distance of match i, by binary search and a running sum."""
     cdef Py_ssize_t k, low, high, middle
     for k in range(num):
         below[k] = 0
+        found[k].num_equal = 0
     for k in range(n):
         low, high = 0, num  # the first match farther than the value
         while low < high:
@@ -60,8 +53,13 @@ cdef void count_many(const real *kept, Py_ssize_t n, const Match *found, Py_ssiz
                 low = middle + 1
         if low < num:
             below[low] += 1
+        if low > 0 and found[low - 1].distance == kept[k]:
+            found[low - 1].num_equal += 1
     for k in range(1, num):
         below[k] += below[k - 1]
+    for k in range(num - 2, -1, -1):
+        if found[k].distance == found[k + 1].distance:  # the last of equals holds their number
+            found[k].num_equal = found[k + 1].num_equal
 
 
 cdef void subtract(const real *row, const index_t *columns, Py_ssize_t n,
@@ -82,7 +80,7 @@ cdef bint rank_query(const real *row, Py_ssize_t num_gallery, const index_t *col
                      Match *found, real *kept, index_t *ranks) noexcept nogil:
     """Fills the ranks of one query's matches; false when its row holds NaN."""
     cdef Py_ssize_t i, j, num_kept
-    cdef int num_equal, num_same
+    cdef int num_same
     for i in range(num):
         found[i].distance = row[columns[i]]
         found[i].column = columns[i]
@@ -98,12 +96,14 @@ cdef bint rank_query(const real *row, Py_ssize_t num_gallery, const index_t *col
         return False
     if num > MANY:
         count_many(kept, num_kept, found, num, ranks)
+    else:
+        for i in range(num):
+            if real is float:
+                ranks[i] = count_below_float(kept, num_kept, <float> found[i].distance, &found[i].num_equal)
+            else:
+                ranks[i] = count_below_double(kept, num_kept, found[i].distance, &found[i].num_equal)
     for i in range(num):
-        if num > MANY:
-            num_equal = 2  # unknown: look
-        else:
-            ranks[i] = count_below(kept, num_kept, <real> found[i].distance, &num_equal)
-        if num_equal > 1:  # the entry itself and at least one more: those that come before it in the gallery
+        if found[i].num_equal > 1:  # not itself alone: those that come before it in the gallery
             num_same = 0
             for j in range(found[i].column):
                 num_same += row[j] == <real> found[i].distance
