@@ -68,7 +68,8 @@ def test_identities_in_training_and_test_are_said(images, caplog):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["a.jpg,1,0,train", "e.jpg,1,0,train"], "list.csv, line 3: the image .*e.jpg does not exist"),
+        (["a.jpg,1,0,train", "e.jpg,1,0,train"], "list.csv, line 3: the image .*e.jpg does not exist$"),
+        (["e.jpg,1,0,train", "f.jpg,1,0,train"], "line 2: .*e.jpg does not exist \\(nor do 1 others\\)"),
         (["a.jpg,,0,train"], "line 2: the column pid is empty"),
         (["a.jpg,1,0,val"], 'line 2: the split is "val"; it must be train, query, gallery'),
         (
@@ -133,7 +134,7 @@ def test_resolve(tmp_path):
         (
             "market",
             ValueError,
-            'unknown dataset "market"; choose one of market1501, .*folder, or',
+            'unknown dataset "market"; choose one of quickstart, .*folder, or',
         ),
         ("mars", FileNotFoundError, "mars was looked for in .* as mars or MARS, and is not there"),
         ("csv", ValueError, '"csv" needs a path: csv:/path/to/list.csv'),
