@@ -109,8 +109,8 @@ def check_output_folder(cfg: Config, *, resume: bool) -> None:
     held = [name for name in ("checkpoints", "results.json", "metrics.jsonl") if (folder / name).exists()]
     if held and not resume and not cfg.OVERWRITE:
         raise ValueError(
-            f"OUTPUT_DIR {folder} already holds a run ({', '.join(held)}): go on with --resume, replace it with OVERWRITE True, "
-            "or choose another OUTPUT_DIR"
+            f"OUTPUT_DIR {folder} already holds a run ({', '.join(held)}): go on with --resume, replace it with "
+            "OVERWRITE True, or choose another OUTPUT_DIR"
         )
     if resume and not (folder / "checkpoints" / "last.pt").is_file():
         raise FileNotFoundError(

@@ -93,12 +93,13 @@ def _contradictions(cfg: Config) -> list[str]:
         and solver.IMS_PER_BATCH % loader.NUM_INSTANCES
     ):
         mistakes.append(
-            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not divisible by DATALOADER.NUM_INSTANCES {loader.NUM_INSTANCES}: "
-            "a batch is P identities times K images"
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not divisible by DATALOADER.NUM_INSTANCES "
+            f"{loader.NUM_INSTANCES}: a batch is P identities times K images"
         )
     if solver.ACCUMULATION_STEPS > 0 and solver.IMS_PER_BATCH % solver.ACCUMULATION_STEPS:
         mistakes.append(
-            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not divisible by SOLVER.ACCUMULATION_STEPS {solver.ACCUMULATION_STEPS}"
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} is not divisible by SOLVER.ACCUMULATION_STEPS "
+            f"{solver.ACCUMULATION_STEPS}"
         )
     if list(solver.STEPS) != sorted(solver.STEPS):
         mistakes.append(f"SOLVER.STEPS {tuple(solver.STEPS)} must rise")

@@ -21,8 +21,8 @@ def retrieval_scores(embedded, num_query: int, settings: ScoreSettings) -> dict[
     """The scores of the first `num_query` rows against the others.
 
     Returns:
-        mAP, mINP, Rank-1, Rank-5, Rank-10 as fractions, num_query, num_gallery, num_valid (queries that have a match), and with
-        re-ranking the same again under "reranked".
+        mAP, mINP, Rank-1, Rank-5, Rank-10 as fractions, num_query, num_gallery, num_valid (queries that have a
+        match), and with re-ranking the same again under "reranked".
     """
     scores = _scores(embedded, num_query, settings._replace(rerank=None))
     if settings.rerank is not None:

@@ -73,7 +73,8 @@ class Freeze:
         unknown = [name for name in names if name not in modules]
         if unknown:
             raise ValueError(
-                f"SOLVER.FREEZE names {', '.join(unknown)}, the model has {', '.join(name for name, _ in model.named_children())}"
+                f"SOLVER.FREEZE names {', '.join(unknown)}, the model has "
+                f"{', '.join(name for name, _ in model.named_children())}"
             )
         self.modules = [modules[name] for name in names]
         self.parameters = [parameter for module in self.modules for parameter in module.parameters()]

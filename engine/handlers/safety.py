@@ -26,8 +26,8 @@ class Interrupted(BaseException):
 class StopOnNan:
     """Trainer, ITERATION_COMPLETED: raises Diverged when a loss is NaN or infinite, with the terms and the batch's files.
 
-    Reading a loss waits for the device, so only every `period`-th iteration looks, at all since the last time; call `check`
-    before weights are saved.
+    Reading a loss waits for the device, so only every `period`-th iteration looks, at all since the last time; call
+    `check` before weights are saved.
 
     Args:
         describe: dataset index -> the text that names an image.
