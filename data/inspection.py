@@ -146,9 +146,7 @@ def find_training_problems(train: Sequence[Record]) -> list[Finding]:
     cameras = cameras_by_pid(train)
     findings = []
     if len(counts) < 2:
-        findings.append(
-            Finding(ERROR, "there is only one training identity; at least two are needed")
-        )
+        findings.append(Finding(ERROR, "there is only one training identity; at least two are needed"))
     single = sum(n == 1 for n in counts.values())
     if single:
         text = f"{single} of {len(counts)} training identities have a single image: a batch repeats it"

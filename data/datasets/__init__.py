@@ -109,8 +109,8 @@ _CUHK03 = Layout(("cuhk03", "cuhk03_release"), "cuhk-03.mat, cuhk03_new_protocol
 _CUHK03_NP = Layout(("cuhk03-np", "CUHK03_NP"), "labeled/, detected/ with " + _MARKET)
 
 LAYOUTS: dict[str, Layout] = {
-    "quickstart": Layout(("quickstart/market1501",), _MARKET),
-    "quickstart-video": Layout(("quickstart/mars",), "bbox_train/, bbox_test/, info/"),
+    "quickstart": Layout(("quickstart/market1501", "quickstart"), _MARKET),
+    "quickstart-video": Layout(("quickstart/mars", "quickstart"), "bbox_train/, bbox_test/, info/"),
     "market1501": Layout(("Market-1501-v15.09.15", "Market-1501"), _MARKET),
     "market1501-500k": Layout(("Market-1501-v15.09.15", "Market-1501"), _MARKET + ", images/"),
     "dukemtmc": Layout(("DukeMTMC-reID", "dukemtmc-reid"), _MARKET),
@@ -179,12 +179,12 @@ def resolve(spec: str, root: Path) -> Source:
             f'"{name}" needs a path: {name}:/path/to/{"list.csv" if name == "csv" else "folder"}'
         )
     root = Path(root).expanduser()
-    wanted = [name, *(folder for folder in LAYOUTS[name].folders if folder != name)]
-    if root.is_dir():
-        by_name = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
-        for folder in wanted:
-            if folder.lower() in by_name:
-                return Source(name, by_name[folder.lower()], split)
+    wanted = list(dict.fromkeys((*LAYOUTS[name].folders, name)))
+    by_name = {entry.name.lower(): entry for entry in sorted(root.iterdir())} if root.is_dir() else {}
+    for folder in wanted:
+        top, _, below = folder.lower().partition("/")
+        if top in by_name and (by_name[top] / below).is_dir():
+            return Source(name, by_name[top] / below, split)
     raise FileNotFoundError(
         f"{name} was looked for in {root} as {' or '.join(wanted)}, and is not there; put it there, set"
         f" DATASETS.ROOT, or name its place: {name}:/path"

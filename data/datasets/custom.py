@@ -68,6 +68,10 @@ def _read_rows(path: Path) -> tuple[list[_Row], list[str]]:
             raise ValueError(f"{path} is not a csv list in UTF-8 ({error})") from None
     if not rows:
         raise ValueError(f"{path} has no rows")
+    missing = [row for row in rows if not row.path.is_file()]
+    if missing:
+        more = f" (nor do {len(missing) - 1} others)" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"{missing[0].where}: the image {missing[0].path} does not exist{more}")
     return rows, tracklets
 
 
@@ -81,10 +85,7 @@ def _parse_row(line: dict[str, str | None], where: str, folder: Path) -> _Row:
         raise ValueError(f'{where}: the split is "{values["split"]}"; it must be {", ".join(SPLITS)}')
     if values["pid"] == "-1" and split != "gallery":
         raise ValueError(f"{where}: pid -1 marks gallery images to ignore, it cannot be in the split {split}")
-    image = folder / values["path"]
-    if not image.is_file():
-        raise FileNotFoundError(f"{where}: the image {image} does not exist")
-    return _Row(where, image, values["pid"], values["camid"], split)
+    return _Row(where, folder / values["path"], values["pid"], values["camid"], split)
 
 
 def _to_records(rows: Sequence[_Row], tracklets: Sequence[str]) -> dict[str, list[Record]]:

@@ -252,6 +252,8 @@ def write_folder(root: Path) -> Path:
 
 
 TREES: dict[str, Callable[[Path], Path]] = {
+    "quickstart": write_market,
+    "quickstart-video": write_mars,
     "market1501": write_market,
     "market1501-500k": write_market_500k,
     "dukemtmc": write_duke,

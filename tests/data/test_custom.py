@@ -123,6 +123,9 @@ def test_resolve(tmp_path):
     (tmp_path / "market-1501-V15.09.15").mkdir()
     (tmp_path / "VIPeR").mkdir()
     assert resolve("market1501", tmp_path).path == tmp_path / "market-1501-V15.09.15"
+    (tmp_path / "quickstart" / "mars").mkdir(parents=True)
+    assert resolve("quickstart-video", tmp_path).path == tmp_path / "quickstart" / "mars"
+    assert resolve("quickstart", tmp_path).path == tmp_path / "quickstart"
     assert resolve("viper@3", tmp_path) == ("viper", tmp_path / "VIPeR", 3)
     assert resolve("viper@3:/x/y", tmp_path)[2] == 3
     assert str(resolve("csv:/a/b:c.csv", tmp_path).path) == "/a/b:c.csv"
@@ -136,7 +139,7 @@ def test_resolve(tmp_path):
             ValueError,
             'unknown dataset "market"; choose one of quickstart, .*folder, or',
         ),
-        ("mars", FileNotFoundError, "mars was looked for in .* as mars or MARS, and is not there"),
+        ("mars", FileNotFoundError, "mars was looked for in .* as MARS or mars, and is not there"),
         ("csv", ValueError, '"csv" needs a path: csv:/path/to/list.csv'),
         ("mars:", ValueError, "lacks the path"),
         ("viper@10", ValueError, "viper has the splits 0 to 9"),

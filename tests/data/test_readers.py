@@ -55,7 +55,19 @@ VERI_WILD = (
     [("000003.jpg", 3, 0)],
     [("000004.jpg", 3, 173)],
 )
+MARS = (
+    [("0007C1T0001F001.jpg", 1, 0), ("0003C2T0001F001.jpg", 0, 1)],
+    [("0002C1T0001F001.jpg", 2, 0)],
+    [
+        ("0002C1T0001F001.jpg", 2, 0),
+        ("00-1C1T0001F001.jpg", -1, 0),
+        ("0000C2T0001F001.jpg", 0, 1),
+        ("0002C6T0001F001.jpg", 2, 5),
+    ],
+)
 EXPECTED = {
+    "quickstart": MARKET,
+    "quickstart-video": MARS,
     "market1501": MARKET,
     "market1501-500k": (
         MARKET[0],
@@ -109,16 +121,7 @@ EXPECTED = {
     "veri-wild-3000": VERI_WILD,
     "veri-wild-5000": VERI_WILD,
     "veri-wild-10000": VERI_WILD,
-    "mars": (
-        [("0007C1T0001F001.jpg", 1, 0), ("0003C2T0001F001.jpg", 0, 1)],
-        [("0002C1T0001F001.jpg", 2, 0)],
-        [
-            ("0002C1T0001F001.jpg", 2, 0),
-            ("00-1C1T0001F001.jpg", -1, 0),
-            ("0000C2T0001F001.jpg", 0, 1),
-            ("0002C6T0001F001.jpg", 2, 5),
-        ],
-    ),
+    "mars": MARS,
     "dukemtmc-video": (
         [("0001_C1_F0001_X1.jpg", 0, 0), ("0001_C1_F0009_X9.jpg", 0, 0), ("0001_C2_F0001_X1.jpg", 0, 1)],
         [("0005_C6_F0001_X1.jpg", 5, 5)],
