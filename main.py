@@ -20,29 +20,23 @@ import ignite.distributed as idist
 import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from config import Config, load_config, parse_config
-from data.build import (
-    build_augmentation,
-    build_normalization,
-    build_splits,
-    build_test_loader,
-    build_train_loader,
-)
-from data.records import JUNK
+from config import Config, load_config
+from data.build import build_augmentation, build_splits, build_train_loader
 from engine.build import (
     attach_handlers,
-    build_benchmark,
+    build_benchmarks,
     build_criterion,
     build_device,
     build_sinks,
+    build_trained_model,
     build_trainer,
+    read_test_config,
 )
-from engine.checkpoint import load_checkpoint
 from engine.handlers.checkpoints import resume_engine
-from engine.handlers.evaluation import Benchmark, score
+from engine.handlers.evaluation import score
 from engine.handlers.logs import setup_logging
 from engine.handlers.safety import Interrupted
-from modeling import build_model, load_weights
+from modeling import build_model
 from solver import build_optimizers, build_schedule
 
 logger = logging.getLogger("ember.main")
@@ -63,13 +57,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def read_config(args: argparse.Namespace) -> Config:
     """The configuration of a recipe; in a test without one, that of the checkpoint."""
-    if args.config or not args.test:
-        return load_config(args.config, args.overrides)
-    weight = load_config(None, args.overrides).TEST.WEIGHT
-    if not weight:
-        raise ValueError("-t needs a checkpoint: python main.py -t TEST.WEIGHT runs/x/checkpoints/best.pt")
-    content = load_checkpoint(weight)
-    return parse_config(content["config"], args.overrides)
+    if args.test:
+        return read_test_config(args.config, args.overrides)
+    return load_config(args.config, args.overrides)
 
 
 def seed_everything(cfg: Config) -> None:
@@ -81,24 +71,6 @@ def seed_everything(cfg: Config) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not cfg.DETERMINISTIC
-
-
-def build_benchmarks(cfg: Config, tests, model, device) -> dict[str, Benchmark]:
-    """Test sets by name. Junk is left out before it costs anything: it counts neither as a match nor as a mistake."""
-    benchmarks = {}
-    for name, splits in tests.items():
-        records = (*splits.query, *(record for record in splits.gallery if record.pid != JUNK))
-        loader = build_test_loader(cfg, records, rank=idist.get_rank(), world_size=idist.get_world_size())
-        benchmarks[name] = build_benchmark(
-            cfg,
-            model,
-            build_normalization(cfg),
-            loader,
-            num_query=len(splits.query),
-            protocol=splits.protocol,
-            device=device,
-        )
-    return benchmarks
 
 
 def check_output_folder(cfg: Config, *, resume: bool) -> None:
@@ -201,14 +173,10 @@ def test(local_rank: int, cfg: Config) -> None:
     """Score TEST.WEIGHT on the test sets."""
     rank = idist.get_rank()
     setup_logging(quiet=rank > 0)
-    if not cfg.TEST.WEIGHT:
-        raise ValueError("-t needs a checkpoint: TEST.WEIGHT runs/x/checkpoints/best.pt")
     device = build_device(cfg)
     seed_everything(cfg)
     tests = build_splits(cfg, train=False).tests
-    model = build_model(cfg, num_classes=1, pretrained=False)
-    load_weights(model, cfg.TEST.WEIGHT)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = build_trained_model(cfg, device)
     benchmarks = build_benchmarks(cfg, tests, model, device)
     write_results(cfg, score(benchmarks))
 

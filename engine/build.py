@@ -10,6 +10,9 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from config import load_config, parse_config
+from data.build import build_normalization, build_test_loader
+from data.records import JUNK, Splits
 from engine.checkpoint import load_checkpoint
 from engine.criterion import Criterion, OverFeatures, Term, mean_over
 from engine.evaluator import EmbeddingStore, create_evaluator
@@ -33,6 +36,7 @@ from layers import (
     smoothed_cross_entropy,
     triplet_loss,
 )
+from modeling import build_model, load_weights
 
 logger = logging.getLogger("ember.train")
 
@@ -112,16 +116,52 @@ def build_score_settings(cfg, protocol: str) -> ScoreSettings:
     )
 
 
-def build_benchmark(
-    cfg, model: nn.Module, normalize, loader, *, num_query: int, protocol: str, device: torch.device
-) -> Benchmark:
-    """A test set with its own evaluator; the loader yields the queries first."""
+def build_benchmarks(
+    cfg, tests: Mapping[str, Splits], model: nn.Module, device: torch.device
+) -> dict[str, Benchmark]:
+    """Each test set by name with its own evaluator; its loader yields the queries, then the gallery.
+
+    Junk is left out before it costs anything: it counts neither as a match nor as a mistake.
+    """
+    return {name: _build_benchmark(cfg, splits, model, device) for name, splits in tests.items()}
+
+
+def _build_benchmark(cfg, splits: Splits, model: nn.Module, device: torch.device) -> Benchmark:
+    query, gallery = splits.query, tuple(record for record in splits.gallery if record.pid != JUNK)
+    loader = build_test_loader(
+        cfg, (*query, *gallery), rank=idist.get_rank(), world_size=idist.get_world_size()
+    )
     evaluator = create_evaluator(
-        model, normalize, device=device, amp_dtype=build_amp_dtype(cfg, device), flip=cfg.TEST.FLIP
+        model,
+        build_normalization(cfg),
+        device=device,
+        amp_dtype=build_amp_dtype(cfg, device),
+        flip=cfg.TEST.FLIP,
     )
     store = EmbeddingStore()
     store.attach(evaluator)
-    return Benchmark(evaluator, store, loader, num_query, build_score_settings(cfg, protocol))
+    return Benchmark(evaluator, store, loader, query, gallery, build_score_settings(cfg, splits.protocol))
+
+
+def read_test_config(recipe: str | None, overrides: Sequence[str]):
+    """The configuration under which TEST.WEIGHT is tested: the recipe's, or without one that which the checkpoint carries.
+
+    Raises:
+        ValueError: no TEST.WEIGHT, or a file of somebody else without a recipe.
+    """
+    named = load_config(recipe, overrides)
+    if not named.TEST.WEIGHT:
+        raise ValueError("no checkpoint is named: TEST.WEIGHT runs/x/checkpoints/best.pt")
+    if recipe:
+        return named
+    return parse_config(load_checkpoint(named.TEST.WEIGHT)["config"], overrides)
+
+
+def build_trained_model(cfg, device: torch.device) -> nn.Module:
+    """The model of the configuration with the weights of TEST.WEIGHT, on the device, for evaluation."""
+    model = build_model(cfg, num_classes=1, pretrained=False)
+    load_weights(model, cfg.TEST.WEIGHT)
+    return model.to(device, memory_format=torch.channels_last).eval()
 
 
 def build_sinks(cfg, *, resume: bool) -> list[Sink]:

@@ -12,17 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
-from config import Config, load_config, parse_config
-from data.build import build_normalization, build_splits, build_test_loader
+from data.build import build_splits
 from data.images import open_image
-from data.records import JUNK, Record, Splits
-from engine.build import build_benchmark, build_device
-from engine.checkpoint import load_checkpoint
+from engine.build import build_benchmarks, build_device, build_trained_model, read_test_config
+from engine.handlers.evaluation import Benchmark
 from engine.handlers.logs import setup_logging
 from engine.scores import describe_scores, retrieval_scores
-from modeling import build_model, load_weights
 from tools.ranked_lists import CHOICES, RankedQuery, draw_montage, ranked_lists, write_page
 
 
@@ -70,63 +65,31 @@ def visualize(arguments: argparse.Namespace) -> list[Path]:
     for name in ("count", "top"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be at least 1")
-    cfg = _read_config(arguments)
+    cfg = read_test_config(arguments.config, arguments.overrides)
     device = build_device(cfg)
-    weight = Path(cfg.TEST.WEIGHT)
     tests = build_splits(cfg, train=False).tests
-    model = build_model(cfg, num_classes=1, pretrained=False)
-    load_weights(model, weight)
-    model.to(device)
+    model = build_trained_model(cfg, device)
+    weight = Path(cfg.TEST.WEIGHT)
     out = (
         arguments.out
         or (weight.parent.parent if weight.parent.name == "checkpoints" else weight.parent) / "ranked"
     )
     written = []
-    for name, splits in tests.items():
+    for name, benchmark in build_benchmarks(cfg, tests, model, device).items():
         folder = out if len(tests) == 1 else out / name
-        lists, facts = _rank(cfg, model, splits, device, choices, arguments)
+        lists, facts = _rank(benchmark, choices, arguments, seed=cfg.SEED)
         folder.mkdir(parents=True, exist_ok=True)
         written += _write(
-            folder, lists, splits, title=f"Ranked results on {name}", facts=[f"Network: {weight}", *facts]
+            folder, lists, benchmark, title=f"Ranked results on {name}", facts=[f"Network: {weight}", *facts]
         )
     return written
 
 
-def _read_config(arguments: argparse.Namespace) -> Config:
-    named = load_config(arguments.config, arguments.overrides)
-    if not named.TEST.WEIGHT:
-        raise ValueError("no network is named; give TEST.WEIGHT runs/x/checkpoints/best.pt")
-    if arguments.config:
-        return named
-    return parse_config(load_checkpoint(named.TEST.WEIGHT)["config"], arguments.overrides)
-
-
-def _gallery(splits: Splits) -> list[Record]:
-    """The gallery without junk, as the scores see it."""
-    return [record for record in splits.gallery if record.pid != JUNK]
-
-
 def _rank(
-    cfg: Config,
-    model: torch.nn.Module,
-    splits: Splits,
-    device: torch.device,
-    choices: list[str],
-    arguments: argparse.Namespace,
+    benchmark: Benchmark, choices: list[str], arguments: argparse.Namespace, *, seed: int
 ) -> tuple[list[RankedQuery], list[str]]:
     """The ranked lists of one test set, and lines about it."""
-    records, num_query = [*splits.query, *_gallery(splits)], len(splits.query)
-    benchmark = build_benchmark(
-        cfg,
-        model,
-        build_normalization(cfg),
-        build_test_loader(cfg, records),
-        num_query=num_query,
-        protocol=splits.protocol,
-        device=device,
-    )
-    benchmark.evaluator.run(benchmark.loader)
-    embedded, settings = benchmark.store.collect(), benchmark.settings
+    embedded, settings, num_query = benchmark.embed(), benchmark.settings, len(benchmark.query)
     scores = retrieval_scores(embedded, num_query, settings._replace(rerank=None))
     embeddings, pids, camids = (tensor.cpu() for tensor in embedded[:3])
     lists = [
@@ -144,29 +107,27 @@ def _rank(
             top=arguments.top,
             metric=settings.metric,
             protocol=settings.protocol,
-            seed=cfg.SEED,
+            seed=seed,
         )
     ]
     left_out = "left out" if settings.protocol == "cross-camera" else "kept"
     facts = [
         f"All {scores['num_valid']} queries with a match: {', '.join(describe_scores(scores))}.",
         f"Shown: {', '.join(choices)} queries, {arguments.count} of each. The gallery has "
-        f"{len(records) - num_query} entries; those of the query's own identity and camera are {left_out}.",
+        f"{len(benchmark.gallery)} entries; those of the query's own identity and camera are {left_out}.",
         "Blue: the query. Green: right. Red, dashed: wrong. The number is the distance, smaller is closer.",
     ]
     return lists, facts
 
 
 def _write(
-    folder: Path, lists: list[RankedQuery], splits: Splits, *, title: str, facts: list[str]
+    folder: Path, lists: list[RankedQuery], benchmark: Benchmark, *, title: str, facts: list[str]
 ) -> list[Path]:
-    gallery = _gallery(splits)
-
     def load_query(index: int):
-        return open_image(splits.query[index].paths[0])
+        return open_image(benchmark.query[index].paths[0])
 
     def load_gallery(index: int):
-        return open_image(gallery[index].paths[0])
+        return open_image(benchmark.gallery[index].paths[0])
 
     page, montage = folder / "index.html", folder / "ranked.png"
     write_page(page, lists, load_query, load_gallery, title=title, facts=facts)

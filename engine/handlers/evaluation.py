@@ -1,36 +1,40 @@
 """Scores during and after training."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
-from engine.evaluator import EmbeddingStore
+from engine.evaluator import Embedded, EmbeddingStore
 from engine.scores import ScoreSettings, describe_scores, retrieval_scores
 
 logger = logging.getLogger("ember.eval")
 
 
 class Benchmark(NamedTuple):
-    """A test set, ready to be scored: its loader yields queries first, then the gallery."""
+    """A test set, ready to be scored: its loader yields the records of `query`, then those of `gallery`, which has no junk."""
 
     evaluator: Engine
     store: EmbeddingStore
-    loader: object
-    num_query: int
+    loader: Iterable
+    query: Sequence
+    gallery: Sequence
     settings: ScoreSettings
+
+    def embed(self) -> Embedded:
+        """Run the evaluator: the embeddings of all queries and then of the gallery, in order."""
+        self.evaluator.run(self.loader)
+        return self.store.collect()
 
 
 def score(benchmarks: Mapping[str, Benchmark], *, rerank: bool = True) -> dict[str, dict]:
     """{dataset: scores}, the same on every rank; logged on the way."""
     results = {}
     for name, benchmark in benchmarks.items():
-        benchmark.evaluator.run(benchmark.loader)
         settings = benchmark.settings if rerank else benchmark.settings._replace(rerank=None)
-        embedded = benchmark.store.collect()
-        results[name] = retrieval_scores(embedded, benchmark.num_query, settings)
+        results[name] = retrieval_scores(benchmark.embed(), len(benchmark.query), settings)
         logger.info("results on %s (%s protocol)", name, settings.protocol)
         for line in describe_scores(results[name]):
             logger.info(line)

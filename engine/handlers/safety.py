@@ -26,8 +26,7 @@ class Interrupted(BaseException):
 class StopOnNan:
     """Trainer, ITERATION_COMPLETED: raises Diverged when a loss is NaN or infinite, with the terms and the batch's files.
 
-    Reading a loss waits for the device, so only every `period`-th iteration looks, at all since the last time; call
-    `check` before weights are saved.
+    Reading a loss waits for the device, so only every `period`-th iteration looks, at all since the last time.
 
     Args:
         describe: dataset index -> the text that names an image.
@@ -60,8 +59,8 @@ class StopOnNan:
                     f"{name} {value:g}" for name, value in zip(losses, row.tolist(), strict=True)
                 )
                 raise Diverged(
-                    f"the loss is not finite at iteration {iteration} ({terms}); the last good checkpoint is kept; try a lower "
-                    "SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, SOLVER.CLIP_NORM 5, or SOLVER.AMP_DTYPE bfloat16"
+                    f"the loss is not finite at iteration {iteration} ({terms}); the last good checkpoint is kept; try a "
+                    "lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, SOLVER.CLIP_NORM 5, or SOLVER.AMP_DTYPE bfloat16"
                 )
 
 
