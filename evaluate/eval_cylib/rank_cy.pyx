@@ -37,6 +37,21 @@ cdef int compare_matches(const void *left, const void *right) noexcept nogil:
     return -1 if a.column < b.column else (1 if a.column > b.column else 0)
 
 
+cdef void sort_matches(Match *found, Py_ssize_t num) noexcept nogil:
+    """By distance, then by column; most queries have few matches, for which a call of qsort is slow."""
+    cdef Py_ssize_t i, place
+    cdef Match match
+    if num > 64:
+        qsort(found, num, sizeof(Match), compare_matches)
+        return
+    for i in range(1, num):
+        match, place = found[i], i
+        while place > 0 and found[place - 1].distance > match.distance:  # columns rise already
+            found[place] = found[place - 1]
+            place -= 1
+        found[place] = match
+
+
 cdef void count_many(const real *kept, Py_ssize_t n, Match *found, Py_ssize_t num, index_t *below) noexcept nogil:
     """below[i]: how many values are below the distance of match i, by binary search and a running sum."""
     cdef Py_ssize_t k, low, high, middle
@@ -86,7 +101,7 @@ cdef bint rank_query(const real *row, Py_ssize_t num_gallery, const index_t *col
         found[i].column = columns[i]
         if row[columns[i]] != row[columns[i]]:
             return False
-    qsort(found, num, sizeof(Match), compare_matches)
+    sort_matches(found, num)
 
     if real is float:
         num_kept = compact_float(row, num_gallery, <float> found[num - 1].distance, kept)
