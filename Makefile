@@ -13,7 +13,7 @@ install: $(INSTALLED)
 # setuptools stays below 81 because visdom's source package needs pkg_resources to build.
 $(INSTALLED): pyproject.toml constraints.txt $(KERNEL) evaluate/eval_cylib/build.py
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet -c constraints.txt "setuptools<81" wheel Cython
+	$(PY) -m pip install --quiet -c constraints.txt "setuptools>=77,<81" wheel Cython
 	$(PY) -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[dev]"
 	$(PY) -m pip install --quiet -c constraints.txt --no-build-isolation visdom "tornado<6.6" \
 		|| echo "visdom could not be installed: everything works but LOG.VISDOM True"
