@@ -97,7 +97,7 @@ _C.DATASETS.NAMES = (
 )  # trained on, together; NAME, NAME:/path, csv:/path/list.csv, folder:/path
 _C.DATASETS.TESTS = ()  # tested on, one after another; (): the names trained on
 _C.DATALOADER = CN()
-_C.DATALOADER.SAMPLER = "identity"  # identity (P x K) | random
+_C.DATALOADER.SAMPLER = "identity"  # identity (P x K) | identity-once (an identity once an epoch) | random
 _C.DATALOADER.NUM_INSTANCES = 4  # K, images of an identity in a batch
 _C.DATALOADER.NUM_WORKERS = 4  # decoding processes while there is no cache
 _C.DATALOADER.CACHE = "auto"  # auto | ram | none: decoded uint8 images are kept in memory
@@ -146,7 +146,7 @@ _C.TEST.METRIC = "cosine"  # cosine | euclidean
 _C.TEST.FLIP = False  # average the embeddings of an image and its mirror image
 _C.TEST.MAX_RANK = 50
 _C.TEST.VALIDATION = 0.0  # this part of the training identities is held out, and checkpoints are chosen on it
-_C.TEST.PROTOCOL = "auto"  # auto (the dataset's own) | cross-camera | all
+_C.TEST.PROTOCOL = "auto"  # auto (the dataset's own) | cross-camera | all | ...: docs/datasets.md
 _C.TEST.RE_RANKING = False
 _C.TEST.RE_RANK = CN()
 _C.TEST.RE_RANK.K1 = 20

@@ -18,7 +18,8 @@ CHOICES = {
     "LOSS.TRIPLET.MINING": ("hard", "weighted"),
     "INPUT.INTERPOLATION": ("bilinear", "bicubic"),
     "INPUT.RE_FILL": ("mean", "published"),
-    "DATALOADER.SAMPLER": ("identity", "random"),
+    "INPUT.FRAME_SAMPLING": ("even", "chunk", "multiview", "multiview-cameras"),
+    "DATALOADER.SAMPLER": ("identity", "identity-once", "random"),
     "DATALOADER.CACHE": ("auto", "ram", "none"),
     "SOLVER.OPTIMIZER": ("adam", "adamw", "sgd"),
     "SOLVER.SCHEDULE": ("multistep", "cosine"),
@@ -27,20 +28,25 @@ CHOICES = {
     "SOLVER.AMP_DTYPE": ("float16", "bfloat16"),
     "TEST.NECK_FEAT": ("before", "after"),
     "TEST.METRIC": ("cosine", "euclidean"),
+    "TEST.PROTOCOL": (
+        *("auto", "cross-camera", "all", "single-shot", "one-per-identity"),
+        *("video-to-video", "image-to-video", "video-to-image", "image-to-image"),
+    ),
 }
 
 AT_LEAST_ONE = (
-    "DATALOADER.NUM_INSTANCES SOLVER.MAX_EPOCHS SOLVER.IMS_PER_BATCH SOLVER.ACCUMULATION_STEPS SOLVER.LOG_PERIOD "
+    "INPUT.NUM_FRAMES DATALOADER.NUM_INSTANCES SOLVER.MAX_EPOCHS SOLVER.IMS_PER_BATCH SOLVER.ACCUMULATION_STEPS SOLVER.LOG_PERIOD "
     "SOLVER.EVAL_PERIOD SOLVER.CHECKPOINT_PERIOD TEST.IMS_PER_BATCH TEST.MAX_RANK TEST.RE_RANK.K1 TEST.RE_RANK.K2"
 ).split()
 NOT_NEGATIVE = (
     "SEED NUM_THREADS LOSS.CE.WEIGHT LOSS.TRIPLET.WEIGHT LOSS.TRIPLET.MARGIN LOSS.CENTER.WEIGHT LOSS.CIRCLE.WEIGHT "
-    "LOSS.COSFACE.WEIGHT LOSS.FOCAL.WEIGHT INPUT.PADDING DATALOADER.NUM_WORKERS SOLVER.BASE_LR SOLVER.WEIGHT_DECAY "
+    "LOSS.COSFACE.WEIGHT LOSS.FOCAL.WEIGHT INPUT.PADDING INPUT.NUM_FRAMES_TEST DATALOADER.NUM_WORKERS SOLVER.BASE_LR SOLVER.WEIGHT_DECAY "
     "SOLVER.WEIGHT_DECAY_BIAS SOLVER.WEIGHT_DECAY_NORM SOLVER.WARMUP_EPOCHS SOLVER.DELAY_EPOCHS SOLVER.CLIP_NORM "
     "SOLVER.FREEZE_ITERS MODEL.HEAD.EMBEDDING_DIM"
 ).split()
 PROBABILITIES = (
-    "LOSS.CE.EPSILON INPUT.FLIP_PROB INPUT.RE_PROB INPUT.JITTER_PROB SOLVER.WARMUP_FACTOR TEST.RE_RANK.LAMBDA"
+    "LOSS.CE.EPSILON INPUT.FLIP_PROB INPUT.RE_PROB INPUT.JITTER_PROB SOLVER.WARMUP_FACTOR TEST.RE_RANK.LAMBDA "
+    "TEST.VALIDATION"
 ).split()
 LENGTHS = {
     "INPUT.SIZE_TRAIN": 2,
@@ -88,7 +94,7 @@ def _contradictions(cfg: Config) -> list[str]:
     solver, loader, loss, head = cfg.SOLVER, cfg.DATALOADER, cfg.LOSS, cfg.MODEL.HEAD
     mistakes = []
     if (
-        loader.SAMPLER == "identity"
+        loader.SAMPLER != "random"
         and loader.NUM_INSTANCES > 0
         and solver.IMS_PER_BATCH % loader.NUM_INSTANCES
     ):
@@ -115,7 +121,7 @@ def _contradictions(cfg: Config) -> list[str]:
         mistakes.append(
             f"{names} need pairs of an identity: use DATALOADER.SAMPLER identity or set them to 0"
         )
-    if loader.SAMPLER == "identity" and loader.NUM_INSTANCES == 1 and any(pairwise.values()):
+    if loader.SAMPLER != "random" and loader.NUM_INSTANCES == 1 and any(pairwise.values()):
         mistakes.append("DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more")
     if not any([loss.CE.WEIGHT, loss.CENTER.WEIGHT, loss.FOCAL.WEIGHT, *pairwise.values()]):
         mistakes.append("all LOSS.*.WEIGHT are 0: nothing would be trained")

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 
 from data.augment import Augmentation, AugmentationSettings, Normalization
 from data.batch import collate
-from data.dataset import ReidDataset
+from data.dataset import ReidDataset, used_paths
 from data.datasets import LAYOUTS, read, resolve
 from data.images import ImageCache, check_files, find_broken, fits_cache, num_cpus
 from data.protocols import apply_protocol
@@ -119,12 +119,13 @@ def build_train_loader(
     `skip(num_batches)`.
     """
     shares = {"rank": rank, "world_size": world_size}
-    if cfg.DATALOADER.SAMPLER == "identity":
+    if cfg.DATALOADER.SAMPLER in ("identity", "identity-once"):
         sampler = IdentityBatchSampler(
             [record.pid for record in records],
             num_instances=cfg.DATALOADER.NUM_INSTANCES,
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             seed=cfg.SEED,
+            once=cfg.DATALOADER.SAMPLER == "identity-once",
             **shares,
         )
     elif cfg.DATALOADER.SAMPLER == "random":
@@ -132,14 +133,18 @@ def build_train_loader(
             len(records), batch_size=cfg.SOLVER.IMS_PER_BATCH, seed=cfg.SEED, **shares
         )
     else:
-        raise ValueError(f'DATALOADER.SAMPLER is "{cfg.DATALOADER.SAMPLER}"; choose identity or random')
+        raise ValueError(
+            f'DATALOADER.SAMPLER is "{cfg.DATALOADER.SAMPLER}"; choose identity, identity-once or random'
+        )
+    size, frames = tuple(cfg.INPUT.SIZE_TRAIN), cfg.INPUT.NUM_FRAMES
+    paths = used_paths(records, num_frames=frames, sampling=cfg.INPUT.FRAME_SAMPLING)
     dataset = ReidDataset(
         records,
-        size=tuple(cfg.INPUT.SIZE_TRAIN),
+        size=size,
         interpolation=cfg.INPUT.INTERPOLATION,
-        num_frames=cfg.INPUT.NUM_FRAMES,
+        num_frames=frames,
         sampling=cfg.INPUT.FRAME_SAMPLING,
-        cache=_build_cache(cfg, records, tuple(cfg.INPUT.SIZE_TRAIN), world_size),
+        cache=_build_cache(cfg, paths, size, world_size),
         seed=cfg.SEED,
         epoch=sampler.epoch,
     )
@@ -154,24 +159,24 @@ def build_test_loader(
     Tracklets give INPUT.NUM_FRAMES_TEST frames (0: as many as in training), images always one.
     """
     longest = max((len(record.paths) for record in records), default=1)
-    size = tuple(cfg.INPUT.SIZE_TEST)
+    size, frames = tuple(cfg.INPUT.SIZE_TEST), min(cfg.INPUT.NUM_FRAMES_TEST or cfg.INPUT.NUM_FRAMES, longest)
     sampler = TestBatchSampler(
         len(records), batch_size=cfg.TEST.IMS_PER_BATCH, rank=rank, world_size=world_size
     )
+    paths = used_paths(records[sampler.first : sampler.last], num_frames=frames, sampling="even")
     dataset = ReidDataset(
         records,
         size=size,
         interpolation=cfg.INPUT.INTERPOLATION,
-        num_frames=min(cfg.INPUT.NUM_FRAMES_TEST or cfg.INPUT.NUM_FRAMES, longest),
-        cache=_build_cache(cfg, records[sampler.first : sampler.last], size, world_size),
+        num_frames=frames,
+        cache=_build_cache(cfg, paths, size, world_size),
     )
     return _create_loader(dataset, sampler, cfg.DATALOADER.NUM_WORKERS)
 
 
 def _build_cache(
-    cfg: CfgNode, records: Sequence[Record], size: tuple[int, int], world_size: int
+    cfg: CfgNode, paths: Sequence[Path], size: tuple[int, int], world_size: int
 ) -> ImageCache | None:
-    paths = list(dict.fromkeys(path for record in records for path in record.paths))
     fits = fits_cache(
         len(paths),
         size=size,

@@ -11,8 +11,17 @@ from torch.utils.data import Dataset
 
 from data.batch import Batch, Sample
 from data.frames import SAMPLINGS, choose_frames, choose_views
-from data.images import ImageCache, load_image
+from data.images import ImageCache, ImageError, load_image, raise_broken
 from data.records import Record
+
+
+def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> list[Path]:
+    """The files that a dataset of these settings can ask for, some perhaps twice."""
+    if sampling != "even":
+        return [path for record in records for path in record.paths]
+    return [
+        r.paths[i] for r in records for i in sorted(set(choose_frames(len(r.paths), num_frames).tolist()))
+    ]
 
 
 class ReidDataset(Dataset):
@@ -77,13 +86,17 @@ class ReidDataset(Dataset):
         if self.cache is not None:
             images = self.cache.load(paths)
         else:
-            images = torch.stack(
-                [load_image(path, size=self.size, interpolation=self.interpolation) for path in paths]
-            )
+            images = torch.stack([self._decode(path) for path in paths])
         if self.num_frames > 1:
             images = images.unflatten(0, (len(indices), self.num_frames))  # [B*T, 3, H, W] -> [B, T, 3, H, W]
         where = torch.tensor(list(indices), dtype=torch.int64)
         return Batch(images, self.pids[where], self.camids[where], where)
+
+    def _decode(self, path: Path) -> Tensor:
+        try:
+            return load_image(path, size=self.size, interpolation=self.interpolation)
+        except ImageError as error:
+            raise_broken([str(error)])
 
     def _choose(self, index: int, occurrence: int) -> Sequence[Path]:
         """The `num_frames` files of a record."""

@@ -23,7 +23,13 @@ _EXIF_ORIENTATION = 0x0112
 
 
 class ImageError(OSError):
-    """An image file that cannot be used; the message names the file and the reason in one sentence."""
+    """An image file that cannot be used; the message names the file and the reason in one sentence.
+
+    A loader process hands an exception on with its traceback in the message; of that the sentence is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.strip().rsplit(f"{type(self).__name__}: ", 1)[-1])
 
 
 def open_image(path: Path) -> Image.Image:

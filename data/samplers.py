@@ -75,8 +75,12 @@ class IdentityBatchSampler(_GlobalBatchSampler):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        once: bool = False,
     ) -> None:
-        """`batch_size` is global: all processes together. Raises ValueError."""
+        """`batch_size` is global: all processes together. With `once` an identity comes once an epoch, as in VKD.
+
+        Raises ValueError.
+        """
         super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         if num_instances < 1 or batch_size % num_instances:
             raise ValueError(
@@ -98,7 +102,8 @@ class IdentityBatchSampler(_GlobalBatchSampler):
                 f" each), but the training data has {len(self.indices_by_pid)}; lower SOLVER.IMS_PER_BATCH to"
                 f" at most {len(self.indices_by_pid) * num_instances} or raise DATALOADER.NUM_INSTANCES"
             )
-        self.num_groups = np.array([max(len(i) // num_instances, 1) for i in self.indices_by_pid])
+        most = 1 if once else len(pids_array)
+        self.num_groups = np.array([min(max(len(i) // num_instances, 1), most) for i in self.indices_by_pid])
         self.num_steps = most_steps(self.num_groups, self.num_identities)
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:

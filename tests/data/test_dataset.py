@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from data.batch import Batch, Sample, collate
-from data.dataset import ReidDataset
-from data.images import ImageCache
+from data.dataset import ReidDataset, used_paths
+from data.images import ImageCache, ImageError
 from data.records import Record
 from tests.data.trees import write_image
 
@@ -70,6 +71,29 @@ def test_chunk_clips_depend_on_epoch_index_and_occurrence_only(clips):
         draws.add(tuple(frames([0, 0])))
     assert {frame for pair in draws for frame in pair} == {0, 1, 2, 3, 4}
     assert any(a != b for a, b in draws)  # a repeated index is drawn anew
+
+
+def test_used_paths(clips):
+    every = [path for record in clips for path in record.paths]
+    assert used_paths(clips, num_frames=2, sampling="chunk") == every
+    assert [path.name for path in used_paths(clips[:1], num_frames=3, sampling="even")] == [
+        "0.png",
+        "2.png",
+        "4.png",
+    ]
+    assert len(used_paths(clips[:1], num_frames=8, sampling="even")) == 5
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_file_is_one_sentence_even_from_a_loader_process(clips, workers):
+    clips[0].paths[0].write_bytes(b"")
+    loader = DataLoader(
+        ReidDataset(clips, size=(4, 4)), batch_sampler=[[0, 1]], collate_fn=collate, num_workers=workers
+    )
+    with pytest.raises(ImageError) as raised:
+        next(iter(loader))
+    message = str(raised.value)
+    assert message.startswith(f"{clips[0].paths[0]} is empty (0 bytes); repair") and "\n" not in message
 
 
 def test_multiview_stays_with_the_identity(clips):

@@ -45,6 +45,14 @@ def test_most_steps_equals_a_search():
     assert most_steps(np.array([9, 1, 1]), 2) == 2  # the big identity needs a partner in every step
 
 
+def test_once_an_epoch():
+    pids = [pid for pid in range(10) for _ in range(pid + 1)]
+    batches = list(IdentityBatchSampler(pids, num_instances=4, batch_size=16, once=True))
+    assert [len(batch) for batch in batches] == [16, 16]  # floor(10 identities / 4)
+    drawn = [pids[index] for batch in batches for index in batch[::4]]
+    assert len(set(drawn)) == 8
+
+
 def test_small_identities_are_drawn_with_replacement():
     sampler = IdentityBatchSampler([0, 1, 1, 1, 1], num_instances=4, batch_size=8)
     (batch,) = sampler
