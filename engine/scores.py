@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import ignite.distributed as idist
+
 from evaluate import Rerank, evaluate_features
 
 REPORTED_RANKS = (1, 5, 10)
@@ -45,6 +47,7 @@ def _scores(embedded, num_query: int, settings: ScoreSettings) -> dict:
         rerank=settings.rerank,
         max_rank=settings.max_rank,
         memory_gib=settings.memory_gib,
+        distributed=idist.get_world_size() > 1,
     )
     scores = {"mAP": float(result.mAP), "mINP": float(result.mINP)}
     scores |= {f"Rank-{k}": float(result.cmc[min(k, len(result.cmc)) - 1]) for k in REPORTED_RANKS}
