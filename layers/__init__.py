@@ -4,9 +4,18 @@ from layers.attention import BAM, NonLocal, SqueezeExcite
 from layers.center import CenterLoss
 from layers.cross_entropy import SMOOTH_OVER, focal_loss, smoothed_cross_entropy
 from layers.distances import cosine_similarities, euclidean_distances, squared_distances
-from layers.distillation import distance_matching, kd_divergence
+from layers.distillation import (
+    cosine_matching,
+    distance_matching,
+    kd_divergence,
+    logit_matching,
+    relational_angles,
+    relational_distances,
+    similarity_matching,
+)
 from layers.margins import MARGINS, apply_margin
 from layers.normalization import IBNa
+from layers.overhaul import margin_relu, negative_means, partial_distance
 from layers.pairwise import circle_loss, cosface_loss
 from layers.pooling import POOLINGS, AvgMaxPool, AvgPool, GeMPool, MaxPool, create_pooling
 from layers.triplet import MININGS, triplet_loss
@@ -28,12 +37,20 @@ __all__ = [
     "apply_margin",
     "circle_loss",
     "cosface_loss",
+    "cosine_matching",
     "cosine_similarities",
     "create_pooling",
     "distance_matching",
     "euclidean_distances",
     "focal_loss",
     "kd_divergence",
+    "logit_matching",
+    "margin_relu",
+    "negative_means",
+    "partial_distance",
+    "relational_angles",
+    "relational_distances",
+    "similarity_matching",
     "smoothed_cross_entropy",
     "squared_distances",
     "triplet_loss",

@@ -3,10 +3,11 @@
 The gradient reaches the student only.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layers.distances import squared_distances
+from layers.distances import cosine_similarities, euclidean_distances, squared_distances
 from layers.precision import as_float
 
 
@@ -51,8 +52,94 @@ def distance_matching(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: different numbers of images.
     """
-    if len(student) != len(teacher):
-        raise ValueError(f"{len(student)} student embeddings, {len(teacher)} teacher embeddings")
+    _check_rows(student, teacher)
     teacher = teacher.detach()
     difference = squared_distances(student, student) - squared_distances(teacher, teacher)
     return 0.5 * difference.square().mean()
+
+
+def logit_matching(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean squared difference of two [B, C] logits (Ba and Caruana 2014; VKD's alternative to the divergence).
+
+    Raises:
+        ValueError: different numbers of identities.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student logits are {tuple(student_logits.shape)}, teacher logits "
+            f"{tuple(teacher_logits.shape)}: both must know the same identities"
+        )
+    return F.mse_loss(as_float(student_logits), as_float(teacher_logits.detach()))
+
+
+def cosine_matching(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean of 1 - cosine between the rows of two [B, D] embeddings of the same images.
+
+    Raises:
+        ValueError: different shapes (a projection makes widths equal).
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student embeddings are {tuple(student.shape)}, teacher embeddings {tuple(teacher.shape)}: "
+            "the cosine needs equal shapes"
+        )
+    return (1 - F.cosine_similarity(as_float(student), as_float(teacher.detach()))).mean()
+
+
+def similarity_matching(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of all pairwise cosines: what a ranking by cosine depends on, and nothing else.
+
+    Args:
+        student, teacher: embeddings [B, D] of the same images; the widths may differ.
+
+    Raises:
+        ValueError: different numbers of images.
+    """
+    _check_rows(student, teacher)
+    teacher = teacher.detach()
+    return F.mse_loss(cosine_similarities(student, student), cosine_similarities(teacher, teacher))
+
+
+def relational_distances(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber loss between pairwise distances, each set divided by its mean (RKD-D; Park et al. 2019, eq. 5-7).
+
+    Args:
+        student, teacher: embeddings [B, D] of the same images; the widths may differ. The mean of a set is over
+            pairs of different images, the loss is the mean over all B * B ordered pairs.
+
+    Raises:
+        ValueError: different numbers of images.
+    """
+    _check_rows(student, teacher)
+    return F.smooth_l1_loss(_scaled_distances(student), _scaled_distances(teacher.detach()))
+
+
+def _scaled_distances(x: Tensor) -> Tensor:
+    off_diagonal = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+    distances = euclidean_distances(x, x) * off_diagonal
+    return distances / (distances.sum() / max(len(x) * (len(x) - 1), 1)).clamp(min=1e-12)
+
+
+def relational_angles(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber loss between the cosines of all angles i-j-k (RKD-A; Park et al. 2019, eq. 8-10); B^3 numbers.
+
+    Args:
+        student, teacher: embeddings [B, D] of the same images; the widths may differ.
+
+    Raises:
+        ValueError: different numbers of images.
+    """
+    _check_rows(student, teacher)
+    return F.smooth_l1_loss(_angle_cosines(student), _angle_cosines(teacher.detach()))
+
+
+def _angle_cosines(x: Tensor) -> Tensor:
+    """Cosine of the angle at j between i and k: [B, B, B] as (j, i, k); 0 where two of them coincide."""
+    x = as_float(x)
+    towards = F.normalize(x[None, :] - x[:, None], dim=2)  # [B, B, D]: from j to i
+    return torch.bmm(towards, towards.transpose(1, 2))
+
+
+def _check_rows(student: Tensor, teacher: Tensor) -> None:
+    if len(student) != len(teacher):
+        raise ValueError(f"{len(student)} student embeddings, {len(teacher)} teacher embeddings")

@@ -162,7 +162,7 @@ def match_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadRep
 
 
 def _is_classifier(name: str) -> bool:
-    return "classifier" in name.split(".")
+    return not {"classifier", "fc"}.isdisjoint(name.split("."))  # fc: of ImageNet, left in by IBN-Net
 
 
 def load_weights(model: nn.Module, path: str | Path, *, layout: str = "auto") -> LoadReport:

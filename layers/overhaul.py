@@ -1,0 +1,48 @@
+"""Feature distillation after "a comprehensive overhaul" (Heo et al., ICCV 2019). N: images, C: channels.
+
+Maps are compared in front of the ReLU that ends a stage. There the teacher's negative values say only "off", so
+they are cut off at a margin, and a student that is below an "off" is left in peace.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from layers.precision import as_float
+
+_RARE = 1e-3  # share of negative values below which their mean would be noise
+
+
+def negative_means(scale: Tensor, shift: Tensor) -> Tensor:
+    """The mean of the negative values of N(shift, scale^2), per channel: the margins of section 3.2.
+
+    Args:
+        scale, shift: weight and bias [C] of the batch norm whose output the values are.
+
+    Returns:
+        [C], all <= 0: shift - s * phi(shift / s) / Phi(-shift / s) with s = |scale|; where less than 0.1 % of the
+        values are negative, -3 s. A channel with scale 0 is constant: min(shift, 0).
+    """
+    s, shift = scale.detach().double().abs(), shift.detach().double()
+    z = shift / s.clamp(min=1e-12)
+    share = 0.5 * torch.erfc(z / math.sqrt(2))  # Phi(-z)
+    density = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi)
+    mean = torch.where(share > _RARE, shift - s * density / share.clamp(min=_RARE), -3 * s)
+    return torch.where(s > 1e-12, mean, shift).clamp(max=0).to(scale.dtype)
+
+
+def margin_relu(maps: Tensor, margins: Tensor) -> Tensor:
+    """max(maps, margin) per channel: maps [N, C, H, W], margins [C]."""
+    return torch.maximum(maps, margins.to(maps.dtype)[:, None, None])
+
+
+def partial_distance(student: Tensor, target: Tensor) -> Tensor:
+    """Sum of squared differences where the target is positive or the student is above it (eq. 4).
+
+    Args:
+        student, target: [N, C, H, W]; the target is a teacher's map after `margin_relu`.
+    """
+    target = as_float(target.detach())
+    difference = as_float(student) - target
+    return (difference.square() * ((difference > 0) | (target > 0))).sum()
