@@ -97,7 +97,7 @@ def read_checkpoint(path: str | Path) -> Any:
         raise FileNotFoundError(f"weight file {path} does not exist")
     try:
         with torch.serialization.safe_globals(_NUMPY):
-            return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[-1] if "Unsupported" not in str(error) else _unsupported(str(error))
         raise ValueError(
