@@ -30,9 +30,14 @@ class Neighbours(NamedTuple):
     farthest: torch.Tensor  # float32 [N]
 
 
+def has_kernel(backend: str = "auto") -> bool:
+    """Whether the compiled kernels were built and are wanted."""
+    return rerank_cy is not None and backend != "python"
+
+
 def use_compiled(rows: Rows, backend: str = "auto") -> bool:
-    """Whether the compiled kernels serve: on a CPU, where they were built and are wanted."""
-    return rerank_cy is not None and rows.device.type == "cpu" and backend != "python"
+    """Whether they serve for neighbours, too: where the features are in the CPU's memory."""
+    return has_kernel(backend) and rows.device.type == "cpu"
 
 
 def nearest_neighbours(

@@ -23,7 +23,7 @@ import torch
 from scipy import sparse
 
 from .checks import check_feature_pair, check_fraction, check_positive_int
-from .neighbours import Neighbours, nearest_neighbours, rerank_cy, use_compiled
+from .neighbours import Neighbours, has_kernel, nearest_neighbours, rerank_cy, use_compiled
 from .products import Product, choose_product, full_precision
 from .ranking import num_threads
 from .sharding import ALONE, Shard
@@ -62,7 +62,7 @@ def rerank_distances(query, gallery, *, k1: int = 20, k2: int = 6, lambda_value:
     query, gallery = check_feature_pair(query, gallery)
     with torch.no_grad(), full_precision():
         rows = create_rows((query, gallery), "cosine")
-        compiled = rerank_cy is not None
+        compiled = has_kernel()
         product = choose_product(rows.device, float(rows.num_items) ** 2 * rows.dims)
         block = plan_reranking(rows, len(query), rerank, None, use_compiled(rows))
         encoding = encode(rows, len(query), rerank, product, block)

@@ -15,7 +15,7 @@ logger = logging.getLogger("ember.evaluate")
 
 GIB = 2**30
 COLUMNS = 4096  # a tile of 512 x 4096 float32 is 8 MiB: it stays in the cache, and malloc reuses its memory
-ROWS = {"cpu": 512, "cuda": 2048}
+ROWS_CPU, ROWS_GPU = 512, 2048
 METRICS = ("cosine", "euclidean")
 
 
@@ -120,7 +120,7 @@ def plan_blocks(
     block.
     Raises: ValueError with the smallest budget that works, when this one does not.
     """
-    block = max(1, min(num_rows, ROWS.get(device.type, ROWS["cuda"])))
+    block = max(1, min(num_rows, ROWS_CPU if device.type == "cpu" else ROWS_GPU))
     if memory_gib is not None:
         room = memory_gib * GIB - bytes_fixed
         smallest = min(block, 16)  # with fewer rows a product spends its time on reading the other side
