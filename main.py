@@ -24,6 +24,7 @@ from config import Config, load_config
 from data.build import build_augmentation, build_splits, build_train_loader
 from engine.build import (
     attach_handlers,
+    build_amp_dtype,
     build_benchmarks,
     build_criterion,
     build_device,
@@ -32,6 +33,7 @@ from engine.build import (
     build_trainer,
     read_test_config,
 )
+from engine.distill.build import build_distillation, compare_with_teachers
 from engine.handlers.checkpoints import resume_engine
 from engine.handlers.evaluation import score
 from engine.handlers.logs import setup_logging
@@ -121,7 +123,17 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     corpus = build_splits(cfg)
     model = build_model(cfg, num_classes=corpus.num_classes, pretrained=not resume)
     model = model.to(device, memory_format=torch.channels_last)
-    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(device)
+    distillation = build_distillation(
+        cfg,
+        model,
+        classes=corpus.classes,
+        records=corpus.train,
+        device=device,
+        amp_dtype=build_amp_dtype(cfg, device),
+    )
+    criterion = build_criterion(
+        cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim, extra=distillation.terms
+    ).to(device)
     optimizers = build_optimizers(cfg, model, criterion)
     train_loader = build_train_loader(cfg, corpus.train, rank=rank, world_size=world_size)
     benchmarks = build_benchmarks(cfg, corpus.tests, model, device)
@@ -148,7 +160,12 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         train_records=corpus.train,
         benchmarks=benchmarks,
         sinks=sinks,
-        description={"config": cfg.dump(), "num_classes": corpus.num_classes},
+        description={
+            "config": cfg.dump(),
+            "num_classes": corpus.num_classes,
+            "classes": [list(c) for c in corpus.classes],
+        },
+        distillation=distillation,
     )
     if resume:
         resume_engine(trainer, checkpoints.restore(), train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS)
@@ -166,7 +183,9 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     with stop:
         if trainer.state.iteration < cfg.SOLVER.MAX_EPOCHS * len(train_loader):
             trainer.run(train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS, epoch_length=len(train_loader))
-        write_results(cfg, evaluation.final_results or score(benchmarks))
+        results = evaluation.final_results or score(benchmarks)
+        write_results(cfg, results)
+        compare_with_teachers(cfg, distillation, model, tests=corpus.tests, results=results, device=device)
 
 
 def test(local_rank: int, cfg: Config) -> None:

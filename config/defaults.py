@@ -70,6 +70,43 @@ _C.LOSS.FOCAL = CN()
 _C.LOSS.FOCAL.WEIGHT = 0.0
 _C.LOSS.FOCAL.GAMMA = 2.0
 
+# ---------------------------------------------------------------------------------------------- distillation
+# docs/distillation.md explains each term; weights of 0 are off, all others add up.
+_C.KD = CN()
+_C.KD.TEACHERS = ()  # checkpoints of ours, e.g. ('runs/r101/checkpoints/best.pt',)
+_C.KD.TEACHER_STATISTICS = "running"  # batch norms of teachers: running | batch (FastReID, VKD)
+_C.KD.STUDENT_WEIGHTS = ""  # start the student from: "" (MODEL.BACKBONE.WEIGHTS) | teacher | a checkpoint
+_C.KD.REINIT = "last-stage"  # begun anew in it: none | head | last-stage (and head, VKD)
+_C.KD.STUDENT_VIEWS = 0  # of the INPUT.NUM_FRAMES that teachers see, the student sees so many; 0: all
+_C.KD.EMA = CN()
+_C.KD.EMA.ENABLED = False  # one more teacher: the running average of the student
+_C.KD.EMA.MOMENTUM = 0.999
+_C.KD.EMA.RAMP = True  # momentum (1 + i) / (10 + i) in early iterations i; False is FastReID
+_C.KD.LOGITS = CN()
+_C.KD.LOGITS.WEIGHT = 0.0
+_C.KD.LOGITS.KIND = "symmetric"  # symmetric (FastReID) | kl (Hinton, VKD) | mse
+_C.KD.LOGITS.TEMPERATURE = 16.0
+_C.KD.FEATURE = CN()
+_C.KD.FEATURE.WEIGHT = 0.0  # stage maps in front of their ReLU (overhaul); 1e-4 in FastReID
+_C.KD.FEATURE.FORM = "intended"  # intended | published: stages 1 to 3 are compared behind their ReLU
+_C.KD.FEATURE.STAGE_WEIGHTS = (0.125, 0.25, 0.5, 1.0)
+_C.KD.DISTANCES = CN()
+_C.KD.DISTANCES.WEIGHT = 0.0  # all pairwise squared distances of the metric features; 1e-4 in VKD
+_C.KD.RELATION = CN()
+_C.KD.RELATION.SIMILARITY_WEIGHT = 0.0  # all pairwise cosines of the embeddings
+_C.KD.RELATION.DISTANCE_WEIGHT = 0.0  # RKD: distances divided by their mean
+_C.KD.RELATION.ANGLE_WEIGHT = 0.0  # RKD: angles of all triplets
+_C.KD.EMBEDDING = CN()
+_C.KD.EMBEDDING.WEIGHT = 0.0  # 1 - cosine of the embeddings, projected where the widths differ
+_C.KD.SELF = CN()
+_C.KD.SELF.WEIGHT = 0.0  # shallow stages learn from a deeper one of the same network
+_C.KD.SELF.FORM = "described"  # described (mean over images, every learner) | published (see docs)
+_C.KD.SELF.TEACHER = 3  # the stage that teaches, counted from 1
+_C.KD.SELF.LEARNERS = (1, 2)
+_C.KD.SELF.CLASSIFY_WEIGHT = (
+    0.0  # cross-entropy of the adapters of all these stages, so that the teacher means something
+)
+
 # ----------------------------------------------------------------------------------------------------- input
 _C.INPUT = CN()
 _C.INPUT.SIZE_TRAIN = (256, 128)
@@ -83,6 +120,11 @@ _C.INPUT.RE_PROB = 0.5  # random erasing
 _C.INPUT.RE_FILL = (
     "mean"  # mean (grey of PIXEL_MEAN, 0 after normalisation) | published (see data/augment.py)
 )
+_C.INPUT.AUTOAUG_PROB = 0.0  # AutoAugment with the ReID policy table (data/policies.py)
+_C.INPUT.AFFINE_PROB = 0.0  # rotation to 10 degrees, scale 0.9..1.1, shear 0.1
+_C.INPUT.AUGMIX_PROB = 0.0  # AugMix
+_C.INPUT.PATCH_PROB = 0.0  # random patch: a box of another image
+_C.INPUT.CUTOUT_PROB = 0.0  # a grey square, half as wide as the image
 _C.INPUT.JITTER_PROB = 0.0  # colour jitter
 _C.INPUT.JITTER = (0.15, 0.15, 0.1, 0.1)  # strength: brightness, contrast, saturation, hue
 _C.INPUT.NUM_FRAMES = 1  # frames or views of a training sample; 1: one picture, [B,3,H,W]
@@ -108,6 +150,7 @@ _C.DATALOADER.SKIP_BROKEN = False  # True: go on without unreadable images, and 
 _C.SOLVER = CN()
 _C.SOLVER.OPTIMIZER = "adam"  # adam | adamw | sgd
 _C.SOLVER.BASE_LR = 3.5e-4
+_C.SOLVER.BASE_BATCH = 0  # the batch that BASE_LR is meant for: it is scaled to IMS_PER_BATCH; 0: as it is
 _C.SOLVER.BIAS_LR_FACTOR = 1.0
 _C.SOLVER.HEAD_LR_FACTOR = 1.0
 _C.SOLVER.WEIGHT_DECAY = 5e-4

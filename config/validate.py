@@ -16,6 +16,11 @@ CHOICES = {
     "LOSS.CE.SMOOTH_OVER": ("all", "others"),
     "LOSS.CE.MARGIN_TYPE": ("none", "arcface", "cosface", "circle"),
     "LOSS.TRIPLET.MINING": ("hard", "weighted"),
+    "KD.TEACHER_STATISTICS": ("running", "batch"),
+    "KD.REINIT": ("none", "head", "last-stage"),
+    "KD.LOGITS.KIND": ("symmetric", "kl", "mse"),
+    "KD.FEATURE.FORM": ("intended", "published"),
+    "KD.SELF.FORM": ("described", "published"),
     "INPUT.INTERPOLATION": ("bilinear", "bicubic"),
     "INPUT.RE_FILL": ("mean", "published"),
     "INPUT.FRAME_SAMPLING": ("even", "chunk", "multiview", "multiview-cameras"),
@@ -43,11 +48,12 @@ NOT_NEGATIVE = (
     "SEED NUM_THREADS LOSS.CE.WEIGHT LOSS.TRIPLET.WEIGHT LOSS.TRIPLET.MARGIN LOSS.CENTER.WEIGHT "
     "LOSS.CIRCLE.WEIGHT LOSS.COSFACE.WEIGHT LOSS.FOCAL.WEIGHT INPUT.PADDING INPUT.NUM_FRAMES_TEST "
     "DATALOADER.NUM_WORKERS SOLVER.BASE_LR SOLVER.WEIGHT_DECAY SOLVER.WEIGHT_DECAY_BIAS "
-    "SOLVER.WEIGHT_DECAY_NORM SOLVER.WARMUP_EPOCHS SOLVER.DELAY_EPOCHS SOLVER.CLIP_NORM SOLVER.FREEZE_ITERS "
+    "SOLVER.WEIGHT_DECAY_NORM SOLVER.WARMUP_EPOCHS SOLVER.DELAY_EPOCHS SOLVER.CLIP_NORM SOLVER.FREEZE_ITERS SOLVER.BASE_BATCH "
     "MODEL.HEAD.EMBEDDING_DIM"
 ).split()
 PROBABILITIES = (
-    "LOSS.CE.EPSILON INPUT.FLIP_PROB INPUT.RE_PROB INPUT.JITTER_PROB SOLVER.WARMUP_FACTOR TEST.RE_RANK.LAMBDA "
+    "LOSS.CE.EPSILON INPUT.FLIP_PROB INPUT.RE_PROB INPUT.JITTER_PROB INPUT.AUTOAUG_PROB INPUT.AFFINE_PROB "
+    "INPUT.AUGMIX_PROB INPUT.PATCH_PROB INPUT.CUTOUT_PROB SOLVER.WARMUP_FACTOR TEST.RE_RANK.LAMBDA "
     "TEST.VALIDATION"
 ).split()
 LENGTHS = {
@@ -88,7 +94,7 @@ def find_mistakes(cfg: Config) -> list[str]:
         for key, length in LENGTHS.items()
         if len(_get(cfg, key)) != length
     ]
-    return mistakes + _contradictions(cfg)
+    return mistakes + _contradictions(cfg) + _distillation_mistakes(cfg)
 
 
 def _contradictions(cfg: Config) -> list[str]:
@@ -127,4 +133,65 @@ def _contradictions(cfg: Config) -> list[str]:
         mistakes.append("DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more")
     if not any([loss.CE.WEIGHT, loss.CENTER.WEIGHT, loss.FOCAL.WEIGHT, *pairwise.values()]):
         mistakes.append("all LOSS.*.WEIGHT are 0: nothing would be trained")
+    return mistakes
+
+
+def _distillation_mistakes(cfg: Config) -> list[str]:
+    """What is wrong with the KD section."""
+    kd, mistakes = cfg.KD, []
+    relation = kd.RELATION
+    weights = {
+        "LOGITS.WEIGHT": kd.LOGITS.WEIGHT,
+        "FEATURE.WEIGHT": kd.FEATURE.WEIGHT,
+        "DISTANCES.WEIGHT": kd.DISTANCES.WEIGHT,
+        "RELATION.SIMILARITY_WEIGHT": relation.SIMILARITY_WEIGHT,
+        "RELATION.DISTANCE_WEIGHT": relation.DISTANCE_WEIGHT,
+        "RELATION.ANGLE_WEIGHT": relation.ANGLE_WEIGHT,
+        "EMBEDDING.WEIGHT": kd.EMBEDDING.WEIGHT,
+    }
+    used = ", ".join(f"KD.{name}" for name, weight in weights.items() if weight > 0)
+    has_teacher = bool(kd.TEACHERS) or kd.EMA.ENABLED
+    if has_teacher and not used:
+        mistakes.append(
+            "there is a teacher (KD.TEACHERS or KD.EMA), but all weights are 0: set one of "
+            + ", ".join(f"KD.{name}" for name in weights)
+        )
+    if used and not has_teacher:
+        mistakes.append(
+            f"{used} needs a teacher: KD.TEACHERS ('runs/x/checkpoints/best.pt',) or KD.EMA.ENABLED True"
+        )
+    if kd.LOGITS.TEMPERATURE <= 0:
+        mistakes.append(f"KD.LOGITS.TEMPERATURE is {kd.LOGITS.TEMPERATURE}, must be above 0")
+    if kd.STUDENT_WEIGHTS == "teacher" and not kd.TEACHERS:
+        mistakes.append("KD.STUDENT_WEIGHTS teacher needs KD.TEACHERS")
+    if len(kd.FEATURE.STAGE_WEIGHTS) != 4 or min(kd.FEATURE.STAGE_WEIGHTS, default=-1) < 0:
+        mistakes.append(
+            f"KD.FEATURE.STAGE_WEIGHTS is {tuple(kd.FEATURE.STAGE_WEIGHTS)}, wants 4 numbers of at least 0"
+        )
+    return mistakes + _view_mistakes(cfg) + _self_mistakes(cfg)
+
+
+def _view_mistakes(cfg: Config) -> list[str]:
+    views, frames = cfg.KD.STUDENT_VIEWS, cfg.INPUT.NUM_FRAMES
+    mistakes = []
+    if views > frames:
+        mistakes.append(
+            f"KD.STUDENT_VIEWS is {views}, more than the {frames} views of a sample (INPUT.NUM_FRAMES) that the teacher sees"
+        )
+    if 0 < views < frames and cfg.KD.FEATURE.WEIGHT > 0:
+        mistakes.append(
+            "KD.FEATURE.WEIGHT compares the maps of the same pictures, so it needs KD.STUDENT_VIEWS 0 (all)"
+        )
+    return mistakes
+
+
+def _self_mistakes(cfg: Config) -> list[str]:
+    own, mistakes = cfg.KD.SELF, []
+    if own.WEIGHT == 0 and own.CLASSIFY_WEIGHT == 0:
+        return []
+    learners = tuple(own.LEARNERS)
+    if not learners or min(learners) < 1 or max(learners) >= own.TEACHER or own.TEACHER > 4:
+        mistakes.append(
+            f"KD.SELF.LEARNERS {learners} must name stages from 1 on, before KD.SELF.TEACHER {own.TEACHER} (at most 4)"
+        )
     return mistakes

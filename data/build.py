@@ -15,7 +15,7 @@ from data.dataset import ReidDataset, used_paths
 from data.datasets import LAYOUTS, read, resolve
 from data.images import ImageCache, check_files, find_broken, fits_cache, num_cpus
 from data.protocols import apply_protocol
-from data.records import Record, Splits, check_test_splits, merge_train
+from data.records import Record, Splits, check_test_splits, merge_train, merged_classes
 from data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler
 from data.validation import hold_out
 
@@ -24,13 +24,14 @@ logger = logging.getLogger("ember.data")
 
 class Corpus(NamedTuple):
     """All data of a run: merged training records with class indices 0..num_classes-1, and the test sets by
-    name.
+    name; `classes` are (dataset, its label of the identity) by class index.
     """
 
     train: tuple[Record, ...]
     num_classes: int
     tests: dict[str, Splits]
     validation: dict[str, Splits]
+    classes: tuple[tuple[str, str], ...] = ()
 
 
 def build_splits(cfg: CfgNode, *, train: bool = True) -> Corpus:
@@ -44,12 +45,17 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> Corpus:
     loaded: dict[str, Splits] = {}
     for spec in dict.fromkeys((*train_specs, *test_specs)):
         source = resolve(spec, root)
-        loaded[spec] = read(source)
-        if spec in train_specs and not loaded[spec].train:
+        splits = read(source)
+        if spec in train_specs and not splits.train:
             raise ValueError(
                 f"{source.name} has no training images in {source.path};"
                 f" expected there: {LAYOUTS[source.name].holds}"
             )
+        loaded[spec] = splits._replace(
+            train=splits.train if spec in train_specs else (),
+            query=splits.query if spec in test_specs else (),
+            gallery=splits.gallery if spec in test_specs else (),
+        )
     if cfg.DATALOADER.SKIP_BROKEN:
         loaded = _without_broken(loaded)
     else:
@@ -59,7 +65,7 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> Corpus:
     records = merge_train(kept)
     num_classes = 1 + max((record.pid for record in records), default=-1)
     tests = _by_name([apply_protocol(loaded[spec], cfg.TEST.PROTOCOL) for spec in test_specs])
-    return Corpus(records, num_classes, tests, _by_name(held_out))
+    return Corpus(records, num_classes, tests, _by_name(held_out), merged_classes(kept))
 
 
 def _hold_out(cfg: CfgNode, parts: list[Splits]) -> tuple[list[Splits], list[Splits]]:
@@ -220,5 +226,10 @@ def build_augmentation(cfg: CfgNode) -> Augmentation:
         erase_fill=fills[cfg.INPUT.RE_FILL],
         jitter_prob=cfg.INPUT.JITTER_PROB,
         jitter=tuple(cfg.INPUT.JITTER),
+        autoaug_prob=cfg.INPUT.AUTOAUG_PROB,
+        affine_prob=cfg.INPUT.AFFINE_PROB,
+        augmix_prob=cfg.INPUT.AUGMIX_PROB,
+        patch_prob=cfg.INPUT.PATCH_PROB,
+        cutout_prob=cfg.INPUT.CUTOUT_PROB,
     )
     return Augmentation(build_normalization(cfg), settings)

@@ -35,6 +35,7 @@ class Splits(NamedTuple):
     """A dataset: what is trained on, what is searched for, and what is searched.
 
     `protocol` is the evaluation rule that the authors of the dataset prescribe; see docs/datasets.md.
+    `train_labels` are the dataset's own names of the training classes, by pid of `train`.
     """
 
     train: tuple[Record, ...]
@@ -42,6 +43,7 @@ class Splits(NamedTuple):
     gallery: tuple[Record, ...]
     protocol: str = CROSS_CAMERA
     name: str = ""
+    train_labels: tuple[str, ...] = ()
 
 
 class Counts(NamedTuple):
@@ -86,6 +88,16 @@ def merge_train(splits: Sequence[Splits]) -> tuple[Record, ...]:
         first_pid = 1 + max((r.pid for r in records), default=first_pid - 1)
         first_camid = 1 + max((r.camid for r in records), default=first_camid - 1)
     return tuple(merged)
+
+
+def merged_classes(splits: Sequence[Splits]) -> tuple[tuple[str, str], ...]:
+    """(dataset, its label of the identity) for each class of `merge_train`, so that two networks can be compared."""
+    classes = []
+    for part in splits:
+        labels = part.train_labels
+        pids = sorted({record.pid for record in part.train})
+        classes += [(part.name, labels[pid] if pid < len(labels) else str(pid)) for pid in pids]
+    return tuple(classes)
 
 
 def statistics_table(splits: Splits) -> str:

@@ -58,8 +58,10 @@ def build_amp_dtype(cfg, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
 
 
-def build_criterion(cfg, *, num_classes: int, feature_dim: int) -> Criterion:
-    """The terms whose weight is above 0. Margins act on the logits here, so that models need no labels."""
+def build_criterion(
+    cfg, *, num_classes: int, feature_dim: int, extra: Mapping[str, Term] | None = None
+) -> Criterion:
+    """The terms whose weight is above 0, and the `extra` ones. Margins act on the logits here: models need no labels."""
     loss = cfg.LOSS
 
     def with_margin(logits, pids):
@@ -101,7 +103,8 @@ def build_criterion(cfg, *, num_classes: int, feature_dim: int) -> Criterion:
     }
     if loss.CENTER.WEIGHT > 0:
         terms["center"] = Term(loss.CENTER.WEIGHT, OverFeatures(CenterLoss(num_classes, feature_dim)))
-    return Criterion({name: term for name, term in terms.items() if term.weight > 0})
+    terms = {name: term for name, term in terms.items() if term.weight > 0}
+    return Criterion(terms | dict(extra or {}))
 
 
 def build_score_settings(cfg, protocol: str) -> ScoreSettings:
@@ -235,10 +238,11 @@ def attach_handlers(
     benchmarks: Mapping[str, Benchmark],
     sinks: list[Sink],
     description: Mapping[str, object],
+    distillation=None,
 ) -> tuple[Checkpoints, Evaluation, StopOnSignal]:
     """Attach every handler, in the order in which they act; returns those that main needs for resuming and stopping."""
     rank = idist.get_rank()
-    centres = list(criterion.parameters())
+    centres = [p for name, p in criterion.named_parameters() if name.endswith("centers")]
 
     def record(what, epoch, iteration, values):
         for sink in sinks:
@@ -253,8 +257,10 @@ def attach_handlers(
     ToDevice(device).attach(trainer)
     Seeder(cfg.SEED, rank).attach(trainer)
     Augment(augmentation, seed=cfg.SEED, rank=rank).attach(trainer)
+    if distillation is not None:
+        distillation.attach(trainer)
     LearningRate(optimizers[:1], schedule).attach(trainer)
-    ShareGradients(centres).attach(trainer)
+    ShareGradients(p for p in criterion.parameters() if p.requires_grad).attach(trainer)
     RescaleCentres(centres, cfg.LOSS.CENTER.WEIGHT).attach(trainer)
     Freeze(model, cfg.SOLVER.FREEZE, cfg.SOLVER.FREEZE_ITERS).attach(trainer)
     ClipGradients(model.parameters(), cfg.SOLVER.CLIP_NORM).attach(trainer)
@@ -280,7 +286,12 @@ def attach_handlers(
         description=description,
         model=model,
         optimizers=optimizers,
-        parts={"criterion": criterion, "scaler": scaler, "evaluation": evaluation},
+        parts={
+            "criterion": criterion,
+            "scaler": scaler,
+            "evaluation": evaluation,
+            **(distillation.parts if distillation is not None else {}),
+        },
         period=cfg.SOLVER.CHECKPOINT_PERIOD,
         before_saving=watch.check,
     )

@@ -12,22 +12,28 @@ from solver.schedules import create_schedule
 
 
 def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> list[Optimizer]:
-    """The optimizer of the model and, when the criterion has parameters (centres), an SGD of their own.
+    """The optimizer of the model and, when the criterion has centres, an SGD of their own.
 
+    Other parameters of the criterion (connectors, projections, adapters of distillation) train with the model.
     Every group carries "initial_lr", on which the schedule's factor acts; the centres' learning rate stays.
     """
     s = cfg.SOLVER
     groups = group_parameters(
         model,
-        lr=s.BASE_LR,
+        lr=s.BASE_LR * (s.IMS_PER_BATCH / s.BASE_BATCH if s.BASE_BATCH else 1),
         weight_decay=s.WEIGHT_DECAY,
         bias_lr_factor=s.BIAS_LR_FACTOR,
         head_lr_factor=s.HEAD_LR_FACTOR,
         weight_decay_bias=s.WEIGHT_DECAY_BIAS,
         weight_decay_norm=s.WEIGHT_DECAY_NORM,
     )
+    learned = {name: p for name, p in criterion.named_parameters() if p.requires_grad}
+    centers = [p for name, p in learned.items() if name.endswith("centers")]
+    others = [p for name, p in learned.items() if not name.endswith("centers")]
+    if others:
+        common = {"lr": s.BASE_LR, "initial_lr": s.BASE_LR, "weight_decay": s.WEIGHT_DECAY}
+        groups.append({"params": others, **common})
     optimizers = [create_optimizer(s.OPTIMIZER, groups, momentum=s.MOMENTUM, nesterov=s.NESTEROV)]
-    centers = [p for p in criterion.parameters() if p.requires_grad]
     if centers:
         rate = cfg.LOSS.CENTER.LR
         optimizers.append(SGD([{"params": centers, "lr": rate, "initial_lr": rate}], lr=rate))

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -145,13 +145,17 @@ def finish(
     gallery: Iterable[Record],
     protocol: str = "cross-camera",
     official: Official | None = None,
+    labels: Mapping[int, str] | None = None,
 ) -> Splits:
     """Number the training identities, log the statistics and compare them with the official ones.
 
     `official` maps a subset to its identities, images or tracklets, and cameras; junk does not count, None is
-    unknown. Raises FileNotFoundError when there is no image at all.
+    unknown. `labels` are the words that pids stand for, where they are words. Raises FileNotFoundError when
+    there is no image at all.
     """
-    splits = Splits(relabel(train), tuple(query), tuple(gallery), protocol, name)
+    train = tuple(train)
+    train_labels = tuple((labels or {}).get(pid, str(pid)) for pid in sorted({r.pid for r in train}))
+    splits = Splits(relabel(train), tuple(query), tuple(gallery), protocol, name, train_labels)
     if not (splits.train or splits.query or splits.gallery):
         raise FileNotFoundError(f"{name}: no images in {root}")
     logger.info("%s loaded from %s (protocol: %s)\n%s", name, root, protocol, statistics_table(splits))

@@ -43,6 +43,7 @@ def load_csv(path: Path) -> Splits:
         query=records["query"],
         gallery=records["gallery"],
         protocol=CROSS_CAMERA if has_cameras else ALL,
+        labels={number: word for word, number in _numbers([row.pid for row in rows], keep=True).items()},
     )
 
 
@@ -178,6 +179,7 @@ def load_folder(path: Path) -> Splits:
         query=records["query"],
         gallery=records["gallery"],
         protocol=CROSS_CAMERA if has_cameras else ALL,
+        labels={number: word for word, number in _numbers([row.pid for row in rows], keep=True).items()},
     )
 
 
