@@ -4,12 +4,16 @@ N images (all frames of a batch), 3 channels, H x W pixels. All parameters are d
 generator that is passed in, so a CPU and a GPU augment alike, and nothing waits for the device.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from data.policies import aug_mix, auto_augment, cutout, random_affine, random_patch
+
+Policies = tuple[tuple[Callable[[Tensor, float, torch.Generator], Tensor], float], ...]
 
 _ERASE_TRIES = 20  # the strong baseline tries 100 times; all 20 fail for 1 image in 10^12 at 256 x 128
 
@@ -41,10 +45,15 @@ class AugmentationSettings(NamedTuple):
     erase_fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
     jitter_prob: float = 0.0
     jitter: tuple[float, float, float, float] = (0.15, 0.15, 0.1, 0.1)
+    autoaug_prob: float = 0.0
+    affine_prob: float = 0.0
+    augmix_prob: float = 0.0
+    patch_prob: float = 0.0
+    cutout_prob: float = 0.0
 
 
 class Augmentation:
-    """Flip, pad and crop, colour jitter, normalisation, random erasing, in this order."""
+    """AutoAugment, flip, pad and crop, affine, AugMix, patches, cutout, colour jitter, normalisation, erasing."""
 
     def __init__(self, normalization: Normalization, settings: AugmentationSettings) -> None:
         self.normalization = normalization
@@ -59,9 +68,17 @@ class Augmentation:
         flat = images.reshape(-1, *shape[-3:])  # [B, (T,) 3, H, W] -> [N, 3, H, W]
         s = self.settings
         num = flat.shape[0]
+        flat = _apply(flat, ((auto_augment, s.autoaug_prob),), generator)
         flips = torch.rand(num, generator=generator) < s.flip_prob
         offsets = torch.randint(2 * s.padding + 1, (num, 2), generator=generator)
         flat = flip_and_crop(flat, flips, offsets, padding=s.padding)
+        policies = (
+            (random_affine, s.affine_prob),
+            (aug_mix, s.augmix_prob),
+            (random_patch, s.patch_prob),
+            (cutout, s.cutout_prob),
+        )
+        flat = _apply(flat, policies, generator)
         if s.jitter_prob > 0:
             chosen = torch.rand(num, generator=generator) < s.jitter_prob
             factors = draw_jitter(num, s.jitter, generator)
@@ -75,6 +92,14 @@ class Augmentation:
         if s.erase_prob > 0:
             erase_(out, draw_boxes(num, tuple(shape[-2:]), s.erase_prob, generator), s.erase_fill)
         return out.reshape(shape)
+
+
+def _apply(images: Tensor, policies: Policies, generator: torch.Generator) -> Tensor:
+    """The policies whose probability is above 0, in their order; the others draw nothing."""
+    for policy, prob in policies:
+        if prob > 0:
+            images = policy(images, prob, generator)
+    return images
 
 
 def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: int) -> Tensor:

@@ -18,9 +18,10 @@ def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> li
     Every group carries "initial_lr", on which the schedule's factor acts; the centres' learning rate stays.
     """
     s = cfg.SOLVER
+    lr = s.BASE_LR * (s.IMS_PER_BATCH / s.BASE_BATCH if s.BASE_BATCH else 1)
     groups = group_parameters(
         model,
-        lr=s.BASE_LR * (s.IMS_PER_BATCH / s.BASE_BATCH if s.BASE_BATCH else 1),
+        lr=lr,
         weight_decay=s.WEIGHT_DECAY,
         bias_lr_factor=s.BIAS_LR_FACTOR,
         head_lr_factor=s.HEAD_LR_FACTOR,
@@ -31,8 +32,7 @@ def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> li
     centers = [p for name, p in learned.items() if name.endswith("centers")]
     others = [p for name, p in learned.items() if not name.endswith("centers")]
     if others:
-        common = {"lr": s.BASE_LR, "initial_lr": s.BASE_LR, "weight_decay": s.WEIGHT_DECAY}
-        groups.append({"params": others, **common})
+        groups.append({"params": others, "lr": lr, "initial_lr": lr, "weight_decay": s.WEIGHT_DECAY})
     optimizers = [create_optimizer(s.OPTIMIZER, groups, momentum=s.MOMENTUM, nesterov=s.NESTEROV)]
     if centers:
         rate = cfg.LOSS.CENTER.LR

@@ -100,3 +100,11 @@ def test_mistakes_are_named():
         create_optimizer("lamb", [])
     with pytest.raises(ValueError, match="the model has no trainable parameters"):
         create_optimizer("adam", [])
+
+
+def test_the_learning_rate_follows_the_batch_only_when_asked():
+    def rate(*words):
+        return build_optimizers(load_config(None, words), Tiny(), nn.Identity())[0].param_groups[0]["lr"]
+
+    assert rate("SOLVER.IMS_PER_BATCH", "128") == 3.5e-4
+    assert rate("SOLVER.IMS_PER_BATCH", "128", "SOLVER.BASE_BATCH", "64") == 7e-4
