@@ -17,7 +17,7 @@ from data.records import Record
 
 def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> list[Path]:
     """The files that a dataset of these settings can ask for, some perhaps twice."""
-    if sampling != "even":
+    if sampling != "even" or max((len(record.paths) for record in records), default=1) == 1:
         return [path for record in records for path in record.paths]
     return [
         r.paths[i] for r in records for i in sorted(set(choose_frames(len(r.paths), num_frames).tolist()))
@@ -101,7 +101,9 @@ class ReidDataset(Dataset):
     def _choose(self, index: int, occurrence: int) -> Sequence[Path]:
         """The `num_frames` files of a record."""
         record = self.records[index]
-        if self.sampling == "even" or (self.sampling == "chunk" and len(record.paths) == 1):
+        if len(record.paths) == 1 and not self._records_by_pid:
+            return record.paths * self.num_frames
+        if self.sampling == "even":
             return [record.paths[i] for i in choose_frames(len(record.paths), self.num_frames)]
         rng = np.random.default_rng([self.seed, int(self.epoch), index, occurrence])
         if self.sampling == "chunk":

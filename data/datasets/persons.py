@@ -42,9 +42,8 @@ def load_msmt17(path: Path) -> Splits:
         records = []
         for number, line in read_lines(root / file, name=name):
             fields = line.split()
-            parts = Path(fields[0]).name.split(
-                "_"
-            )  # 0000_000_01_0303morning_0008_0.jpg: the third is the camera
+            # 0000_000_01_0303morning_0008_0.jpg: the third part is the camera
+            parts = Path(fields[0]).name.split("_")
             if len(fields) != 2 or not fields[1].isdigit() or len(parts) < 3 or not parts[2].isdigit():
                 raise ValueError(
                     f'{name}: {root / file}, line {number} does not parse: "{line}"; expected a line like'
@@ -53,11 +52,14 @@ def load_msmt17(path: Path) -> Splits:
             records.append(Record((root / folder / fields[0],), int(fields[1]), int(parts[2]) - 1))
         return records
 
-    validation = read("list_val.txt", train_folder) if (root / "list_val.txt").is_file() else []
+    train: list[Record] = []
+    if (root / train_folder).is_dir():
+        train = read("list_train.txt", train_folder)
+        train += read("list_val.txt", train_folder) if (root / "list_val.txt").is_file() else []
     return finish(
         name,
         root,
-        train=read("list_train.txt", train_folder) + validation,
+        train=train,
         query=read("list_query.txt", test_folder),
         gallery=read("list_gallery.txt", test_folder),
         official=MSMT17_OFFICIAL,

@@ -51,12 +51,12 @@ def load_quickstart_video(path: Path) -> Splits:
 def _load_mars(path: Path, name: str, official: Official) -> Splits:
     root = find_root(path, needed=("info",), name=name)
     info = root / "info"
-    train = _tracklets(
-        root / "bbox_train", info / "train_name.txt", info / "tracks_train_info", "track_train_info"
-    )
-    test = _tracklets(
-        root / "bbox_test", info / "test_name.txt", info / "tracks_test_info", "track_test_info"
-    )
+    train: list[Record] = []
+    if (root / "bbox_train").is_dir():
+        table = info / "tracks_train_info"
+        train = _tracklets(root / "bbox_train", info / "train_name.txt", table, "track_train_info")
+    test_folder = require_folder(root / "bbox_test", name=name)
+    test = _tracklets(test_folder, info / "test_name.txt", info / "tracks_test_info", "track_test_info")
     chosen = _read_table(info / "query_IDX", "query_IDX").flatten() - 1
     if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(test):
         raise ValueError(

@@ -117,6 +117,15 @@ def test_missing_lists(tmp_path, file):
         DATASETS["msmt17"](tmp_path)
 
 
+def test_mars_without_a_folder(tmp_path):
+    write_mars(tmp_path)
+    (tmp_path / "bbox_train").rename(tmp_path / "elsewhere")
+    assert DATASETS["mars"](tmp_path).train == ()
+    (tmp_path / "bbox_test").rename(tmp_path / "elsewhere2")
+    with pytest.raises(FileNotFoundError, match="mars: the folder .*bbox_test does not exist"):
+        DATASETS["mars"](tmp_path)
+
+
 def test_mars_tables_as_text(tmp_path):
     text = DATASETS["mars"](write_mars(tmp_path / "text", as_text=True))
     mat = DATASETS["mars"](write_mars(tmp_path / "mat"))

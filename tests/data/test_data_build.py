@@ -70,6 +70,18 @@ def test_training_folder_is_needed_for_training_only(market):
         build_splits(config(market))
 
 
+def test_only_what_is_used_is_checked(market, tmp_path):
+    root = market / "Market-1501-v15.09.15"
+    (root / "bounding_box_train" / "0011_c1s1_000001_00.jpg").write_bytes(b"")
+    assert build_splits(config(market), train=False).train == ()
+    write_images(tmp_path / "own", ["a.jpg", "b.jpg"])
+    write_text(tmp_path / "own" / "l.csv", "path,pid,split", "a.jpg,1,query", "b.jpg,1,gallery")
+    (root / "bounding_box_train" / "0011_c1s1_000001_00.jpg").unlink()
+    (root / "query" / "0003_c2s1_000301_00.jpg").write_bytes(b"")
+    corpus = build_splits(config(market, "DATASETS.TESTS", (f"csv:{tmp_path / 'own' / 'l.csv'}",)))
+    assert list(corpus.tests) == ["l"] and corpus.num_classes == 6
+
+
 def test_broken_images_stop_or_are_left_out(market, caplog):
     root = market / "Market-1501-v15.09.15"
     (root / "query" / "0003_c2s1_000301_00.jpg").write_bytes(b"")
