@@ -9,11 +9,15 @@ python main.py -t -c configs/x.yml TEST.WEIGHT FILE        test any weight file
 import argparse
 import json
 import logging
+import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -25,6 +29,7 @@ from data.build import build_augmentation, build_splits, build_train_loader
 from engine.build import (
     attach_handlers,
     build_amp_dtype,
+    build_average,
     build_benchmarks,
     build_criterion,
     build_device,
@@ -36,13 +41,13 @@ from engine.build import (
 from engine.distill.build import build_distillation, compare_with_teachers
 from engine.handlers.checkpoints import resume_engine
 from engine.handlers.evaluation import score
-from engine.handlers.logs import setup_logging
-from engine.handlers.safety import Interrupted
+from engine.handlers.logs import Sink, setup_logging
+from engine.handlers.safety import Interrupted, describe_error, explain_failure
 from modeling import build_model
 from solver import build_optimizers, build_schedule
 
 logger = logging.getLogger("ember.main")
-USER_ERROR = 2
+USER_ERROR = 2  # exit code
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -95,6 +100,8 @@ def check_output_folder(cfg: Config, *, resume: bool) -> None:
 def prepare_output_folder(cfg: Config, *, resume: bool) -> None:
     """Make the folder and its `config.yml`; a new run takes away what the old one wrote, and nothing else."""
     folder = Path(cfg.OUTPUT_DIR)
+    for unfinished in (folder / "checkpoints").glob(".*.tmp"):  # left by a run that was killed while it saved
+        unfinished.unlink(missing_ok=True)
     if not resume:
         for name in ("checkpoints", "tensorboard"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -136,21 +143,17 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     ).to(device)
     optimizers = build_optimizers(cfg, model, criterion)
     train_loader = build_train_loader(cfg, corpus.train, rank=rank, world_size=world_size)
-    benchmarks = build_benchmarks(cfg, corpus.tests, model, device)
+    average = build_average(cfg, model)
+    benchmarks = build_benchmarks(cfg, corpus.validation | corpus.tests, average.model, device)
     schedule = build_schedule(cfg, len(train_loader))
     trainer, scaler = build_trainer(cfg, model, criterion, optimizers, device=device)
-
-    idist.barrier()  # every rank has passed its checks
-    if rank == 0:
-        prepare_output_folder(cfg, resume=resume)
-        setup_logging(Path(cfg.OUTPUT_DIR) / "log.txt")
-    idist.barrier()
-    sinks = build_sinks(cfg, resume=resume)
+    sinks: list[Sink] = []  # filled below, when nothing can be wrong any more
     checkpoints, evaluation, stop = attach_handlers(
         cfg,
         trainer,
         device=device,
         model=model,
+        average=average,
         criterion=criterion,
         optimizers=optimizers,
         scaler=scaler,
@@ -169,6 +172,13 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     )
     if resume:
         resume_engine(trainer, checkpoints.restore(), train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS)
+
+    idist.barrier()  # every rank has passed its checks
+    if rank == 0:
+        prepare_output_folder(cfg, resume=resume)
+        setup_logging(Path(cfg.OUTPUT_DIR) / "log.txt")
+    idist.barrier()
+    sinks += build_sinks(cfg, resume=resume)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info(
         "%s on %s, %d process(es): %.2f M parameters, %d identities, %d images, %d iterations an epoch",
@@ -183,9 +193,13 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     with stop:
         if trainer.state.iteration < cfg.SOLVER.MAX_EPOCHS * len(train_loader):
             trainer.run(train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS, epoch_length=len(train_loader))
+        elif evaluation.catch_up(trainer):
+            checkpoints.save(trainer)
         results = evaluation.final_results or score(benchmarks)
         write_results(cfg, results)
-        compare_with_teachers(cfg, distillation, model, tests=corpus.tests, results=results, device=device)
+        compare_with_teachers(
+            cfg, distillation, average.model, tests=corpus.tests, results=results, device=device
+        )
 
 
 def test(local_rank: int, cfg: Config) -> None:
@@ -200,48 +214,79 @@ def test(local_rank: int, cfg: Config) -> None:
     write_results(cfg, score(benchmarks))
 
 
-def work(local_rank: int, cfg: Config, args: argparse.Namespace) -> None:
-    """One process: train or test; its exit code says what happened."""
-    code = report_errors(
-        args, lambda: test(local_rank, cfg) if args.test else run(local_rank, cfg, resume=args.resume)
-    )
-    if code:
-        sys.exit(code)
+def execute(local_rank: int, cfg: Config, args: argparse.Namespace) -> None:
+    """Train or test in this process."""
+    try:
+        test(local_rank, cfg) if args.test else run(local_rank, cfg, resume=args.resume)
+    except (RuntimeError, MemoryError) as error:
+        explanation = explain_failure(
+            error, images=cfg.SOLVER.IMS_PER_BATCH // idist.get_world_size() // cfg.SOLVER.ACCUMULATION_STEPS
+        )
+        if not explanation:
+            raise
+        raise OSError(explanation) from error
 
 
-def report_errors(args: argparse.Namespace, action) -> int:
+def report_errors(args: argparse.Namespace, action: Callable[[], None]) -> int:
     """Run the action; a mistake of the user becomes one line on standard error. Returns the exit code."""
     try:
         action()
     except Interrupted as stopped:
-        sys.stderr.write(f"main.py: {stopped}; --resume goes on\n")
+        _complain(f"{stopped}; --resume goes on")
         return stopped.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("main.py: stopped at once\n")
-        return 130
+        _complain("stopped at once")
+        return 128 + signal.SIGINT
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        logging.getLogger("ember.main").debug("", exc_info=True)
         if args.debug:
             traceback.print_exc()
-        sys.stderr.write(f"main.py: {' '.join(str(error).split())}\n")
+        _complain(describe_error(error))
         return USER_ERROR
     return 0
 
 
+def _complain(text: str) -> None:
+    """One line on standard error. What goes wrong on all ranks is said by rank 0, which ends the others while they wait."""
+    rank = idist.get_rank()
+    if rank > 0:
+        time.sleep(3)
+    sys.stderr.write(f"main.py: {f'rank {rank}: ' if rank else ''}{text}\n")
+
+
+def work(local_rank: int, cfg: Config, args: argparse.Namespace) -> None:
+    """One process of several; its exit code says what happened."""
+    code = report_errors(args, lambda: execute(local_rank, cfg, args))
+    if code:
+        sys.stderr.flush()
+        os._exit(code)  # without waiting for the others, which may be gone
+
+
 def launch(cfg: Config, args: argparse.Namespace) -> None:
-    """One process per visible GPU; under torchrun, the processes that it started; otherwise this one."""
+    """One process per visible GPU, or NUM_PROCESSES; under torchrun, those that it started; otherwise this one."""
     num_gpus = torch.cuda.device_count() if cfg.DEVICE != "cpu" else 0
+    num_processes = cfg.NUM_PROCESSES or max(num_gpus, 1)
+    backend = "nccl" if num_gpus else "gloo"
     if "WORLD_SIZE" in os.environ:
-        with idist.Parallel(backend="nccl" if num_gpus else "gloo") as parallel:
-            parallel.run(work, cfg, args)
-    elif num_gpus > 1:
-        with idist.Parallel(backend="nccl", nproc_per_node=num_gpus, master_port=_free_port()) as parallel:
-            try:
-                parallel.run(work, cfg, args)
-            except ProcessExitedException as error:
-                sys.exit(error.exit_code)
+        idist.initialize(backend)
+        work(idist.get_local_rank(), cfg, args)
+        idist.finalize()
+    elif num_processes > 1:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _pass_on)
+        try:
+            idist.spawn(
+                backend, work, args=(cfg, args), nproc_per_node=num_processes, master_port=_free_port()
+            )
+        except ProcessExitedException as error:
+            sys.exit(error.exit_code)
     else:
-        work(0, cfg, args)
+        execute(0, cfg, args)
+
+
+def _pass_on(number: int, _frame) -> None:
+    """A signal to the parent of several processes is meant for them; they save and end, and so does their parent."""
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, number)
 
 
 def _free_port() -> int:

@@ -13,6 +13,7 @@ _C.OVERWRITE = False  # True: replace a run that OUTPUT_DIR already holds
 _C.SEED = 1
 _C.DETERMINISTIC = False  # True: only deterministic kernels (slower on a GPU)
 _C.DEVICE = "auto"  # auto | cpu | cuda
+_C.NUM_PROCESSES = 0  # processes on this machine; 0: one per GPU, or one on the CPU
 _C.NUM_THREADS = 0  # CPU threads of this process; 0: leave it to torch
 
 # ----------------------------------------------------------------------------------------------------- model
@@ -174,6 +175,10 @@ _C.SOLVER.WARMUP_METHOD = "linear"  # linear | constant | exp
 _C.SOLVER.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: off
 _C.SOLVER.FREEZE = ()  # names of child modules that stay as they are for the first FREEZE_ITERS iterations
 _C.SOLVER.FREEZE_ITERS = 0
+_C.SOLVER.EMA = (
+    0.0  # a running average of the weights takes this part of each step, and is what is tested; 0: off
+)
+_C.SOLVER.MINING = "global"  # pairs for metric losses: global (all processes and accumulated parts) | local
 _C.SOLVER.FP16 = False  # mixed precision
 _C.SOLVER.AMP_DTYPE = "float16"  # float16 | bfloat16
 _C.SOLVER.LOG_PERIOD = 20  # iterations

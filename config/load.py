@@ -42,11 +42,16 @@ def parse_config(text: str, overrides: Sequence[str] = ()) -> Config:
 
     Keys that this version does not know any more are an error, like in a file.
     """
+    source = "the checkpoint's configuration"
+    try:
+        tree = yaml.safe_load(text) if isinstance(text, str) else None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is not plain YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, Mapping):
+        raise ValueError(f"{source} must hold keys and values, found {type(tree or text).__name__}")
     cfg = get_defaults()
     mistakes: list[str] = []
-    _merge(
-        cfg, yaml.safe_load(text) or {}, prefix="", source="the checkpoint's configuration", mistakes=mistakes
-    )
+    _merge(cfg, tree, prefix="", source=source, mistakes=mistakes)
     _merge_overrides(cfg, overrides, mistakes)
     _raise_if_any(mistakes)
     _raise_if_any(find_mistakes(cfg))

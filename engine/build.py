@@ -16,6 +16,7 @@ from data.records import JUNK, Splits
 from engine.checkpoint import load_checkpoint
 from engine.criterion import Criterion, OverFeatures, Term, mean_over
 from engine.evaluator import EmbeddingStore, create_evaluator
+from engine.handlers.average import ModelAverage
 from engine.handlers.batch import Augment, Seeder, ToDevice
 from engine.handlers.checkpoints import Checkpoints
 from engine.handlers.evaluation import Benchmark, Evaluation
@@ -157,7 +158,7 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]):
         raise ValueError("no checkpoint is named: TEST.WEIGHT runs/x/checkpoints/best.pt")
     if recipe:
         return named
-    return parse_config(load_checkpoint(named.TEST.WEIGHT)["config"], overrides)
+    return parse_config(load_checkpoint(named.TEST.WEIGHT).get("config"), overrides)
 
 
 def build_trained_model(cfg, device: torch.device) -> nn.Module:
@@ -165,6 +166,11 @@ def build_trained_model(cfg, device: torch.device) -> nn.Module:
     model = build_model(cfg, num_classes=1, pretrained=False)
     load_weights(model, cfg.TEST.WEIGHT)
     return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def build_average(cfg, model: nn.Module) -> ModelAverage:
+    """The model that is evaluated and deployed: a running average of `model`, or with SOLVER.EMA 0 `model` itself."""
+    return ModelAverage(model, cfg.SOLVER.EMA)
 
 
 def build_sinks(cfg, *, resume: bool) -> list[Sink]:
@@ -228,6 +234,7 @@ def attach_handlers(
     *,
     device: torch.device,
     model: nn.Module,
+    average: ModelAverage,
     criterion: Criterion,
     optimizers: Sequence[torch.optim.Optimizer],
     scaler: torch.amp.GradScaler,
@@ -267,6 +274,7 @@ def attach_handlers(
 
     watch = StopOnNan(name_image, period=1 if device.type == "cpu" else cfg.SOLVER.LOG_PERIOD)
     watch.attach(trainer)
+    average.attach(trainer)
     TrainLog(
         optimizers[0],
         sinks,
@@ -285,6 +293,7 @@ def attach_handlers(
         Path(cfg.OUTPUT_DIR) / "checkpoints",
         description=description,
         model=model,
+        average=average.model,
         optimizers=optimizers,
         parts={
             "criterion": criterion,

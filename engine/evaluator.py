@@ -46,8 +46,15 @@ def create_evaluator(
         return Embedded(embeddings, batch.pids, batch.camids, batch.indices)
 
     evaluator = Engine(evaluation_step)
-    evaluator.add_event_handler(Events.STARTED, lambda: model.eval())
+    evaluator.add_event_handler(Events.STARTED, lambda: _share_statistics(model.eval()))
     return evaluator
+
+
+def _share_statistics(model: nn.Module) -> None:
+    """Give every rank the buffers of rank 0, which are those that are saved: batch norms of a CPU run are not synchronised."""
+    if idist.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 class EmbeddingStore:

@@ -20,6 +20,8 @@ class Checkpoints:
     Args:
         folder: OUTPUT_DIR/checkpoints.
         description: what never changes during a run: configuration, classes, preprocessing; plain values only.
+        average: the model that is evaluated, the file's "model"; where it is not the trained one (a running average of it),
+            the trained one is there as "trained".
         parts: named objects with state_dict and load_state_dict.
         before_saving: called first, for example the check that losses are finite.
     """
@@ -30,13 +32,15 @@ class Checkpoints:
         *,
         description: Mapping[str, object],
         model: nn.Module,
+        average: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
         parts: Mapping[str, object],
         period: int = 1,
         before_saving: Callable[[], None] = lambda: None,
     ):
         self.folder, self.description, self.period = folder, dict(description), period
-        self.model, self.optimizers, self.parts = model, list(optimizers), dict(parts)
+        self.model, self.average = model, average
+        self.optimizers, self.parts = list(optimizers), dict(parts)
         self.before_saving = before_saving
 
     def attach(self, engine: Engine) -> None:
@@ -55,7 +59,8 @@ class Checkpoints:
         state = engine.state
         return {
             **self.description,
-            "model": self.model.state_dict(),
+            "model": self.average.state_dict(),
+            **({"trained": self.model.state_dict()} if self.average is not self.model else {}),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             **{name: part.state_dict() for name, part in self.parts.items()},
             "progress": {"iteration": state.iteration, "epoch_length": state.epoch_length},
@@ -73,7 +78,8 @@ class Checkpoints:
             raise FileNotFoundError(f"--resume: there is no {path}; start without --resume")
         content = load_checkpoint(path)
         try:
-            self.model.load_state_dict(content["model"])
+            self.average.load_state_dict(content["model"])
+            self.model.load_state_dict(content.get("trained", content["model"]))
             if len(content["optimizers"]) != len(self.optimizers):
                 raise ValueError(
                     f"{len(content['optimizers'])} optimizers, this run has {len(self.optimizers)}"
@@ -82,18 +88,25 @@ class Checkpoints:
                 optimizer.load_state_dict(state)
             for part_name, part in self.parts.items():
                 part.load_state_dict(content[part_name])
-        except (RuntimeError, KeyError, ValueError) as error:
+            return content["progress"]
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:400]
             raise ValueError(f"--resume: {path} was written by another configuration: {reason}") from error
-        return content["progress"]
 
 
 def resume_engine(engine: Engine, progress: Mapping[str, int], loader, *, max_epochs: int) -> None:
     """Set the trainer and its loader to where the checkpoint was written: the same epoch, the batch after the last one.
 
-    Where the number of iterations in an epoch changed (another batch size or number of processes), a begun epoch starts anew.
+    Where the number of iterations in an epoch changed (another batch size or other data), a begun epoch starts anew.
+
+    Raises:
+        ValueError: the checkpoint is beyond `max_epochs`.
     """
     epochs, batches = divmod(progress["iteration"], progress["epoch_length"])
+    if epochs + (batches > 0) > max_epochs:
+        raise ValueError(
+            f"--resume: the checkpoint is in epoch {epochs + (batches > 0)}, SOLVER.MAX_EPOCHS is {max_epochs}; raise it"
+        )
     if progress["epoch_length"] != len(loader) and batches:
         logger.warning("the epoch has another length than before: the begun epoch %d starts anew", epochs + 1)
         batches = 0

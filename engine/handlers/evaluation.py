@@ -66,15 +66,18 @@ class Evaluation:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
-        engine.add_event_handler(Events.STARTED, self._catch_up)
+        engine.add_event_handler(Events.STARTED, self.catch_up)
 
     def _due(self, engine: Engine, epoch: int) -> bool:
         return epoch % self.period == 0 or epoch == engine.state.max_epochs
 
-    def _catch_up(self, engine: Engine) -> None:
+    def catch_up(self, engine: Engine) -> bool:
+        """Evaluate the epoch that the trainer has just behind it, if that is due and was not done; whether it was so."""
         epoch, begun = divmod(engine.state.iteration, engine.state.epoch_length)
-        if epoch and not begun and self._due(engine, epoch) and self.evaluated_epoch < epoch:
+        owed = epoch > self.evaluated_epoch and not begun and self._due(engine, epoch)
+        if owed:
             self(engine, epoch)
+        return owed
 
     def __call__(self, engine: Engine, epoch: int | None = None) -> None:
         epoch = epoch or engine.state.epoch

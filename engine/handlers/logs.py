@@ -28,6 +28,8 @@ class _ConsoleHandler(logging.Handler):
 
 def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> None:
     """Send what the program logs to standard output and, appended, to `log_file`; `quiet` is for ranks above 0."""
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it reports errors that main.py reports
+    logging.raiseExceptions = False  # a full disk is reported once, by what cannot do without it
     root = logging.getLogger("ember")
     for handler in list(root.handlers):
         root.removeHandler(handler)

@@ -1,7 +1,9 @@
-"""Handlers that end a run in order: divergence, Ctrl-C, SIGTERM."""
+"""How a run ends when it does not end well: divergence, Ctrl-C, SIGTERM, failures of the machine."""
 
+import errno
 import logging
 import signal
+import time
 from collections.abc import Callable, Sequence
 
 import ignite.distributed as idist
@@ -67,20 +69,26 @@ class StopOnNan:
 class StopOnSignal:
     """Trainer, ITERATION_COMPLETED, and evaluators: after SIGINT or SIGTERM, calls `save(trainer)` and raises Interrupted.
 
-    The first signal waits for the iteration to end; a second one stops at once. Ranks agree every `period` iterations.
+    The first signal waits for the iteration to end; one more than a second later stops at once (within a second it is the
+    same one, from the terminal and from a launcher). Ranks agree every `period` iterations and after an evaluation, in
+    which their shares may differ by a batch; all of them leave when the file is written.
     """
 
     def __init__(self, save: Callable[[Engine], None], *, period: int = 1):
         self.save, self.period = save, period
         self.received = 0
+        self._received_at = 0.0
         self._previous: dict[int, object] = {}
         self._trainer: Engine | None = None
 
     def attach(self, engine: Engine, evaluators: Sequence[Engine] = ()) -> None:
         self._trainer = engine
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.period), self.check)
+        is_alone = idist.get_world_size() == 1
         for evaluator in evaluators:
-            evaluator.add_event_handler(Events.ITERATION_COMPLETED, self)
+            evaluator.add_event_handler(
+                Events.ITERATION_COMPLETED if is_alone else Events.COMPLETED, self.check
+            )
 
     def __enter__(self) -> "StopOnSignal":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -92,19 +100,67 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _frame) -> None:
-        self.received = number
+        if self.received:
+            if time.monotonic() - self._received_at > 1:
+                raise KeyboardInterrupt
+            return
+        self.received, self._received_at = number, time.monotonic()
         logger.warning(
             "%s: finishing this iteration and saving; once more to stop at once", signal.Signals(number).name
         )
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def __call__(self, engine: Engine) -> None:
+    def check(self) -> None:
+        """Save and stop when any rank has received a signal."""
         received = self.received
         if idist.get_world_size() > 1:
-            if engine.state.iteration % self.period:
-                return
             received = int(idist.all_reduce(received, op="MAX"))
         if received:
             self.save(self._trainer)
+            idist.barrier()
             raise Interrupted(received)
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+LOST_PEER = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "nccl error: remote process exited",
+    "read error",
+)
+
+
+def explain_failure(error: RuntimeError | MemoryError, *, images: int) -> str:
+    """One sentence about a failure that is the machine's, with what to do; empty for any other, which is a fault of ours.
+
+    Args:
+        images: how many go through the network at a time.
+    """
+    reason = _first_line(error)
+    if isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY):
+        return (
+            f"out of memory with {images} images at a time ({reason}): raise SOLVER.ACCUMULATION_STEPS (the same batch in "
+            "smaller parts), set SOLVER.FP16 True or DATALOADER.CACHE none, or lower SOLVER.IMS_PER_BATCH, "
+            "TEST.IMS_PER_BATCH, INPUT.SIZE_TRAIN or TEST.MEMORY_GIB"
+        )
+    if "dataloader worker" in str(error).lower():
+        return (
+            f"a process that loads images ended ({reason}): --resume goes on from the last checkpoint; if it comes again, "
+            "DATALOADER.NUM_WORKERS 0 loads without such processes"
+        )
+    if any(text in str(error).lower() for text in LOST_PEER):
+        return f"another process of this run ended, its own message says why ({reason})"
+    return ""
+
+
+def describe_error(error: Exception) -> str:
+    """The message of an error on one line; of one that a loader process hands on, the message without its traceback."""
+    text = str(error) or type(error).__name__
+    if "Original Traceback" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text += "; make room and go on with --resume: the last checkpoint is whole"
+    return " ".join(text.split())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,56 @@
+"""Shared by all tests: a tiny data set and recipe, and main.py in this process."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import tiny
+
+tiny.register()
+
+
+@pytest.fixture(scope="session")
+def tiny_market(tmp_path_factory) -> Path:
+    """A Market-1501 tree of 32x16 images: see tests/tiny.py."""
+    return tiny.write_market(tmp_path_factory.mktemp("tiny") / "market1501")
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory, tiny_market) -> Path:
+    """A recipe file of two epochs on `tiny_market`."""
+    return tiny.write_recipe(tmp_path_factory.mktemp("recipe") / "tiny.yml", tiny_market)
+
+
+@pytest.fixture(scope="session")
+def train(tiny_recipe) -> Callable[..., Path]:
+    """train(folder, *words): a run of the tiny recipe into `folder`, which must succeed; returns the folder."""
+    import main
+
+    def run(folder: Path, *words: str) -> Path:
+        code = main.main(["-c", str(tiny_recipe), *words, "OUTPUT_DIR", str(folder)])
+        assert code == 0
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, train) -> Path:
+    """The output folder of one whole run of the tiny recipe. Tests read it, they do not write into it."""
+    return train(tmp_path_factory.mktemp("run") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def restore_globals():
+    """main.py configures logging and torch for its process; a test must not hand that on to the next."""
+    yield
+    root = logging.getLogger("ember")
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.propagate = True
+    root.setLevel(logging.NOTSET)
+    torch.use_deterministic_algorithms(False)

@@ -1,0 +1,106 @@
+"""A data set, a network and a recipe so small that a whole run takes a second or two.
+
+As a program, `python -m tests.tiny ARGUMENTS` is main.py that knows the network "tiny"; `TINY_DELAY` (seconds) slows every
+iteration down, so that a test has time to send signals.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor, nn
+
+from modeling.backbones import BACKBONES
+
+NUM_TRAIN_IDS, NUM_TEST_IDS = 8, 4
+
+
+class TinyBackbone(nn.Module):
+    """Image [N, 3, H, W] -> two maps; with batch norm, and with dropout, which draws from torch's generator."""
+
+    channels = (8, 16)
+
+    def __init__(self, *, batch_norm: bool = True, dropout: float = 0.1) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d if batch_norm else nn.Identity
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), norm(8), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Dropout(dropout), nn.Conv2d(8, 16, 3, stride=2, padding=1), norm(16), nn.ReLU()
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = self.stem(images)
+        return maps, self.body(maps)
+
+
+def register() -> None:
+    """Make "tiny" and "tiny_plain" (no batch norm, no dropout) known to the configuration."""
+    BACKBONES["tiny"] = lambda options: TinyBackbone()
+    BACKBONES["tiny_plain"] = lambda options: TinyBackbone(batch_norm=False, dropout=0.0)
+
+
+def write_market(root: Path) -> Path:
+    """Market-1501's layout: 8 identities x 2 cameras x 2 images to train; 4 to test, with a distractor and a junk image.
+
+    An identity is a colour, a camera a brightness, and every image has noise of its own, so retrieval can be learnt.
+    """
+    rng = np.random.default_rng(0)
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (root / folder).mkdir(parents=True)
+    for pid in range(1, NUM_TRAIN_IDS + NUM_TEST_IDS + 1):
+        colour = rng.integers(40, 200, 3)
+        for camera in (1, 2):
+            for shot in (1, 2):
+                name = f"{pid:04d}_c{camera}s1_{shot:06d}_00.jpg"
+                if pid <= NUM_TRAIN_IDS:
+                    folder = "bounding_box_train"
+                else:
+                    folder = "query" if (camera, shot) == (1, 1) else "bounding_box_test"
+                _write(root / folder / name, colour * (0.7 if camera == 2 else 1.0), rng)
+    _write(root / "bounding_box_test" / "0000_c2s1_000009_00.jpg", rng.integers(40, 200, 3), rng)
+    _write(root / "bounding_box_test" / "-1_c2s1_000009_00.jpg", rng.integers(40, 200, 3), rng)
+    return root
+
+
+def _write(path: Path, colour: np.ndarray, rng: np.random.Generator) -> None:
+    pixels = colour + rng.normal(0, 25, (32, 16, 3))
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=95)
+
+
+def write_recipe(path: Path, data: Path) -> Path:
+    """Two epochs of four iterations: P 4 x K 2."""
+    path.write_text(f"""
+MODEL: {{BACKBONE: {{NAME: tiny, WEIGHTS: none}}}}
+DATASETS: {{NAMES: ["market1501:{data}"]}}
+INPUT: {{SIZE_TRAIN: [32, 16], SIZE_TEST: [32, 16], PADDING: 2}}
+DATALOADER: {{NUM_INSTANCES: 2, NUM_WORKERS: 0, CACHE: ram}}
+SOLVER:
+  MAX_EPOCHS: 2
+  IMS_PER_BATCH: 8
+  WARMUP_EPOCHS: 1
+  STEPS: [1]
+  EVAL_PERIOD: 1
+  LOG_PERIOD: 2
+TEST: {{IMS_PER_BATCH: 4}}
+LOG: {{TENSORBOARD: false, PROGRESS: false}}
+DEVICE: cpu
+""")
+    return path
+
+
+if __name__ == "__main__":
+    import main
+    from engine.handlers.batch import Seeder
+
+    register()
+    delay, seed = float(os.environ.get("TINY_DELAY", 0)), Seeder.__call__
+
+    def seed_slowly(self, engine) -> None:
+        time.sleep(delay)
+        seed(self, engine)
+
+    Seeder.__call__ = seed_slowly
+    sys.exit(main.main(sys.argv[1:]))
