@@ -14,7 +14,10 @@ def as_array(values, name: str) -> np.ndarray:
     if isinstance(values, torch.Tensor):
         values = values.detach()
         return (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of different lengths
+        array = np.empty(0, object)
     if array.dtype == object:
         raise ValueError(
             f"{name} must be an array of numbers, found a ragged or mixed {type(values).__name__}."

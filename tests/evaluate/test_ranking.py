@@ -182,7 +182,12 @@ NAN = np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]], np.float32)
         (D, ([-1, -1], [-1, -1, -1], *IDS[2:]), {}, "None of the 2 queries has a match in the gallery"),
         (D, IDS, {"max_rank": 0}, "max_rank must be a whole number of at least 1, found 0."),
         (D, IDS, {"max_rank": 2.5}, "max_rank must be a whole number of at least 1, found 2.5."),
-        (D, IDS, {"average_precision": "11"}, "average_precision must be one of mean, trapezoid, found '11'."),
+        (
+            D,
+            IDS,
+            {"average_precision": "11"},
+            "average_precision must be one of mean, trapezoid, found '11'.",
+        ),
     ],
 )
 def test_mistakes_are_named(distances, ids, options, message, backend):

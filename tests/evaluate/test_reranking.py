@@ -24,7 +24,9 @@ def features(num_query=13, num_gallery=60, seed=0, dims=16):
     return both[:num_query], both[num_query:]
 
 
-@pytest.mark.parametrize("k1, k2, lambda_value", [(20, 6, 0.3), (7, 3, 0.5), (5, 1, 0.0), (15, 16, 0.9), (1, 1, 0.3)])
+@pytest.mark.parametrize(
+    "k1, k2, lambda_value", [(20, 6, 0.3), (7, 3, 0.5), (5, 1, 0.0), (15, 16, 0.9), (1, 1, 0.3)]
+)
 def test_equals_the_formulas_in_float64(path, k1, k2, lambda_value):
     for seed in range(3):
         query, gallery = features(seed=seed)
@@ -105,7 +107,10 @@ def test_torch_in_torch_out():
         ({"k1": 0}, "k1 must be a whole number of at least 1, found 0."),
         ({"k1": 2.5}, "k1 must be a whole number of at least 1, found 2.5."),
         ({"k2": 0}, "k2 must be a whole number of at least 1, found 0."),
-        ({"k1": 3, "k2": 5}, r"k2 must be at most k1 \+ 1, the number of neighbours kept, found k2 5 and k1 3."),
+        (
+            {"k1": 3, "k2": 5},
+            r"k2 must be at most k1 \+ 1, the number of neighbours kept, found k2 5 and k1 3.",
+        ),
         ({"lambda_value": -0.1}, "lambda_value must be a number between 0 and 1, found -0.1."),
         ({"lambda_value": float("nan")}, "lambda_value must be a number between 0 and 1, found nan."),
     ],
@@ -119,5 +124,7 @@ def test_mistakes_are_named(options, message):
 def test_rerank_must_be_a_rerank():
     query, gallery = features()
     ids = random_ids(np.random.default_rng(1), len(query), len(gallery))
-    with pytest.raises(ValueError, match=r"rerank must be None or Rerank\(k1, k2, lambda_value\), found True."):
+    with pytest.raises(
+        ValueError, match=r"rerank must be None or Rerank\(k1, k2, lambda_value\), found True."
+    ):
         evaluate_features(query, gallery, *ids, rerank=True)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from retrieval_oracles import clustered_features, random_ids
+
+from evaluate import (
+    draw_one_per_identity,
+    evaluate_drawn,
+    rank_metrics,
+    single_shot_metrics,
+    summarise_draws,
+)
+
+
+def test_single_shot_with_one_image_an_identity_is_plain_ranking():
+    generator = np.random.default_rng(0)
+    distances = generator.random((20, 10))
+    ids = (generator.integers(0, 10, 20), np.arange(10), np.zeros(20, int), np.ones(10, int))
+    plain = rank_metrics(distances, *ids)
+    for scores in single_shot_metrics(distances, *ids, num_draws=3):
+        np.testing.assert_array_equal(scores.ap, plain.ap)
+        np.testing.assert_array_equal(scores.cmc, plain.cmc)
+
+
+def test_single_shot_hand_example():
+    # own identity at 0.1 or 0.5, the other at 0.3: rank 1 or 2, each for about half of the draws
+    draws = single_shot_metrics(np.array([[0.1, 0.5, 0.3]]), [1], [1, 1, 2], [0], [1, 1, 1], num_draws=200)
+    assert {scores.mAP for scores in draws} == {1.0, 0.5}
+    assert 60 < sum(scores.mAP == 1.0 for scores in draws) < 140
+
+
+def test_single_shot_shows_nothing_left_out():
+    # the own-camera image (0.0) and the junk (0.05) would be first; the drawn match is always at 0.2, behind 0.1
+    distances, ids = np.array([[0.0, 0.05, 0.1, 0.2]]), ([1], [1, -1, 2, 1], [0], [0, 1, 1, 1])
+    for scores in single_shot_metrics(distances, *ids, num_draws=20):
+        assert scores.ap.tolist() == [0.5] and scores.cmc[:2].tolist() == [0, 1]
+
+
+def test_draws_are_seeded_and_independent_of_their_number():
+    generator = np.random.default_rng(0)
+    distances, ids = generator.random((30, 80)), random_ids(generator, 30, 80)
+    three, ten = (single_shot_metrics(distances, *ids, num_draws=n, seed=4) for n in (3, 10))
+    for first, again in zip(three, ten, strict=False):
+        np.testing.assert_array_equal(first.ap, again.ap)
+    assert len({scores.mAP for scores in ten}) > 5
+    summary = summarise_draws(ten)
+    assert summary.mAP == pytest.approx(np.mean([scores.mAP for scores in ten]))
+    assert summary.mAP_spread == pytest.approx(np.std([scores.mAP for scores in ten], ddof=1))
+    assert summary.num_draws == 10 and (np.diff(summary.cmc) >= 0).all()
+    assert summarise_draws(ten[:1]).mAP_spread == 0
+
+
+def test_one_per_identity():
+    pids = np.array([5, 5, 5, 9, 9, 2])
+    galleries = set()
+    for query, gallery in draw_one_per_identity(pids, num_draws=20):
+        assert sorted([*query, *gallery]) == list(range(6))
+        assert sorted(pids[gallery]) == [2, 5, 9]
+        galleries.add(tuple(gallery))
+    assert len(galleries) == 6  # 3 x 2 x 1 choices
+
+
+def test_evaluate_drawn():
+    generator = np.random.default_rng(0)
+    pids = generator.integers(0, 10, 100)
+    features = clustered_features(generator, pids, noise=1.5)
+    draws = evaluate_drawn(features, pids, num_draws=3, seed=1)
+    for scores, (query, gallery) in zip(draws, draw_one_per_identity(pids, num_draws=3, seed=1), strict=True):
+        unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+        cameras = np.zeros(len(query), int), np.ones(len(gallery), int)
+        expected = rank_metrics(-unit[query] @ unit[gallery].T, pids[query], pids[gallery], *cameras)
+        np.testing.assert_allclose(scores.ap, expected.ap)
+        assert scores.num_valid == 90
+
+
+@pytest.mark.parametrize("num_draws", [0, 1.5])
+def test_mistakes_are_named(num_draws):
+    with pytest.raises(
+        ValueError, match=f"num_draws must be a whole number of at least 1, found {num_draws}."
+    ):
+        single_shot_metrics(np.ones((1, 1)), [1], [1], [0], [1], num_draws=num_draws)
+    with pytest.raises(ValueError, match="pids must be integers, found <U1"):
+        list(draw_one_per_identity(["a", "b"]))
