@@ -38,6 +38,7 @@ from layers import (
     similarity_matching,
 )
 from modeling import build_model
+from modeling.backbones.resnet import ResNet
 
 logger = logging.getLogger("ember.distill")
 
@@ -100,7 +101,7 @@ def build_distillation(
     handlers, parts = [], {}
     with_maps = kd.FEATURE.WEIGHT > 0
     if with_maps:
-        last_blocks(student.backbone)
+        _check_student_maps(cfg, student)
     if kd.EMA.ENABLED:
         average = EmaTeacher(
             student,
@@ -238,9 +239,22 @@ def _divergence(cfg) -> Callable:
     return partial(kd_divergence, temperature=logits.TEMPERATURE, symmetric=logits.KIND == "symmetric")
 
 
+def _check_student_maps(cfg, student: nn.Module) -> None:
+    """A ResNet student is compared in front of its ReLUs, another one with the four maps that it hands out."""
+    if isinstance(student.backbone, ResNet):
+        last_blocks(student.backbone)
+    elif cfg.MODEL.HEAD.NAME != "global" or not 2 <= len(student.backbone.channels) <= 4:
+        raise ValueError(
+            f"KD.FEATURE.WEIGHT needs the maps of several stages; {cfg.MODEL.BACKBONE.NAME} with MODEL.HEAD.NAME "
+            f"{cfg.MODEL.HEAD.NAME} has none of that kind; set it to 0 or choose another backbone"
+        )
+
+
 def _build_feature_term(cfg, student: nn.Module, teachers: Sequence[Teacher]) -> FeatureTerm:
+    is_resnet = isinstance(student.backbone, ResNet)
+    student.return_maps = student.return_maps or not is_resnet
     return FeatureTerm(
-        StageTaps(student.backbone),
+        StageTaps(student.backbone) if is_resnet else None,
         student.backbone.channels,
         teachers,
         stage_weights=cfg.KD.FEATURE.STAGE_WEIGHTS,
@@ -256,10 +270,11 @@ def _build_self_term(cfg, student: nn.Module, *, num_classes: int) -> SelfTerm:
     """
     own = cfg.KD.SELF
     channels = student.backbone.channels
-    if cfg.MODEL.HEAD.NAME != "global" or len(channels) < 4:
+    if cfg.MODEL.HEAD.NAME != "global" or len(channels) < own.TEACHER:
         raise ValueError(
-            f"KD.SELF needs the maps of four stages and the global head; {cfg.MODEL.BACKBONE.NAME} with MODEL.HEAD.NAME "
-            f"{cfg.MODEL.HEAD.NAME} has {len(channels)} map(s) of that kind; choose a ResNet, or set KD.SELF.WEIGHT 0"
+            f"KD.SELF.TEACHER is stage {own.TEACHER}, but {cfg.MODEL.BACKBONE.NAME} with MODEL.HEAD.NAME "
+            f"{cfg.MODEL.HEAD.NAME} hands out the maps of {len(channels) if cfg.MODEL.HEAD.NAME == 'global' else 0} "
+            "stage(s); choose a ResNet with the global head, or set KD.SELF.WEIGHT 0"
         )
     student.return_maps = True
     return SelfTerm(

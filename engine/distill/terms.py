@@ -80,8 +80,8 @@ class FeatureTerm(nn.Module):
     """Partial distances of stage maps, the student's through connectors, summed and divided by the batch (Heo et al. 2019).
 
     Args:
-        taps: of the student.
-        channels: of the student's stages.
+        taps: of the student; None where `ReidOutput.maps` are compared, as the student is no ResNet.
+        channels: of the student's stages; where they are fewer than the teacher's, the deepest are compared.
         teachers: those with maps, in the order of `batch.teachers`.
         stage_weights: 1/8, 1/4, 1/2, 1 as published.
         rectified: stages whose maps pass a ReLU on both sides first. FastReID's program does this to stages 1 to 3, as
@@ -90,7 +90,7 @@ class FeatureTerm(nn.Module):
 
     def __init__(
         self,
-        taps: StageTaps,
+        taps: StageTaps | None,
         channels: Sequence[int],
         teachers: Sequence[Teacher],
         *,
@@ -99,18 +99,21 @@ class FeatureTerm(nn.Module):
     ):
         super().__init__()
         self.taps, self.teachers = taps, list(teachers)
+        self.skipped = len(stage_weights) - len(channels)
         self.stage_weights, self.rectified = tuple(stage_weights), frozenset(rectified)
         self.connectors = nn.ModuleList(
             nn.ModuleList(
                 create_connector(own, other)
-                for own, other in zip(channels, teacher.model.backbone.channels, strict=True)
+                for own, other in zip(channels, teacher.model.backbone.channels[self.skipped :], strict=True)
             )
             for teacher in teachers
         )
 
     def forward(self, output, batch) -> Tensor:
-        own = self.taps.maps
-        self.taps.clear()
+        own = output.maps
+        if self.taps is not None:
+            own = self.taps.maps
+            self.taps.clear()
         values = [
             self._distance(own, answer.maps, teacher.margins(), connectors)
             for answer, teacher, connectors in zip(
@@ -122,12 +125,12 @@ class FeatureTerm(nn.Module):
     def _distance(self, own, theirs, margins, connectors) -> Tensor:
         total = 0.0
         for stage, weight in enumerate(self.stage_weights):
-            if weight == 0:
+            if weight == 0 or stage < self.skipped:
                 continue
-            student, target = own[stage].float(), theirs[stage].flatten(0, -4).float()
+            student, target = own[stage - self.skipped].float(), theirs[stage].flatten(0, -4).float()
             if stage in self.rectified:
                 student, target = student.relu(), target.relu()
-            student = connectors[stage](student)
+            student = connectors[stage - self.skipped](student)
             if student.shape[2:] != target.shape[2:]:
                 target = F.interpolate(
                     target, size=student.shape[2:], mode="bilinear", align_corners=False, antialias=True
