@@ -3,7 +3,15 @@ import math
 import pytest
 import torch
 
-from layers import distance_matching, kd_divergence
+from layers import (
+    cosine_matching,
+    distance_matching,
+    kd_divergence,
+    logit_matching,
+    relational_angles,
+    relational_distances,
+    similarity_matching,
+)
 
 
 def test_the_teacher_itself_costs_nothing():
@@ -55,3 +63,70 @@ def test_different_identities_are_refused():
         kd_divergence(torch.zeros(2, 3), torch.zeros(2, 4), temperature=1.0, symmetric=False)
     with pytest.raises(ValueError, match="2 student embeddings, 3 teacher embeddings"):
         distance_matching(torch.zeros(2, 3), torch.zeros(3, 3))
+
+
+def test_logits_match_by_hand():
+    assert logit_matching(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])).item() == (1 + 4) / 2
+    with pytest.raises(ValueError, match="both must know the same identities"):
+        logit_matching(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_cosines_match_by_hand():
+    student = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    teacher = torch.tensor([[3.0, 0.0], [1.0, 0.0]])  # cosines 1 and 0
+    assert cosine_matching(student, teacher).item() == 0.5
+    with pytest.raises(ValueError, match="the cosine needs equal shapes"):
+        cosine_matching(torch.zeros(2, 3), torch.zeros(2, 4))
+    # Pairwise cosines: student 0 between the two, teacher 1; two of four ordered pairs differ, by 1.
+    assert similarity_matching(student, teacher).item() == pytest.approx(0.5)
+
+
+def test_relational_distances_by_hand():
+    # Three points on a line: student at 0, 1, 3 (distances 1, 2, 3, mean 2), teacher at 0, 1, 2 (1, 1, 2, mean 4/3).
+    student = torch.tensor([[0.0], [1.0], [3.0]])
+    teacher = torch.tensor([[0.0], [1.0], [2.0]])
+    differences = [1 / 2 - 3 / 4, 3 / 2 - 3 / 2, 2 / 2 - 3 / 4]  # pairs 01, 02, 12, each twice
+    expected = sum(2 * 0.5 * d**2 for d in differences) / 9
+    assert relational_distances(student, teacher).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_relational_angles_by_hand_and_by_loop():
+    # A right angle at the first point for the student, a straight line for the teacher: cosines 0 and -1.
+    student = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    teacher = torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
+
+    def cosine(x, j, i, k):
+        a, b = x[i] - x[j], x[k] - x[j]
+        norm = a.norm() * b.norm()
+        return (a @ b / norm).item() if norm > 0 else 0.0
+
+    total = 0.0
+    for j in range(3):
+        for i in range(3):
+            for k in range(3):
+                difference = abs(cosine(student, j, i, k) - cosine(teacher, j, i, k))
+                total += 0.5 * difference**2 if difference < 1 else difference - 0.5
+    assert cosine(student, 0, 1, 2) == 0
+    assert cosine(teacher, 0, 1, 2) == -1
+    assert relational_angles(student, teacher).item() == pytest.approx(total / 27, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [similarity_matching, relational_distances, relational_angles])
+def test_relations_ignore_the_scale_and_cost_nothing_for_the_teacher_itself(loss):
+    embeddings = torch.randn(5, 4)
+    assert loss(3 * embeddings, embeddings).item() == pytest.approx(0, abs=1e-6)
+    student = torch.randn(5, 7, requires_grad=True)
+    loss(student, embeddings).backward()
+    assert torch.isfinite(student.grad).all()
+    assert student.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="5 student embeddings, 3 teacher embeddings"):
+        loss(student, torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("loss", [similarity_matching, relational_distances, relational_angles])
+def test_one_image_has_no_relations(loss):
+    x = torch.randn(1, 4, requires_grad=True)
+    value = loss(x, torch.randn(1, 9))
+    value.backward()
+    assert value.item() == pytest.approx(0, abs=1e-6)
+    assert torch.isfinite(x.grad).all()

@@ -1,0 +1,47 @@
+import math
+
+import pytest
+import torch
+
+from layers import margin_relu, negative_means, partial_distance
+
+
+def test_margin_of_a_standard_normal():
+    # The mean of the negative half of N(0, 1) is -sqrt(2 / pi); it scales with the standard deviation.
+    margins = negative_means(torch.tensor([1.0, -2.0]), torch.zeros(2))
+    assert margins.tolist() == pytest.approx([-math.sqrt(2 / math.pi), -2 * math.sqrt(2 / math.pi)], rel=1e-5)
+
+
+def test_margins_are_the_means_of_negative_samples():
+    scale, shift = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([0.3, -1.0, 1.0])
+    generator = torch.Generator().manual_seed(0)
+    samples = shift + scale * torch.randn(400_000, 3, generator=generator)
+    expected = [samples[:, c][samples[:, c] < 0].mean().item() for c in range(3)]
+    assert negative_means(scale, shift).tolist() == pytest.approx(expected, abs=0.01)
+
+
+def test_channels_that_are_never_negative_or_constant():
+    margins = negative_means(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([5.0, 2.0, -2.0]))
+    assert margins.tolist() == [-3.0, 0.0, -2.0]
+
+
+def test_margin_relu_by_hand():
+    maps = torch.tensor([[[[-2.0, 1.0]], [[-0.1, -4.0]]]])  # [1, 2, 1, 2]
+    out = margin_relu(maps, torch.tensor([-1.0, -0.5]))
+    assert out.flatten().tolist() == pytest.approx([-1.0, 1.0, -0.1, -0.5])
+
+
+def test_partial_distance_by_hand():
+    # Counted: a positive target, and a student above a negative one; not a student that is below an "off".
+    student = torch.tensor([1.0, 0.5, -3.0, -0.5]).view(1, 1, 2, 2)
+    target = torch.tensor([3.0, -1.0, -1.0, 2.0]).view(1, 1, 2, 2)
+    assert partial_distance(student, target).item() == 2**2 + 1.5**2 + 0 + 2.5**2
+
+
+def test_partial_distance_of_the_target_itself_is_zero_and_moves_the_student_only():
+    target = torch.randn(2, 3, 4, 4, requires_grad=True)
+    assert partial_distance(target.detach(), target).item() == 0
+    student = torch.randn(2, 3, 4, 4, requires_grad=True)
+    partial_distance(student, target).backward()
+    assert student.grad.abs().sum() > 0
+    assert target.grad is None
