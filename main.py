@@ -25,7 +25,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessExitedException
 
 from config import Config, load_config
-from data.build import build_augmentation, build_splits, build_train_loader
+from data.build import build_augmentation, build_splits, build_train_loader, loader_processes
 from engine.build import (
     attach_handlers,
     build_amp_dtype,
@@ -190,7 +190,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         len(corpus.train),
         len(train_loader),
     )
-    with stop:
+    with stop, loader_processes(train_loader):
         if trainer.state.iteration < cfg.SOLVER.MAX_EPOCHS * len(train_loader):
             trainer.run(train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS, epoch_length=len(train_loader))
         elif evaluation.catch_up(trainer):

@@ -59,18 +59,26 @@ class Augmentation:
         self.normalization = normalization
         self.settings = settings
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1
+    ) -> Tensor:
         """uint8 [..., 3, H, W] to float32 of the same shape, normalised; the input is left as it is.
 
-        Every image, and every frame of a clip, has its own draw. `generator` is one of the CPU.
+        Every image, and every frame of a clip, has its own draw. `generator` is one of the CPU. With several
+        processes `images` are the rows of `rank` in the global batch; draws are made for all of it, so that the
+        number of processes does not change them (AutoAugment, affine, AugMix, patches and cutout draw apart).
         """
         shape = images.shape
         flat = images.reshape(-1, *shape[-3:])  # [B, (T,) 3, H, W] -> [N, 3, H, W]
         s = self.settings
         num = flat.shape[0]
-        flat = _apply(flat, ((auto_augment, s.autoaug_prob),), generator)
-        flips = torch.rand(num, generator=generator) < s.flip_prob
-        offsets = torch.randint(2 * s.padding + 1, (num, 2), generator=generator)
+        total, own = num * world_size, slice(rank * num, (rank + 1) * num)
+        apart = generator
+        if world_size > 1:
+            apart = torch.Generator().manual_seed(generator.initial_seed() + 1 + rank)
+        flat = _apply(flat, ((auto_augment, s.autoaug_prob),), apart)
+        flips = torch.rand(total, generator=generator)[own] < s.flip_prob
+        offsets = torch.randint(2 * s.padding + 1, (total, 2), generator=generator)[own]
         flat = flip_and_crop(flat, flips, offsets, padding=s.padding)
         policies = (
             (random_affine, s.affine_prob),
@@ -78,10 +86,10 @@ class Augmentation:
             (random_patch, s.patch_prob),
             (cutout, s.cutout_prob),
         )
-        flat = _apply(flat, policies, generator)
+        flat = _apply(flat, policies, apart)
         if s.jitter_prob > 0:
-            chosen = torch.rand(num, generator=generator) < s.jitter_prob
-            factors = draw_jitter(num, s.jitter, generator)
+            chosen = torch.rand(total, generator=generator)[own] < s.jitter_prob
+            factors = draw_jitter(total, s.jitter, generator)[own]
             pixels = flat.to(torch.float32)
             index = chosen.nonzero().flatten()
             if len(index):
@@ -90,7 +98,10 @@ class Augmentation:
             flat = pixels
         out = self.normalization(flat)
         if s.erase_prob > 0:
-            erase_(out, draw_boxes(num, tuple(shape[-2:]), s.erase_prob, generator), s.erase_fill)
+            boxes = draw_boxes(total, tuple(shape[-2:]), s.erase_prob, generator)
+            mine = boxes.index.div(num, rounding_mode="floor") == rank
+            boxes = Boxes(*(values[mine] for values in boxes))
+            erase_(out, boxes._replace(index=boxes.index - rank * num), s.erase_fill)
         return out.reshape(shape)
 
 

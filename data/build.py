@@ -1,7 +1,9 @@
 """From the configuration to splits, loaders and augmentation."""
 
 import logging
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,7 +156,7 @@ def build_train_loader(
         seed=cfg.SEED,
         epoch=sampler.epoch,
     )
-    return _create_loader(dataset, sampler, cfg.DATALOADER.NUM_WORKERS)
+    return _create_loader(dataset, sampler, cfg.DATALOADER.NUM_WORKERS, persistent=True)
 
 
 def build_test_loader(
@@ -177,7 +179,7 @@ def build_test_loader(
         num_frames=frames,
         cache=_build_cache(cfg, paths, size, world_size),
     )
-    return _create_loader(dataset, sampler, cfg.DATALOADER.NUM_WORKERS)
+    return _create_loader(dataset, sampler, cfg.DATALOADER.NUM_WORKERS, persistent=False)
 
 
 def _build_cache(
@@ -193,7 +195,7 @@ def _build_cache(
     return ImageCache(paths, size=size, interpolation=cfg.INPUT.INTERPOLATION) if fits else None
 
 
-def _create_loader(dataset: ReidDataset, sampler, num_workers: int) -> DataLoader:
+def _create_loader(dataset: ReidDataset, sampler, num_workers: int, *, persistent: bool) -> DataLoader:
     """A loader that fetches whole batches. With a cache a batch is one gather, which no process need do for
     us.
     """
@@ -204,9 +206,27 @@ def _create_loader(dataset: ReidDataset, sampler, num_workers: int) -> DataLoade
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        persistent_workers=workers > 0,
+        persistent_workers=persistent and workers > 0,
+        worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # so that starting an epoch does not touch the global random state
     )
+
+
+@contextmanager
+def loader_processes(loader: DataLoader) -> Iterator[None]:
+    """End the processes of a training loader on leaving; left to the garbage collector, each takes five seconds."""
+    try:
+        yield
+    finally:
+        loader._iterator = None
+
+
+def _outlive_signals(_worker: int) -> None:
+    """Terminals and schedulers send SIGINT and SIGTERM to all processes of a run, and the main one wants to save first: a
+    loader process stays for ten seconds then.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(10))
 
 
 def build_normalization(cfg: CfgNode) -> Normalization:

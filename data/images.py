@@ -117,9 +117,9 @@ def raise_broken(messages: Sequence[str]) -> None:
 
 
 class ImageCache:
-    """All images of a dataset, decoded once into one uint8 tensor [N, 3, H, W] in shared memory.
+    """All images of a dataset, decoded once into one uint8 tensor [N, 3, H, W].
 
-    Loader processes see the same memory, they do not copy it.
+    In ordinary memory: shared memory is as small as 64 MiB in a container, and a loader with a cache has no processes.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ImageCache:
     ) -> None:
         """Decode `paths`, one thread per CPU (Pillow lets go of the interpreter lock). Raises ImageError."""
         self.rows = {path: row for row, path in enumerate(dict.fromkeys(paths))}
-        self.images = torch.empty((len(self.rows), 3, *size), dtype=torch.uint8).share_memory_()
+        self.images = torch.empty((len(self.rows), 3, *size), dtype=torch.uint8)
         broken: dict[int, str] = {}
 
         def decode(item: tuple[Path, int]) -> None:

@@ -25,6 +25,7 @@ from engine.handlers.logs import MetricsFile, Sink, TrainLog, create_tensorboard
 from engine.handlers.safety import StopOnNan, StopOnSignal
 from engine.handlers.schedule import LearningRate
 from engine.handlers.visdom import VisdomSink
+from engine.ranks import gather_rows
 from engine.scores import ScoreSettings
 from engine.trainer import create_trainer
 from evaluate import Rerank
@@ -80,27 +81,29 @@ def build_criterion(
     def focal(output, batch):
         return mean_over(output.logits, lambda logits: focal_loss(logits, batch.pids, gamma=loss.FOCAL.GAMMA))
 
-    def triplet(output, batch):
-        def term(features):
-            features = nn.functional.normalize(features.float()) if loss.TRIPLET.NORMALIZE else features
-            return triplet_loss(features, batch.pids, margin=loss.TRIPLET.MARGIN, mining=loss.TRIPLET.MINING)
+    def over_pairs(pair_loss):
+        """The mean of a loss (features, pids) over the heads; SOLVER.MINING says whose features it compares."""
 
-        return mean_over(output.features, term)
+        def term(output, batch):
+            share = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
+            pids = share(batch.pids)
+            return mean_over(output.features, lambda features: pair_loss(share(features), pids))
 
-    def circle(output, batch):
-        term = partial(circle_loss, margin=loss.CIRCLE.MARGIN, gamma=loss.CIRCLE.GAMMA)
-        return mean_over(output.features, lambda features: term(features, batch.pids))
+        return term
 
-    def cosface(output, batch):
-        term = partial(cosface_loss, margin=loss.COSFACE.MARGIN, gamma=loss.COSFACE.GAMMA)
-        return mean_over(output.features, lambda features: term(features, batch.pids))
+    def triplet(features, pids):
+        features = nn.functional.normalize(features.float()) if loss.TRIPLET.NORMALIZE else features
+        return triplet_loss(features, pids, margin=loss.TRIPLET.MARGIN, mining=loss.TRIPLET.MINING)
+
+    circle = partial(circle_loss, margin=loss.CIRCLE.MARGIN, gamma=loss.CIRCLE.GAMMA)
+    cosface = partial(cosface_loss, margin=loss.COSFACE.MARGIN, gamma=loss.COSFACE.GAMMA)
 
     terms = {
         "ce": Term(loss.CE.WEIGHT, cross_entropy),
         "focal": Term(loss.FOCAL.WEIGHT, focal),
-        "triplet": Term(loss.TRIPLET.WEIGHT, triplet),
-        "circle": Term(loss.CIRCLE.WEIGHT, circle),
-        "cosface": Term(loss.COSFACE.WEIGHT, cosface),
+        "triplet": Term(loss.TRIPLET.WEIGHT, over_pairs(triplet)),
+        "circle": Term(loss.CIRCLE.WEIGHT, over_pairs(circle)),
+        "cosface": Term(loss.COSFACE.WEIGHT, over_pairs(cosface)),
     }
     if loss.CENTER.WEIGHT > 0:
         terms["center"] = Term(loss.CENTER.WEIGHT, OverFeatures(CenterLoss(num_classes, feature_dim)))
@@ -213,6 +216,7 @@ def build_trainer(
         device_type=device.type,
         amp_dtype=amp_dtype,
         accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+        joint_loss=cfg.SOLVER.MINING == "global",
     )
     return trainer, scaler
 
@@ -263,7 +267,7 @@ def attach_handlers(
     )
     ToDevice(device).attach(trainer)
     Seeder(cfg.SEED, rank).attach(trainer)
-    Augment(augmentation, seed=cfg.SEED, rank=rank).attach(trainer)
+    Augment(augmentation, seed=cfg.SEED, rank=rank, world_size=idist.get_world_size()).attach(trainer)
     if distillation is not None:
         distillation.attach(trainer)
     LearningRate(optimizers[:1], schedule).attach(trainer)

@@ -23,6 +23,9 @@ class StepOutput(NamedTuple):
     num_images: int
 
 
+Measured = tuple[dict[str, Tensor], Tensor]  # losses and accuracy of one part of a batch
+
+
 def create_trainer(
     model: nn.Module,
     criterion: nn.Module,
@@ -32,6 +35,7 @@ def create_trainer(
     device_type: str,
     amp_dtype: torch.dtype | None = None,
     accumulation_steps: int = 1,
+    joint_loss: bool = False,
 ) -> Engine:
     """An Engine whose step trains `model` on one `Batch` of normalised images.
 
@@ -43,26 +47,69 @@ def create_trainer(
         device_type: "cpu" or "cuda", for autocast.
         amp_dtype: the dtype of mixed precision, None for float32. Losses see float32 in any case.
         accumulation_steps: the batch is run in this many equal parts, one after another, before the step.
+        joint_loss: with several parts, the loss compares the images of all of them, at the price of one more forward pass.
     """
+
+    def forward(images: Tensor):
+        with torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None):
+            return model(images)
+
+    def backward_apart(batch) -> list[Measured]:
+        """Each part has a loss of its own; the batch's is their mean."""
+        measured = []
+        for part, synchronise in _parts(batch, accumulation_steps, model):
+            with synchronise():
+                output = forward(part.images)
+                losses = criterion(output, part)
+                scaler.scale(sum(losses.values()) / accumulation_steps).backward()
+            measured.append(_measure(losses, output, part))
+        return measured
+
+    def backward_jointly(batch) -> list[Measured]:
+        """The gradient of one loss of all parts' outputs (Gao et al. 2021, arXiv 2101.06983, section 3): the outputs without
+        a graph; the loss and its gradient with respect to them; each part again, from which that gradient goes on.
+        """
+        seed = torch.initial_seed()
+        torch.manual_seed(seed)  # both passes draw the same dropout masks
+        statistics = [buffer.clone() for buffer in model.buffers()]
+        with torch.no_grad():
+            outputs = [forward(part.images) for part, _ in _parts(batch, accumulation_steps, model)]
+            for buffer, value in zip(model.buffers(), statistics, strict=True):
+                buffer.copy_(value)
+        whole = _join(outputs)
+        losses = criterion(whole, batch)
+        scaler.scale(sum(losses.values())).backward()
+        gradients = _map(lambda tensor: tensor.grad, whole)
+        torch.manual_seed(seed)
+        for index, (part, synchronise) in enumerate(_parts(batch, accumulation_steps, model)):
+            with synchronise():
+                size = len(part.pids)
+                pairs = zip(
+                    _leaves(forward(part.images)),
+                    _leaves(_cut(gradients, index * size, size)),
+                    strict=True,
+                )
+                pairs = [
+                    (tensor, gradient)
+                    for tensor, gradient in pairs
+                    if gradient is not None and tensor.requires_grad
+                ]
+                torch.autograd.backward(*zip(*pairs, strict=True))
+        return [_measure(losses, whole, batch)]
+
+    backward = backward_jointly if joint_loss and accumulation_steps > 1 else backward_apart
 
     def train_step(engine: Engine, batch) -> StepOutput:
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        outputs = []
-        for part, synchronise in _parts(batch, accumulation_steps, model):
-            with synchronise():
-                with torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None):
-                    output = model(part.images)
-                losses = criterion(output, part)
-                scaler.scale(sum(losses.values()) / accumulation_steps).backward()
-            outputs.append(_detach(losses, output, part))
+        measured = backward(batch)
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
         engine.fire_event(TrainingEvents.BACKWARD_COMPLETED)
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()
-        return _mean(outputs, num_images=len(batch.pids))
+        return _mean(measured, num_images=len(batch.pids))
 
     trainer = Engine(train_step)
     trainer.register_events(*TrainingEvents)
@@ -85,24 +132,39 @@ def _parts(batch, num_parts: int, model: nn.Module) -> Iterator[tuple[NamedTuple
         yield _cut(batch, index * size, size), nullcontext if index == num_parts - 1 else no_sync
 
 
+def _map(function: Callable, *values):
+    """The function of the tensors at each place of equally nested tuples, nested in the same way."""
+    if not isinstance(values[0], tuple):
+        return function(*values)
+    items = [_map(function, *item) for item in zip(*values, strict=True)]
+    return type(values[0])(*items) if hasattr(values[0], "_fields") else tuple(items)
+
+
+def _leaves(value) -> list:
+    """What nested tuples hold, in order."""
+    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, tuple) else [value]
+
+
 def _cut(value, start: int, size: int):
-    """Rows start..start+size of every tensor inside nested tuples."""
-    if isinstance(value, Tensor):
-        return value[start : start + size]
-    items = [_cut(item, start, size) for item in value]
-    return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    """Rows start..start+size of every tensor inside nested tuples; anything else stays."""
+    return _map(lambda leaf: leaf[start : start + size] if isinstance(leaf, Tensor) else leaf, value)
+
+
+def _join(outputs: Sequence):
+    """One output for all rows: tensors of their own that collect gradients."""
+    return _map(lambda *parts: torch.cat(parts).requires_grad_(), *outputs)
 
 
 @torch.no_grad()
-def _detach(losses: dict[str, Tensor], output, batch) -> tuple[dict[str, Tensor], Tensor]:
+def _measure(losses: dict[str, Tensor], output, batch) -> Measured:
     losses = {name: loss.detach() for name, loss in losses.items()}
     if not output.logits:
         return losses, batch.pids.new_zeros((), dtype=torch.float32)
     return losses, (output.logits[0].argmax(dim=1) == batch.pids).float().mean()
 
 
-def _mean(outputs: list[tuple[dict[str, Tensor], Tensor]], *, num_images: int) -> StepOutput:
+def _mean(measured: list[Measured], *, num_images: int) -> StepOutput:
     """One StepOutput for the whole batch from those of its equal parts."""
-    names = outputs[0][0]
-    losses = {name: torch.stack([losses[name] for losses, _ in outputs]).mean() for name in names}
-    return StepOutput(losses, torch.stack([accuracy for _, accuracy in outputs]).mean(), num_images)
+    names = measured[0][0]
+    losses = {name: torch.stack([losses[name] for losses, _ in measured]).mean() for name in names}
+    return StepOutput(losses, torch.stack([accuracy for _, accuracy in measured]).mean(), num_images)

@@ -1,0 +1,258 @@
+"""The program from end to end, in this process, on a data set of seconds: what a run leaves behind, tests, resumes, stops."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+
+import pytest
+import torch
+
+import main
+from engine.checkpoint import load_checkpoint
+from engine.handlers.batch import Seeder
+from engine.handlers.evaluation import Evaluation
+
+SCORES = {"mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "num_query", "num_gallery", "num_valid"}
+
+
+def state_of(folder, name="last"):
+    """What must be equal bit for bit: weights, optimizers, centres, progress."""
+    content = load_checkpoint(folder / "checkpoints" / f"{name}.pt")
+    keys = ("model", "trained", "optimizers", "criterion", "scaler", "evaluation", "progress")
+    return {key: content[key] for key in keys if key in content}
+
+
+def assert_same(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """interrupt(i): SIGTERM at the start of iteration i of the next run; interrupt(evaluation=e): in that of epoch e."""
+
+    @contextlib.contextmanager
+    def arrange(iteration=None, *, evaluation=None):
+        with monkeypatch.context() as patch:
+            seed, evaluate = Seeder.__call__, Evaluation.__call__
+
+            def seed_and_kill(self, engine):
+                if engine.state.iteration == iteration:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                seed(self, engine)
+
+            def evaluate_and_kill(self, engine, epoch=None):
+                if (epoch or engine.state.epoch) == evaluation:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                evaluate(self, engine, epoch)
+
+            patch.setattr(Seeder, "__call__", seed_and_kill)
+            patch.setattr(Evaluation, "__call__", evaluate_and_kill)
+            yield
+
+    return arrange
+
+
+def run_again(recipe, folder, *words, resume=True):
+    return main.main(
+        ["-c", str(recipe), *(["--resume"] if resume else []), *words, "OUTPUT_DIR", str(folder)]
+    )
+
+
+# ------------------------------------------------------------------------------------ what a run leaves behind
+
+
+def test_files_of_a_run(tiny_run):
+    assert sorted(path.name for path in tiny_run.iterdir()) == [
+        "checkpoints",
+        "config.yml",
+        "log.txt",
+        "metrics.jsonl",
+        "results.json",
+    ]
+    assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
+    results = json.loads((tiny_run / "results.json").read_text())
+    assert set(results) == {"market1501"}
+    assert set(results["market1501"]) == SCORES
+    assert results["market1501"]["num_query"] == results["market1501"]["num_valid"] == 4
+    assert results["market1501"]["num_gallery"] == 13  # 12 of the four identities, a distractor, no junk
+    assert all(0 <= value <= 1 for key, value in results["market1501"].items() if not key.startswith("num_"))
+    log = (tiny_run / "log.txt").read_text()
+    assert f"mAP: {results['market1501']['mAP']:.2%}" in log and "CMC Rank-1: " in log
+
+
+def test_metrics_file_has_one_object_a_line(tiny_run):
+    entries = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    assert all(set(entry) == {"what", "epoch", "iteration", "values"} for entry in entries)
+    assert [entry["iteration"] for entry in entries if entry["what"] == "train"] == [2, 4, 6, 8]
+    assert [entry["epoch"] for entry in entries if entry["what"] == "test/market1501"] == [1, 2]
+
+
+def test_the_written_configuration_is_a_recipe_that_gives_the_same_weights(tiny_run, tmp_path):
+    assert main.main(["-c", str(tiny_run / "config.yml"), "OUTPUT_DIR", str(tmp_path / "again")]) == 0
+    assert_same(state_of(tmp_path / "again"), state_of(tiny_run))
+
+
+def test_a_checkpoint_alone_reproduces_its_results(tiny_run, tmp_path):
+    # best.pt may be of the first epoch, results.json is of the last: the checkpoint of the last must reproduce it
+    last = tiny_run / "checkpoints" / "last.pt"
+    assert main.main(["-t", "TEST.WEIGHT", str(last), "OUTPUT_DIR", str(tmp_path)]) == 0
+    assert (tmp_path / "results.json").read_text() == (tiny_run / "results.json").read_text()
+
+
+def test_best_is_the_checkpoint_with_the_best_score(tiny_run, tmp_path):
+    best = tiny_run / "checkpoints" / "best.pt"
+    assert main.main(["-t", "TEST.WEIGHT", str(best), "OUTPUT_DIR", str(tmp_path)]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["market1501"]["mAP"] == load_checkpoint(best)["evaluation"]["best_score"]
+
+
+def test_reranked_scores_and_flip(tiny_run, tmp_path):
+    last = str(tiny_run / "checkpoints" / "last.pt")
+    words = ["TEST.RE_RANKING", "True", "TEST.RE_RANK.K1", "4", "TEST.RE_RANK.K2", "2", "TEST.FLIP", "True"]
+    assert main.main(["-t", "TEST.WEIGHT", last, *words, "OUTPUT_DIR", str(tmp_path)]) == 0
+    scores = json.loads((tmp_path / "results.json").read_text())["market1501"]
+    assert set(scores) == SCORES | {"reranked"} and set(scores["reranked"]) == SCORES
+
+
+# ------------------------------------------------------------------------------------------- resumed bit for bit
+
+FULL = (
+    "LOSS.CENTER.WEIGHT 0.01 SOLVER.ACCUMULATION_STEPS 2 SOLVER.CLIP_NORM 5 SOLVER.EMA 0.1 INPUT.JITTER_PROB 0.5 "
+    "SOLVER.FREEZE ('backbone.stem',) SOLVER.FREEZE_ITERS 3 SOLVER.SCHEDULE cosine SOLVER.SCHEDULE_BY iteration"
+).split()
+
+
+@pytest.fixture(scope="session")
+def full_run(tmp_path_factory, train):
+    """A run with everything that has a state: two optimizers, an average, accumulation, dropout, a freeze."""
+    return train(tmp_path_factory.mktemp("run") / "full", *FULL)
+
+
+@pytest.mark.parametrize(
+    "moment", [{"iteration": 2}, {"iteration": 6}, {"evaluation": 1}, {"evaluation": 2}], ids=str
+)
+def test_resumed_run_has_the_bits_of_the_uninterrupted_one(
+    moment, full_run, tiny_recipe, tmp_path, interrupt, capfd
+):
+    with interrupt(**moment):
+        assert run_again(tiny_recipe, tmp_path, *FULL, resume=False) == 143
+    assert capfd.readouterr().err == "main.py: stopped by SIGTERM; --resume goes on\n"
+    assert run_again(tiny_recipe, tmp_path, *FULL) == 0
+    assert_same(state_of(tmp_path), state_of(full_run))
+    assert_same(state_of(tmp_path, "best"), state_of(full_run, "best"))
+    assert (tmp_path / "results.json").read_text() == (full_run / "results.json").read_text()
+    kept = [json.loads(line)["iteration"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert kept == sorted(kept)
+
+
+def test_loader_processes_change_nothing_and_resume(tiny_run, tiny_recipe, tmp_path, interrupt):
+    words = ["DATALOADER.CACHE", "none", "DATALOADER.NUM_WORKERS", "2"]
+    with interrupt(3):
+        assert run_again(tiny_recipe, tmp_path, *words, resume=False) == 143
+    assert run_again(tiny_recipe, tmp_path, *words) == 0
+    assert_same(state_of(tmp_path), state_of(tiny_run))
+
+
+def test_finished_run_is_not_trained_again_and_more_epochs_go_on(tiny_run, tiny_recipe, tmp_path, train):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_run, folder)
+    (folder / "results.json").unlink()
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert run_again(tiny_recipe, folder) == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert_same(state_of(folder), state_of(tiny_run))
+    assert (folder / "results.json").read_text() == (tiny_run / "results.json").read_text()
+    assert run_again(tiny_recipe, folder, "SOLVER.MAX_EPOCHS", "3") == 0
+    longer = train(tmp_path / "longer", "SOLVER.MAX_EPOCHS", "3")
+    assert_same(state_of(folder)["model"], state_of(longer)["model"])
+
+
+def test_fewer_epochs_than_done_is_a_mistake(tiny_run, tiny_recipe, tmp_path, capfd):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_run, folder)
+    assert run_again(tiny_recipe, folder, "SOLVER.MAX_EPOCHS", "1") == 2
+    assert "the checkpoint is in epoch 2, SOLVER.MAX_EPOCHS is 1" in capfd.readouterr().err
+
+
+def test_resuming_with_another_network_changes_nothing(tiny_run, tiny_recipe, tmp_path, capfd):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_run, folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert run_again(tiny_recipe, folder, "MODEL.BACKBONE.NAME", "tiny_plain") == 2
+    assert "was written by another configuration" in capfd.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_average_of_weights_is_what_is_tested(full_run, tmp_path):
+    content = load_checkpoint(full_run / "checkpoints" / "last.pt")
+    name = "backbone.body.1.weight"
+    assert not torch.equal(content["model"][name], content["trained"][name])
+    last = str(full_run / "checkpoints" / "last.pt")
+    assert main.main(["-t", "TEST.WEIGHT", last, "OUTPUT_DIR", str(tmp_path)]) == 0
+    assert (tmp_path / "results.json").read_text() == (full_run / "results.json").read_text()
+
+
+# ------------------------------------------------------------------------------------------------- bad endings
+
+
+def test_not_a_number_stops_with_terms_and_files(tiny_recipe, tmp_path, capfd, monkeypatch):
+    words = ["SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_EPOCHS", "0", "SOLVER.MAX_EPOCHS", "3"]
+    assert run_again(tiny_recipe, tmp_path, *words, resume=False) == 2
+    out, err = capfd.readouterr()
+    assert err.startswith("main.py: the loss is not finite at iteration ") and err.count("\n") == 1
+    assert "ce " in err and "triplet " in err and "SOLVER.BASE_LR" in err
+    assert "bounding_box_train/000" in out  # the batch's files, in the log
+
+
+def test_full_disk_leaves_the_last_good_checkpoint(tiny_run, tiny_recipe, tmp_path, capfd):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_run, folder)
+    before = state_of(folder)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # a larger file fails as on a full disk
+        assert run_again(tiny_recipe, folder, "SOLVER.MAX_EPOCHS", "3") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1
+    assert "last.pt could not be written" in err or "best.pt could not be written" in err
+    assert_same(state_of(folder), before)
+    assert not list((folder / "checkpoints").glob(".*"))
+
+
+def test_out_of_memory_is_one_line_with_the_keys_to_turn(tiny_recipe, tmp_path, capfd, monkeypatch):
+    def no_memory(self, images):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    from tests.tiny import TinyBackbone
+
+    monkeypatch.setattr(TinyBackbone, "forward", no_memory)
+    assert run_again(tiny_recipe, tmp_path, resume=False) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(
+        "main.py: out of memory with 8 images at a time (DefaultCPUAllocator: can't allocate"
+    )
+    assert "SOLVER.ACCUMULATION_STEPS" in err and err.count("\n") == 1
+
+
+def test_faults_of_the_program_are_not_hidden(tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(main, "build_schedule", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_again(tiny_recipe, tmp_path / "x", resume=False)
+    assert not (tmp_path / "x").exists()
