@@ -22,6 +22,7 @@ _C.MODEL.BACKBONE = CN()
 _C.MODEL.BACKBONE.NAME = "resnet50"  # see modeling/backbones for the choices
 _C.MODEL.BACKBONE.WEIGHTS = "imagenet"  # imagenet (torchvision's, downloaded) | none | a local file
 _C.MODEL.BACKBONE.LAST_STRIDE = 1  # stride of the last stage: 1 keeps a 16x8 map from 256x128
+_C.MODEL.BACKBONE.WIDTH = 1.0  # channels as a multiple of the published ones (ResNets without weights)
 _C.MODEL.BACKBONE.STEM_RELU = True  # False reproduces reid-strong-baseline's ResNet, which leaves it out
 _C.MODEL.BACKBONE.STEM_POOL = "padded"  # padded (torchvision) | ceil (FastReID's current code)
 _C.MODEL.BACKBONE.LAST_DILATION = 1  # of the last stage of ResNeSt; 2 is FastReID's current code

@@ -65,6 +65,7 @@ def _backbone_options(cfg: CfgNode) -> BackboneOptions:
         last_relu=b.LAST_RELU,
         non_local=tuple(b.NON_LOCAL),
         non_local_width=b.NON_LOCAL_WIDTH,
+        width=b.WIDTH,
         image_size=tuple(cfg.INPUT.SIZE_TRAIN),
     )
 

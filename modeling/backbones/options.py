@@ -14,6 +14,7 @@ class BackboneOptions(NamedTuple):
         last_relu: False leaves out every ReLU of the last block (VKD).
         non_local: number of non-local blocks per stage; empty for none.
         non_local_width: their inner channels; 0 means half of the outer ones.
+        width: channels of every layer as a multiple of the published ones, for small networks.
         image_size: (height, width) of the training images, for backbones that need it.
     """
 
@@ -24,6 +25,7 @@ class BackboneOptions(NamedTuple):
     last_relu: bool = True
     non_local: tuple[int, ...] = ()
     non_local_width: int = 0
+    width: float = 1.0
     image_size: tuple[int, int] = (256, 128)
 
 
@@ -34,6 +36,7 @@ _KEYS = {
     "last_dilation": ("LAST_DILATION", 1),
     "last_relu": ("LAST_RELU", True),
     "non_local": ("NON_LOCAL", ()),
+    "width": ("WIDTH", 1.0),
 }
 
 
@@ -55,6 +58,10 @@ def check_options(options: BackboneOptions) -> None:
         raise ValueError(f"MODEL.BACKBONE.LAST_STRIDE is {options.last_stride!r}; choose 1 or 2")
     if options.stem_pool not in ("padded", "ceil"):
         raise ValueError(f"MODEL.BACKBONE.STEM_POOL is {options.stem_pool!r}; choose one of padded, ceil")
+    if not 0.125 <= options.width <= 2 or options.width * 64 % 2:
+        raise ValueError(
+            f"MODEL.BACKBONE.WIDTH is {options.width}; choose a multiple of 1/32 between 0.125 and 2, such as 0.5"
+        )
     if len(options.non_local) not in (0, 4):
         raise ValueError(
             f"MODEL.BACKBONE.NON_LOCAL is {tuple(options.non_local)}; "

@@ -106,9 +106,9 @@ class ResNet(nn.Module):
     """Stem and four stages: image [N, 3, H, W] -> the four stage maps, at strides 4, 8, 16 and 16 or 32.
 
     Args:
-        conv1: the stem's convolution(s), to 64 channels at stride 2.
+        conv1: the stem's convolution(s), at stride 2.
         stages: the four stages.
-        options: stem and last ReLU.
+        options: stem, last ReLU and width.
 
     Attributes:
         channels: of the four maps.
@@ -118,7 +118,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.channels: tuple[int, ...] = ()
         self.conv1 = conv1
-        self.bn1: nn.Module = nn.BatchNorm2d(64)
+        self.bn1: nn.Module = nn.BatchNorm2d(round(64 * options.width))
         self.relu = nn.ReLU(inplace=True) if options.stem_relu else nn.Identity()
         padded = options.stem_pool == "padded"
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=int(padded), ceil_mode=not padded)
@@ -163,21 +163,21 @@ def create_resnet(
     """A ResNet of 18, 34, 50, 101 or 152 layers.
 
     Args:
-        options: last stride, stem, last ReLU and non-local switches.
+        options: last stride, stem, last ReLU, non-local switches and width.
         depth: a key of NUM_BLOCKS; bottlenecks from 50 on.
         ibn: "a": IBN-a in every block of stages 1 to 3. "b": instance norm in the stem and after the last
             block of stages 1 and 2 (Pan et al. 2018, section 3.3).
         bam: a bottleneck attention module after stages 1, 2 and 3.
         style: of all blocks.
     """
-    refuse_others(
-        f"a ResNet-{depth}", options, "last_stride", "stem_relu", "stem_pool", "last_relu", "non_local"
-    )
+    switches = ("last_stride", "stem_relu", "stem_pool", "last_relu", "non_local", "width")
+    refuse_others(f"a ResNet-{depth}", options, *switches)
     block = BasicBlock if depth < 50 else Bottleneck
     strides = (1, 2, 2, options.last_stride)
-    in_channels = 64
+    widths = [round(width * options.width) for width in WIDTHS]
+    in_channels = widths[0]
     stages = []
-    for i, (width, num_blocks) in enumerate(zip(WIDTHS, NUM_BLOCKS[depth], strict=True)):
+    for i, (width, num_blocks) in enumerate(zip(widths, NUM_BLOCKS[depth], strict=True)):
         blocks = []
         for j in range(num_blocks):
             its_style = style._replace(
@@ -189,10 +189,10 @@ def create_resnet(
         if bam and i < 3:
             stage.add_module("bam", BAM(in_channels))
         stages.append(stage)
-    model = ResNet(nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), stages, options)
-    model.channels = tuple(width * block.expansion for width in WIDTHS)
+    model = ResNet(nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False), stages, options)
+    model.channels = tuple(width * block.expansion for width in widths)
     if ibn == "b":
-        model.bn1 = nn.InstanceNorm2d(64, affine=True)
+        model.bn1 = nn.InstanceNorm2d(widths[0], affine=True)
     initialize_convolutions(model)
     return model
 
