@@ -26,7 +26,9 @@ def start_student(student: nn.Module, path: str, *, reinit: str) -> None:
     Raises:
         FileNotFoundError, ValueError: no such checkpoint, or of another architecture.
     """
-    new = {"none": (), "head": ("head.",), "last-stage": ("head.", *last_stage(student.backbone))}[reinit]
+    new: tuple[str, ...] = () if reinit == "none" else ("head.",)
+    if reinit == "last-stage":
+        new += last_stage(student.backbone)
     own, theirs = student.state_dict(), load_checkpoint(path)["model"]
     kept = {name: value for name, value in theirs.items() if not name.startswith(new)}
     wrong = [name for name, value in kept.items() if name not in own or own[name].shape != value.shape]

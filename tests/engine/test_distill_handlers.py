@@ -1,0 +1,215 @@
+"""Teachers, averages, views, and what two processes make of a term."""
+
+import logging
+import socket
+
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import multiprocessing, nn
+
+from data.batch import Batch
+from engine.distill.gather import over_all_ranks
+from engine.distill.student import start_student
+from engine.distill.teachers import EmaTeacher, InputAdapter, Teacher, TeacherForward, ViewSubsample
+from layers import distance_matching, relational_distances, similarity_matching
+from modeling.heads import GlobalHead, HeadOptions
+from modeling.model import ReidModel
+from tests.tiny import TinyBackbone
+
+
+def make_model() -> ReidModel:
+    return ReidModel(TinyBackbone(), GlobalHead(16, 5, HeadOptions()))
+
+
+def make_batch(*shape: int) -> Batch:
+    numbers = torch.arange(shape[0])
+    return Batch(torch.randn(*shape), numbers, numbers, numbers)
+
+
+def run_handlers(batch: Batch, *handlers, iterations: int = 1) -> Batch:
+    """What the batch of the last iteration is when the step sees it."""
+    engine = Engine(lambda engine, _: engine.state.batch)
+    for handler in handlers:
+        handler.attach(engine)
+    return engine.run([batch] * iterations, max_epochs=1).output
+
+
+@pytest.mark.parametrize("statistics", ["running", "batch"])
+def test_nothing_of_a_teacher_moves(statistics):
+    teacher = Teacher(make_model(), name="t", statistics=statistics)
+    before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
+    batch = run_handlers(make_batch(4, 3, 16, 8), TeacherForward([teacher], device_type="cpu"), iterations=3)
+    output = batch.teachers[0]
+    assert output.logits[0].shape == (4, 5)
+    assert not output.embedding.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in teacher.model.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
+
+
+def test_batch_statistics_normalise_the_batch():
+    model = make_model()
+    images = 5 + torch.randn(16, 3, 16, 8)
+    by_batch = Teacher(model, name="t", statistics="batch")(images).embedding
+    assert by_batch.mean(dim=0).abs().max().item() < 1e-4  # behind the neck, a batch norm
+    by_running = Teacher(model, name="t", statistics="running")(images).embedding
+    assert by_running.mean(dim=0).abs().max().item() > 1e-3
+
+
+def test_every_teacher_answers_in_its_order():
+    teachers = [Teacher(make_model(), name=name) for name in "ab"]
+    batch = make_batch(4, 3, 16, 8)
+    answered = run_handlers(batch, TeacherForward(teachers, device_type="cpu"))
+    assert len(answered.teachers) == 2
+    for teacher, output in zip(teachers, answered.teachers, strict=True):
+        assert torch.equal(output.embedding, teacher(batch.images).embedding)
+
+
+def test_images_are_renormalised_by_hand_and_resized():
+    # The student has (x - 0.5) / 0.5, the teacher wants (x - 0.2) / 0.1: x = 0.7 is 0.4 for one and 5 for the other.
+    scale, shift = torch.full((3,), 0.5 / 0.1), torch.full((3,), (0.5 - 0.2) / 0.1)
+    adapted = InputAdapter((8, 4), scale, shift)(torch.full((2, 5, 3, 16, 8), 0.4))
+    assert adapted.shape == (2, 5, 3, 8, 4)
+    assert torch.allclose(adapted, torch.tensor(5.0), atol=1e-5)
+    images = torch.randn(2, 3, 16, 8)
+    assert InputAdapter()(images) is images
+
+
+def test_average_of_the_student_by_hand():
+    student = make_model()
+    average = EmaTeacher(student, momentum=0.9, ramp=False, statistics="running")
+    start = student.backbone.stem[0].bias.detach().clone()
+    with torch.no_grad():
+        student.backbone.stem[0].bias += 1
+        student.backbone.stem[1].running_mean += 2
+    run_handlers(make_batch(2, 3, 16, 8), average)
+    assert torch.allclose(average.teacher.model.backbone.stem[0].bias, start + 0.1)
+    assert torch.allclose(average.teacher.model.backbone.stem[1].running_mean, torch.tensor(0.2))
+    ramped = EmaTeacher(make_model(), momentum=0.999, ramp=True, statistics="running")
+    ramped.load_state_dict({k: torch.zeros_like(v) for k, v in ramped.state_dict().items()})
+    run_handlers(make_batch(2, 3, 16, 8), ramped)  # momentum (1 + 1) / (10 + 1)
+    assert torch.allclose(
+        ramped.teacher.model.head.classifier.weight, ramped.student.head.classifier.weight * 9 / 11
+    )
+
+
+def test_the_student_sees_some_of_the_teachers_views():
+    batch = make_batch(3, 5, 3, 8, 4)
+    seen = run_handlers(batch, ViewSubsample(2, seed=1)).images
+    assert seen.shape == (3, 2, 3, 8, 4)
+    places = [next(j for j in range(5) if torch.equal(seen[:, i], batch.images[:, j])) for i in range(2)]
+    assert len(set(places)) == 2
+    assert torch.equal(seen, run_handlers(batch, ViewSubsample(2, seed=1)).images)
+    others = [run_handlers(batch, ViewSubsample(2, seed=s)).images for s in range(2, 8)]
+    assert not all(torch.equal(seen, other) for other in others)
+
+
+def test_teachers_see_all_views_when_they_come_first():
+    teacher = Teacher(make_model(), name="t")
+    batch = make_batch(3, 4, 3, 16, 8)
+    result = run_handlers(batch, TeacherForward([teacher], device_type="cpu"), ViewSubsample(1, seed=1))
+    assert torch.equal(result.teachers[0].embedding, teacher(batch.images).embedding)
+    assert result.images.shape[1] == 1
+
+
+@pytest.mark.parametrize(("reinit", "same"), [("none", {"backbone", "head"}), ("head", {"backbone"})])
+def test_a_student_starts_from_a_checkpoint(tmp_path, reinit, same):
+    from engine.checkpoint import save_checkpoint
+
+    teacher, student = make_model(), make_model()
+    save_checkpoint(tmp_path / "t.pt", {"model": teacher.state_dict()})
+    start_student(student, str(tmp_path / "t.pt"), reinit=reinit)
+    equal = {
+        part
+        for part in ("backbone", "head")
+        if all(
+            torch.equal(value, getattr(teacher, part).state_dict()[name])
+            for name, value in getattr(student, part).state_dict().items()
+        )
+    }
+    assert equal == same
+
+
+def test_another_architecture_cannot_be_a_start(tmp_path):
+    from engine.checkpoint import save_checkpoint
+
+    save_checkpoint(tmp_path / "t.pt", {"model": nn.Linear(2, 2).state_dict()})
+    with pytest.raises(ValueError, match="another architecture than the student"):
+        start_student(make_model(), str(tmp_path / "t.pt"), reinit="head")
+    with pytest.raises(ValueError, match="KD.REINIT last-stage knows ResNets"):
+        start_student(make_model(), str(tmp_path / "t.pt"), reinit="last-stage")
+
+
+def test_a_resnet_starts_with_a_new_last_stage(tmp_path):
+    from engine.checkpoint import save_checkpoint
+    from modeling.backbones import BackboneOptions, create_backbone
+
+    def resnet() -> ReidModel:
+        return ReidModel(create_backbone("resnet18", BackboneOptions()), GlobalHead(512, 5, HeadOptions()))
+
+    teacher, student = resnet(), resnet()
+    save_checkpoint(tmp_path / "t.pt", {"model": teacher.state_dict()})
+    start_student(student, str(tmp_path / "t.pt"), reinit="last-stage")
+    assert torch.equal(student.backbone.layer3[1].conv1.weight, teacher.backbone.layer3[1].conv1.weight)
+    assert not torch.equal(student.backbone.layer4[0].conv1.weight, teacher.backbone.layer4[0].conv1.weight)
+    assert not torch.equal(student.head.classifier.weight, teacher.head.classifier.weight)
+
+
+TERMS = [distance_matching, relational_distances, similarity_matching]
+
+
+def gradients(rows: torch.Tensor, teacher: torch.Tensor, share: slice) -> list[torch.Tensor]:
+    """Gradients of a linear student for each term over the rows of this process."""
+    result = []
+    for term in TERMS:
+        student = nn.Linear(4, 3, bias=False)
+        with torch.no_grad():
+            student.weight.copy_(torch.arange(12.0).view(3, 4) / 10)
+        over_all_ranks(term, student(rows[share]), teacher[share]).backward()
+        result.append(student.weight.grad)
+    return result
+
+
+def work(rank: int, port: int, rows: torch.Tensor, teacher: torch.Tensor, results) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
+    )
+    own = gradients(rows, teacher, slice(3 * rank, 3 * rank + 3))
+    for gradient in own:  # as a distributed model and ShareGradients do
+        torch.distributed.all_reduce(gradient)
+        gradient /= 2
+    if rank == 0:
+        results.put([gradient.tolist() for gradient in own])
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_of_one():
+    generator = torch.Generator().manual_seed(0)
+    rows, teacher = torch.randn(6, 4, generator=generator), torch.randn(6, 5, generator=generator)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    processes = [context.Process(target=work, args=(r, port, rows, teacher, results)) for r in range(2)]
+    for process in processes:
+        process.start()
+    together = results.get()
+    for process in processes:
+        process.join()
+    for one, two in zip(gradients(rows, teacher, slice(0, 6)), together, strict=True):
+        assert torch.allclose(one, torch.tensor(two), rtol=1e-4, atol=1e-6)
+
+
+def test_fewer_views_than_asked_for_are_counted(caplog):
+    from config import load_config
+    from data.records import Record
+    from engine.distill.build import _count_views
+
+    cfg = load_config(None, ["INPUT.NUM_FRAMES", "3", "INPUT.FRAME_SAMPLING", "multiview"])
+    records = [Record((), pid, 0) for pid in (0, 0, 0, 1, 1, 2)]
+    with caplog.at_level(logging.WARNING, logger="ember.distill"):
+        _count_views(records, cfg)
+    assert "2 of 3 identities have fewer than 3" in caplog.text
