@@ -1,12 +1,13 @@
 # make demo   train and score a small network on rendered people, from nothing, in minutes on two CPU cores
 # make test   lint and the whole test suite
+# make test-faults   fifty runs killed at random moments, each of which must end with the bits of an undisturbed one
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 KERNEL := $(wildcard evaluate/eval_cylib/*.pyx)
 
-.PHONY: demo test install clean
+.PHONY: demo test test-faults install clean
 
 install: $(INSTALLED)
 
@@ -30,6 +31,9 @@ test: $(INSTALLED)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m pytest
+
+test-faults: $(INSTALLED)
+	$(PY) -m pytest -m faults
 
 clean:
 	rm -rf $(VENV) build *.egg-info runs evaluate/eval_cylib/*.c evaluate/eval_cylib/*.so

@@ -271,14 +271,21 @@ def launch(cfg: Config, args: argparse.Namespace) -> None:
         work(idist.get_local_rank(), cfg, args)
         idist.finalize()
     elif num_processes > 1:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _pass_on)
+        logging.getLogger("torch.multiprocessing.spawn").setLevel(
+            logging.ERROR
+        )  # the ranks say what happened
+        previous = {number: signal.signal(number, _pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             idist.spawn(
                 backend, work, args=(cfg, args), nproc_per_node=num_processes, master_port=_free_port()
             )
         except ProcessExitedException as error:
-            sys.exit(error.exit_code)
+            if error.exit_code < 0:
+                _complain(f"process {error.error_index} was ended by {error.signal_name}; --resume goes on")
+            sys.exit(error.exit_code if error.exit_code >= 0 else 128 - error.exit_code)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
     else:
         execute(0, cfg, args)
 

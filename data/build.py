@@ -218,7 +218,9 @@ def loader_processes(loader: DataLoader) -> Iterator[None]:
     try:
         yield
     finally:
-        loader._iterator = None
+        iterator, loader._iterator = loader._iterator, None
+        if iterator is not None:
+            iterator._shutdown_workers()
 
 
 def _outlive_signals(_worker: int) -> None:

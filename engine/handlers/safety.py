@@ -159,7 +159,7 @@ def describe_error(error: Exception) -> str:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         text += "; make room and go on with --resume: the last checkpoint is whole"
-    return " ".join(text.split())
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,0 +1,115 @@
+"""Configurations: inheritance, types, mistakes. Files that try to hurt are in tests/test_bad_input.py."""
+
+import pytest
+
+from config import Config, get_defaults, load_config, parse_config
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_defaults_are_valid_and_frozen():
+    cfg = load_config()
+    assert cfg.SOLVER.IMS_PER_BATCH == 64
+    with pytest.raises(AttributeError, match="immutable"):
+        cfg.SOLVER.IMS_PER_BATCH = 8
+    with pytest.raises(AttributeError, match="frozen"):
+        cfg.SOLVER["IMS_PER_BATCH"] = 8
+
+
+def test_bases_come_first_and_the_command_line_last(tmp_path):
+    write(tmp_path / "a.yml", "SEED: 2\nSOLVER: {BASE_LR: 0.1, MAX_EPOCHS: 9}\n")
+    write(tmp_path / "b.yml", "SEED: 3\n")
+    recipe = write(tmp_path / "c.yml", "_BASE_: [a.yml, b.yml]\nSOLVER: {BASE_LR: 0.2}\n")
+    cfg = load_config(recipe, ["SOLVER.MAX_EPOCHS", "4"])
+    assert (cfg.SEED, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCHS) == (3, 0.2, 4)
+
+
+def test_a_base_of_a_base(tmp_path):
+    write(tmp_path / "a.yml", "SEED: 2\n")
+    write(tmp_path / "b.yml", "_BASE_: a.yml\nSOLVER: {BASE_LR: 0.5}\n")
+    cfg = load_config(write(tmp_path / "c.yml", "_BASE_: b.yml\n"))
+    assert (cfg.SEED, cfg.SOLVER.BASE_LR) == (2, 0.5)
+
+
+def test_a_recipe_that_includes_itself(tmp_path):
+    write(tmp_path / "a.yml", "_BASE_: b.yml\n")
+    recipe = write(tmp_path / "b.yml", "_BASE_: a.yml\n")
+    with pytest.raises(ValueError, match="includes itself through _BASE_"):
+        load_config(recipe)
+
+
+@pytest.mark.parametrize(
+    "key, word, value",
+    [
+        ("SOLVER.BASE_LR", "1", 1.0),
+        ("SOLVER.BASE_LR", "1e-3", 1e-3),
+        ("SOLVER.FP16", "True", True),
+        ("SOLVER.FP16", "true", True),
+        ("SOLVER.STEPS", "(3, 5)", (3, 5)),
+        ("SOLVER.STEPS", "5", (5,)),
+        ("INPUT.SIZE_TRAIN", "[128, 64]", (128, 64)),
+        ("OUTPUT_DIR", "runs/7", "runs/7"),
+        ("OUTPUT_DIR", "('runs/x')", "runs/x"),
+        ("MODEL.BACKBONE.WEIGHTS", "none", "none"),
+        ("DATASETS.NAMES", "('csv:/a/b.csv',)", ("csv:/a/b.csv",)),
+    ],
+)
+def test_words_of_the_command_line_have_the_type_of_the_default(key, word, value):
+    node = load_config(None, [key, word])
+    for part in key.split("."):
+        node = node[part]
+    assert node == value and type(node) is type(value)
+
+
+@pytest.mark.parametrize(
+    "key, word, message",
+    [
+        ("SOLVER.FP16", "yes", "SOLVER.FP16 in the command line wants True or False, found 'yes'"),
+        ("SOLVER.FP16", "1", "wants True or False, found 1"),
+        ("SOLVER.MAX_EPOCHS", "1.5", "wants a whole number, found 1.5"),
+        ("SOLVER.MAX_EPOCHS", "True", "wants a whole number"),
+        ("SOLVER.BASE_LR", "fast", "wants a number, found 'fast'"),
+        ("SOLVER", "1", "SOLVER is a group of keys, choose one"),
+        ("SOLVER.BASE_LR.X", "1", "unknown key SOLVER.BASE_LR.X"),
+        ("SOLVER.EMA", "1.5", "SOLVER.EMA is 1.5, must lie in 0..1"),
+        ("SOLVER.MINING", "far", "SOLVER.MINING is 'far', allowed: global, local"),
+        ("NUM_PROCESSES", "-1", "NUM_PROCESSES is -1, must not be negative"),
+        ("DATALOADER.NUM_INSTANCES", "1", "NUM_INSTANCES 1 leaves pairwise losses without positives"),
+        ("DATALOADER.SAMPLER", "random", "LOSS.TRIPLET.WEIGHT need pairs of an identity"),
+        ("LOSS.CE.MARGIN_TYPE", "arcface", "needs MODEL.HEAD.CLASSIFIER cosine"),
+        ("DATASETS.NAMES", "()", "DATASETS.NAMES is empty"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(key, word, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        load_config(None, [key, word])
+
+
+def test_the_nearest_keys_are_named_by_their_last_part_first():
+    with pytest.raises(
+        ValueError, match="unknown key BASE_LR in the command line, the nearest known: SOLVER.BASE_LR"
+    ):
+        load_config(None, ["BASE_LR", "1"])
+
+
+def test_a_configuration_reads_its_own_dump(tmp_path):
+    cfg = load_config(None, ["SOLVER.STEPS", "(3, 5)", "OUTPUT_DIR", "runs/é x"])
+    again = parse_config(cfg.dump())
+    assert again == cfg and again.SOLVER.STEPS == (3, 5)
+    assert parse_config(cfg.dump(), ["SEED", "9"]).SEED == 9
+
+
+def test_a_copy_can_be_changed_and_the_original_stays():
+    cfg = load_config()
+    copy = cfg.clone()
+    copy.SOLVER.BASE_LR = 1.0
+    assert isinstance(copy.SOLVER, Config) and cfg.SOLVER.BASE_LR == get_defaults().SOLVER.BASE_LR
+
+
+@pytest.mark.parametrize("method", ["merge_from_file", "merge_from_list", "merge_from_other_cfg"])
+def test_back_doors_of_yacs_are_closed(method):
+    with pytest.raises(AttributeError, match="merged by config.load_config"):
+        getattr(get_defaults(), method)("x")
