@@ -1,0 +1,115 @@
+"""Size and speed of trained networks, side by side: parameters, multiply-adds, time of a batch and of an image.
+
+python -m tools.benchmark latency runs/teacher/checkpoints/best.pt runs/student/checkpoints/best.pt
+
+The time of a batch of 128 is what FastReID prints as Q.Time. Parameters leave the classifiers out, which retrieval does not
+need; GFLOPs are 10^9 multiply-adds of convolutions and matrix products. Times are medians, the spread is the
+distance between the quartiles.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from engine.build import build_trained_model, read_test_config
+from engine.latency import Latency, count_gflops, count_parameters, measure_latency
+
+
+class Measured(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    size: tuple[int, int]
+    parameters: int
+    gflops: float
+    device: str
+    precision: str
+    latency: Latency
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m tools.benchmark latency`."""
+    parser.add_argument(
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="of ours: they carry their recipe"
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images per batch (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="timed batches (default: %(default)s)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: all there are"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("both", "float32", "half"),
+        default="both",
+        help="half: float16, bfloat16 on CPUs",
+    )
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures each checkpoint on each device and prints the table."""
+    for name in ("batch", "repeats"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} is {getattr(options, name)}, it must be at least 1")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, but torch sees no CUDA device here; use --device cpu")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    configs = [read_test_config(None, ["TEST.WEIGHT", path]) for path in options.checkpoints]
+    rows = []
+    for device in _devices(options.device):
+        for path, cfg in zip(options.checkpoints, configs, strict=True):
+            rows += _measure(Path(path), cfg, device, options)
+    print(format_table(rows, batch=options.batch))
+
+
+def _devices(choice: str) -> list[torch.device]:
+    names = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return [torch.device(name) for name in (names if choice == "auto" else [choice])]
+
+
+def _measure(path: Path, cfg, device: torch.device, options: argparse.Namespace) -> list[Measured]:
+    model = build_trained_model(cfg, device)
+    size = tuple(cfg.INPUT.SIZE_TEST)
+    images = torch.randn(options.batch, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+    half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    kinds = {"float32": None, str(half).removeprefix("torch."): half}
+    wanted = {"both": list(kinds), "float32": ["float32"], "half": [str(half).removeprefix("torch.")]}
+    return [
+        Measured(
+            _name(path),
+            size,
+            count_parameters(model),
+            count_gflops(model, images[:1]),
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"cpu x {torch.get_num_threads()}",
+            precision,
+            measure_latency(model, images, repeats=options.repeats, amp_dtype=kinds[precision]),
+        )
+        for precision in wanted[options.precision]
+    ]
+
+
+def _name(path: Path) -> str:
+    """The run's folder, which says more than best.pt."""
+    return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
+
+
+def format_table(rows: list[Measured], *, batch: int) -> str:
+    """The table in plain text; times in milliseconds."""
+    width = max(len(row.name) for row in rows)
+    where = max(len(row.device) for row in rows)
+    head = f"{'network':<{width}} | {'input':>7} | params (M) | GFLOPs | {'device':<{where}} | precision | "
+    head += f"batch of {batch} (ms) | spread | image (ms)"
+    lines = [head, "-" * len(head)]
+    for row in rows:
+        time = row.latency
+        lines.append(
+            f"{row.name:<{width}} | {'x'.join(map(str, row.size)):>7} | {row.parameters / 1e6:>10.2f} | {row.gflops:>6.3f} | "
+            f"{row.device:<{where}} | {row.precision:<9} | {1000 * time.median:>{len(str(batch)) + 14}.1f} | "
+            f"{1000 * (time.upper - time.lower):>6.1f} | {1000 * time.per_image:>10.3f}"
+        )
+    return "\n".join(lines)
