@@ -28,29 +28,30 @@ def distance_blocks(
     check_budget(memory_gib)
     query, gallery = check_feature_pair(query, gallery)
     num_query, num_gallery = len(query), len(gallery)
-    with torch.no_grad(), full_precision():
+    with torch.no_grad():
         rows = create_rows((query, gallery), metric)
-        block = plan_blocks(
-            f"distances of {num_query:,} queries to a gallery of {num_gallery:,}",
-            rows.device,
-            num_query,
-            bytes_per_row=4 * (copies * num_gallery + COLUMNS + rows.dims),
-            bytes_fixed=8 * rows.num_items,
-            memory_gib=memory_gib,
-        )
-        product = choose_product(rows.device, 2.0 * num_query * num_gallery * rows.dims)
-        buffer = rows.scales.new_empty(block, num_gallery)
-        spans = list(rows.spans(0, num_query, block))
-        for first, last in tqdm(spans, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
-            out, left = buffer[: last - first], rows.left_factor(first, last)
+    block = plan_blocks(
+        f"distances of {num_query:,} queries to a gallery of {num_gallery:,}",
+        rows.device,
+        num_query,
+        bytes_per_row=4 * (copies * num_gallery + COLUMNS + rows.dims),
+        bytes_fixed=8 * rows.num_items,
+        memory_gib=memory_gib,
+    )
+    product = choose_product(rows.device, 2.0 * num_query * num_gallery * rows.dims)
+    buffer = rows.scales.new_empty(block, num_gallery)
+    spans = list(rows.spans(0, num_query, block))
+    for first, last in tqdm(spans, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
+        out = buffer[: last - first]
+        with torch.no_grad(), full_precision():  # not around the yield: the caller's own modes stay
+            left = rows.left_factor(first, last)
             for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
                 tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
                 out[:, low - num_query : high - num_query] = tile
-            out += rows.squares[first:last, None]
-            out.clamp_(min=0)
+            out.add_(rows.squares[first:last, None]).clamp_(min=0)
             if metric == "cosine":
                 out.mul_(0.5)  # |x - y|^2 = 2 (1 - cos) for unit vectors; halving is exact
-            yield first, last, out
+        yield first, last, out
 
 
 def distance_matrix(query, gallery, *, metric: str = "cosine"):

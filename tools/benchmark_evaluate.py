@@ -1,0 +1,257 @@
+"""Ranking, evaluation from features and re-ranking, on made-up features in a benchmark's shape.
+
+Every time is the median of --repeats runs. Ratios are medians of ratios of neighbouring runs, which other work on the
+machine disturbs less than either time. Peak memory is what the process adds beyond the features.
+Letters: Q queries, G gallery entries, N = Q + G, D dimensions.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from evaluate import Rerank, evaluate_features, rank_metrics
+from evaluate.products import PRODUCTS, Product, choose_product, full_precision
+from evaluate.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
+
+GIB = 2**30
+
+
+class Shape(NamedTuple):
+    """Counts of a benchmark's test set."""
+
+    num_query: int
+    num_gallery: int
+    num_pids: int
+    num_cams: int
+    num_distractors: int = 0  # gallery images of nobody that is asked for
+
+
+SHAPES = {
+    "market1501": Shape(3368, 15913, 750, 6, 2798),
+    "veri776": Shape(1678, 11579, 200, 20),
+    "msmt17": Shape(11659, 82161, 3060, 15),
+    "veriwild": Shape(10000, 128517, 10000, 174),
+    "tiny": Shape(60, 400, 20, 3, 40),
+}
+
+
+class TestSet(NamedTuple):
+    """Made-up features on the unit sphere with identities and cameras, queries and gallery apart."""
+
+    query: torch.Tensor  # float32 [Q, D]
+    gallery: torch.Tensor  # float32 [G, D]
+    ids: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # query_pids, gallery_pids, query_camids, gallery_camids
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m tools.benchmark evaluate`."""
+    parser.add_argument("--shape", choices=list(SHAPES), default="market1501", help="default: %(default)s")
+    parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking, too")
+    parser.add_argument("--dims", type=int, default=2048, help="dimensions of a feature (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each measurement (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="where the features are: cpu or cuda (default: %(default)s)")
+    parser.add_argument("--memory-gib", type=float, help="budget given to the evaluation (default: none)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures and prints one line a result."""
+    for name in ("dims", "repeats"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} must be at least 1, found {getattr(options, name)}.")
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device is {options.device}, and torch sees no GPU here: choose cpu.")
+    data = create_test_set(SHAPES[options.shape], options.dims, torch.device(options.device))
+    print(describe_machine(options))
+    with torch.no_grad(), full_precision():
+        report_products(data, options.repeats)
+        report_evaluation(data, options.repeats, options.memory_gib)
+        report_ranking(data, options.repeats)
+        if options.rerank:
+            report_reranking(data, options.repeats, options.memory_gib)
+
+
+def create_test_set(shape: Shape, dims: int, device: torch.device, *, latent: int = 96, seed: int = 0) -> TestSet:
+    """Identities around random centres, shifted by camera, with heavy-tailed noise: an mAP of about 0.8."""
+    generator = np.random.default_rng(seed)
+    pids = [
+        generator.integers(0, shape.num_pids, shape.num_query),
+        generator.integers(0, shape.num_pids, shape.num_gallery),
+    ]
+    pids[1][: shape.num_distractors] = shape.num_pids + np.arange(shape.num_distractors)
+    camids = [generator.integers(0, shape.num_cams, len(side)) for side in pids]
+    centres = generator.normal(size=(shape.num_pids + shape.num_distractors, latent)).astype(np.float32)
+    shifts = 0.5 * generator.normal(size=(shape.num_cams, latent)).astype(np.float32)
+    basis = generator.normal(size=(latent, dims)).astype(np.float32)
+    features = []
+    for side, cameras in zip(pids, camids, strict=True):
+        noise = generator.normal(size=(len(side), latent)) * generator.gamma(2.0, 0.5, size=(len(side), 1))
+        latents = centres[side] + shifts[cameras] + 0.85 * noise.astype(np.float32)
+        features.append(torch.nn.functional.normalize(torch.from_numpy(latents @ basis)).to(device))
+    return TestSet(*features, (*pids, *camids))
+
+
+def report_products(data: TestSet, repeats: int) -> None:
+    """Speed of each library's matrix product on tiles of this shape."""
+    work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
+    chosen = choose_product(data.query.device, work)
+    products = PRODUCTS if data.query.device.type == "cpu" else {"torch": chosen}
+    times = measure({name: bare_product(data, product, share=0.25) for name, product in products.items()}, repeats)
+    for name, seconds in times.items():
+        mark = " (used)" if products[name] is chosen else ""
+        print(f"product by {name:<8} {0.25 * work / np.median(seconds) / 1e9:9.0f} GFLOP/s{mark}")
+
+
+def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> None:
+    """Features to scores against the product alone, by the library that the evaluation uses."""
+    work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
+
+    def evaluation():
+        return evaluate_features(data.query, data.gallery, *data.ids, memory_gib=memory_gib)
+
+    scores, peak = peak_memory(evaluation, data.query.device)
+    times = measure({"ours": evaluation, "bare": bare_product(data, choose_product(data.query.device, work))}, repeats)
+    print(f"scores               mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}, {scores.num_valid} valid queries")
+    print(f"product alone        {format_seconds(times['bare'])}")
+    print(
+        f"features to scores   {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the product "
+        f"alone, {peak / GIB:.3f} GiB beyond the features"
+    )
+
+
+def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
+    """Ranking given distances, against numpy's argsort of the same rows; of a part of the queries where all are large."""
+    num = min(len(data.query), max(1, most_bytes // (4 * len(data.gallery))))
+    distances = (1 - data.query[:num] @ data.gallery.t()).cpu().numpy()
+    query_pids, gallery_pids, query_camids, gallery_camids = data.ids
+    ids = query_pids[:num], gallery_pids, query_camids[:num], gallery_camids
+    sorted_rows = max(1, num // 8)  # all rows cost the same
+    runs = {"argsort": lambda: np.argsort(distances[:sorted_rows], axis=1)}
+    for backend in ("cython", "python"):
+        runs[backend] = lambda backend=backend: rank_metrics(distances, *ids, backend=backend)
+    times = measure(runs, repeats)
+    times["argsort"] = times["argsort"] * num / sorted_rows
+    print(f"argsort of all rows  {format_seconds(times['argsort'])} for {num} queries")
+    for backend in ("cython", "python"):
+        faster = ratio(times["argsort"], times[backend])
+        print(f"rank_metrics {backend:<7} {format_seconds(times[backend])}, {faster:.1f}x faster than argsort alone")
+
+
+def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> None:
+    """Features to re-ranked scores against the products alone: half of all pairs, and queries with the gallery."""
+    num, dims = len(data.query) + len(data.gallery), data.query.shape[1]
+    repeats = min(repeats, 3) if num > 50_000 else repeats
+    work = float(num) ** 2 * dims + 2.0 * len(data.query) * len(data.gallery) * dims
+    product = choose_product(data.query.device, work)
+    share = min(1.0, len(data.gallery) / num)  # the bare run covers queries x gallery only; scaled to all of the work
+    bare_work = 2.0 * len(data.query) * len(data.gallery) * dims
+
+    def evaluation():
+        return evaluate_features(data.query, data.gallery, *data.ids, rerank=Rerank(), memory_gib=memory_gib)
+
+    scores, peak = peak_memory(evaluation, data.query.device)
+    times = measure({"bare": bare_product(data, product), "ours": evaluation}, repeats)
+    times["bare"] = times["bare"] * work / bare_work
+    print(f"re-ranked scores     mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f} ({share:.0%} of items are gallery)")
+    print(f"products alone       {format_seconds(times['bare'])} (reckoned from queries x gallery)")
+    print(
+        f"features to these    {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the "
+        f"products alone, {peak / GIB:.3f} GiB beyond the features"
+    )
+
+
+def bare_product(data: TestSet, product: Product, *, share: float = 1.0) -> Callable[[], None]:
+    """The products of a share of the queries with the gallery, in the tiles of the evaluation, and nothing else."""
+    rows = ROWS_CPU if data.query.device.type == "cpu" else ROWS_GPU
+    queries = data.query[: max(1, int(share * len(data.query)))]
+
+    def multiply() -> None:
+        for left in queries.split(rows):
+            for right in data.gallery.split(COLUMNS):
+                product(left, right)
+
+    return multiply
+
+
+def measure(runs: dict[str, Callable], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds of each function [repeats], taken in turn after one run to warm up."""
+    times = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, function in runs.items():
+            synchronize()
+            start = time.perf_counter()
+            function()
+            synchronize()
+            if repeat > 0:
+                times[name].append(time.perf_counter() - start)
+    return {name: np.array(seconds) for name, seconds in times.items()}
+
+
+def ratio(upper: np.ndarray, lower: np.ndarray) -> float:
+    """Median of the ratios of neighbouring runs."""
+    return float(np.median(upper / lower))
+
+
+def synchronize() -> None:
+    """Waits for the GPU, where there is one in use."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def peak_memory(function: Callable, device: torch.device):
+    """(result, bytes that the call added at its peak; NaN where the system does not tell)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = function()
+        return result, torch.cuda.max_memory_allocated(device) - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew at what is in use
+    except OSError:
+        return function(), float("nan")
+    before = memory_status("VmRSS")
+    result = function()
+    return result, memory_status("VmHWM") - before
+
+
+def memory_status(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def format_seconds(seconds: np.ndarray) -> str:
+    """Median and range, in a unit that suits."""
+    unit, name = (1.0, "s") if np.median(seconds) >= 1 else (1e3, "ms")
+    low, middle, high = (value * unit for value in (seconds.min(), np.median(seconds), seconds.max()))
+    return f"{middle:.3g} {name} ({low:.3g}-{high:.3g})"
+
+
+def describe_machine(options: argparse.Namespace) -> str:
+    """What was measured where; the load tells how far to trust it."""
+    shape = SHAPES[options.shape]
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    device = torch.cuda.get_device_name() if options.device.startswith("cuda") else processor_name()
+    return (
+        f"{options.shape}: {shape.num_query:,} x {shape.num_gallery:,} x {options.dims} float32 on {device}, "
+        f"{torch.get_num_threads()} threads, load {load}; torch {torch.__version__}, numpy {np.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def processor_name() -> str:
+    """The processor's name where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
