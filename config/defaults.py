@@ -201,6 +201,11 @@ _C.TEST.RE_RANK = CN()
 _C.TEST.RE_RANK.K1 = 20
 _C.TEST.RE_RANK.K2 = 6
 _C.TEST.RE_RANK.LAMBDA = 0.3
+_C.TEST.AQE = CN()  # average query expansion
+_C.TEST.AQE.K = 0  # neighbours, itself included; 0: off
+_C.TEST.AQE.ALPHA = 3.0
+_C.TEST.AVERAGE_PRECISION = "mean"  # mean (the strong baseline's) | trapezoid (VKD's published tables)
+_C.TEST.RATES = ()  # false positive rates, (0.01, 0.1): adds TPR at FPR and, in an open set, TPIR at FPIR
 _C.TEST.MEMORY_GIB = 2.0  # budget of distances and re-ranking
 
 # ------------------------------------------------------------------------------------------------------- log

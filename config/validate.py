@@ -34,6 +34,7 @@ CHOICES = {
     "SOLVER.AMP_DTYPE": ("float16", "bfloat16"),
     "TEST.NECK_FEAT": ("before", "after"),
     "TEST.METRIC": ("cosine", "euclidean"),
+    "TEST.AVERAGE_PRECISION": ("mean", "trapezoid"),
     "TEST.PROTOCOL": (
         *("auto", "cross-camera", "all", "single-shot", "one-per-identity"),
         *("video-to-video", "image-to-video", "video-to-image", "image-to-image"),

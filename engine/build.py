@@ -112,14 +112,18 @@ def build_criterion(
 
 
 def build_score_settings(cfg, protocol: str) -> ScoreSettings:
-    """How a dataset is scored; `protocol` is the dataset's own."""
+    """How a dataset is scored; `protocol` is that of its splits, to which TEST.PROTOCOL was applied."""
     rerank = Rerank(k1=cfg.TEST.RE_RANK.K1, k2=cfg.TEST.RE_RANK.K2, lambda_value=cfg.TEST.RE_RANK.LAMBDA)
     return ScoreSettings(
         metric=cfg.TEST.METRIC,
         max_rank=cfg.TEST.MAX_RANK,
-        protocol=protocol if cfg.TEST.PROTOCOL == "auto" else cfg.TEST.PROTOCOL,
+        protocol=protocol,
         rerank=rerank if cfg.TEST.RE_RANKING else None,
         memory_gib=cfg.TEST.MEMORY_GIB,
+        average_precision=cfg.TEST.AVERAGE_PRECISION,
+        expand_neighbours=cfg.TEST.AQE.K,
+        expand_alpha=cfg.TEST.AQE.ALPHA,
+        rates=tuple(cfg.TEST.RATES),
     )
 
 
@@ -290,6 +294,7 @@ def attach_handlers(
     evaluation = Evaluation(
         benchmarks,
         period=cfg.SOLVER.EVAL_PERIOD,
+        held_out=cfg.TEST.VALIDATION > 0,
         save_best=lambda engine: checkpoints.save(engine, "best"),
         record=record,
     )

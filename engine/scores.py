@@ -3,20 +3,54 @@
 from typing import NamedTuple
 
 import ignite.distributed as idist
+import numpy as np
 
-from evaluate import Rerank, evaluate_features
+from data.protocols import scoring_rule
+from data.records import ALL, ONE_PER_IDENTITY, SINGLE_SHOT
+from evaluate import (
+    Rerank,
+    distance_matrix,
+    evaluate_drawn,
+    evaluate_features,
+    expand_features,
+    identification_scores,
+    rerank_distances,
+    single_shot_metrics,
+    summarise_draws,
+    verification_scores,
+)
 
 REPORTED_RANKS = (1, 5, 10)
 
 
 class ScoreSettings(NamedTuple):
-    """How embeddings are compared; see `evaluate.evaluate_features`."""
+    """How embeddings are compared; see `evaluate.evaluate_features` and docs/datasets.md for the protocols.
+
+    Attributes:
+        expand_neighbours: of average query expansion with the exponent `expand_alpha`; 0: off.
+        rates: false positive rates at which TPR and open-set TPIR are reported; empty: not at all.
+    """
 
     metric: str = "cosine"
     max_rank: int = 50
     protocol: str = "cross-camera"
     rerank: Rerank | None = None
     memory_gib: float | None = None
+    average_precision: str = "mean"
+    expand_neighbours: int = 0
+    expand_alpha: float = 3.0
+    rates: tuple[float, ...] = ()
+
+
+class _Labelled(NamedTuple):
+    """Query and gallery in the order in which the functions of `evaluate` take them."""
+
+    query: object
+    gallery: object
+    query_pids: np.ndarray
+    gallery_pids: np.ndarray
+    query_camids: np.ndarray
+    gallery_camids: np.ndarray
 
 
 def retrieval_scores(embedded, num_query: int, settings: ScoreSettings) -> dict[str, float | int | dict]:
@@ -24,45 +58,118 @@ def retrieval_scores(embedded, num_query: int, settings: ScoreSettings) -> dict[
 
     Returns:
         mAP, mINP, Rank-1, Rank-5, Rank-10 as fractions, num_query, num_gallery, num_valid (queries that have a
-        match), and with re-ranking the same again under "reranked".
+        match), protocol; the spread of protocols that draw; TPR and TPIR at the rates asked for; and with re-ranking
+        the first of these again under "reranked".
     """
-    scores = _scores(embedded, num_query, settings._replace(rerank=None))
-    if settings.rerank is not None:
-        scores["reranked"] = _scores(embedded, num_query, settings)
-    return scores
+    rule = scoring_rule(settings.protocol)
+    labelled = _label(embedded, num_query, cameras_count=rule != ALL)
+    if settings.expand_neighbours:
+        query, gallery = expand_features(
+            labelled.query,
+            labelled.gallery,
+            num_neighbours=settings.expand_neighbours,
+            alpha=settings.expand_alpha,
+            memory_gib=settings.memory_gib,
+        )
+        labelled = labelled._replace(query=query, gallery=gallery)
+    scores = _scores(labelled, rule, settings._replace(rerank=None))
+    if settings.rates:
+        scores |= _operating_points(labelled, settings)
+    if settings.rerank is not None and rule != ONE_PER_IDENTITY:
+        scores["reranked"] = _scores(labelled, rule, settings)
+    return {**scores, "protocol": settings.protocol}
 
 
-def _scores(embedded, num_query: int, settings: ScoreSettings) -> dict:
-    query_camids, gallery_camids = embedded.camids[:num_query], embedded.camids[num_query:]
-    if settings.protocol == "all":  # no camera of a query equals one of the gallery, so nothing is left out
-        query_camids, gallery_camids = query_camids * 0, gallery_camids * 0 + 1
+def _label(embedded, num_query: int, *, cameras_count: bool) -> _Labelled:
+    """Without cameras that count, no query shares its camera with the gallery, so nothing is left out."""
+    pids, camids = embedded.pids.cpu().numpy(), embedded.camids.cpu().numpy()
+    query_camids, gallery_camids = camids[:num_query], camids[num_query:]
+    if not cameras_count:
+        query_camids, gallery_camids = np.zeros_like(query_camids), np.ones_like(gallery_camids)
+    features = embedded.embeddings
+    return _Labelled(
+        features[:num_query],
+        features[num_query:],
+        pids[:num_query],
+        pids[num_query:],
+        query_camids,
+        gallery_camids,
+    )
+
+
+def _scores(labelled: _Labelled, rule: str, settings: ScoreSettings) -> dict[str, float | int]:
+    counts = {"num_query": len(labelled.query_pids), "num_gallery": len(labelled.gallery_pids)}
+    if rule == SINGLE_SHOT:
+        if settings.rerank is None:
+            distances = distance_matrix(labelled.query, labelled.gallery, metric=settings.metric)
+        else:
+            distances = rerank_distances(labelled.query, labelled.gallery, **settings.rerank._asdict())
+        return _drawn(single_shot_metrics(distances, *labelled[2:], max_rank=settings.max_rank), counts)
+    if rule == ONE_PER_IDENTITY:
+        draws = evaluate_drawn(
+            labelled.query,
+            labelled.query_pids,
+            metric=settings.metric,
+            max_rank=settings.max_rank,
+            average_precision=settings.average_precision,
+            memory_gib=settings.memory_gib,
+        )
+        return _drawn(draws, counts)
     result = evaluate_features(
-        embedded.embeddings[:num_query],
-        embedded.embeddings[num_query:],
-        embedded.pids[:num_query].cpu().numpy(),
-        embedded.pids[num_query:].cpu().numpy(),
-        query_camids.cpu().numpy(),
-        gallery_camids.cpu().numpy(),
+        *labelled,
         metric=settings.metric,
         rerank=settings.rerank,
         max_rank=settings.max_rank,
         memory_gib=settings.memory_gib,
+        average_precision=settings.average_precision,
         distributed=idist.get_world_size() > 1,
     )
-    scores = {"mAP": float(result.mAP), "mINP": float(result.mINP)}
-    scores |= {f"Rank-{k}": float(result.cmc[min(k, len(result.cmc)) - 1]) for k in REPORTED_RANKS}
-    counts = {
-        "num_query": num_query,
-        "num_gallery": len(embedded.pids) - num_query,
-        "num_valid": int(result.num_valid),
+    return _numbers(result.mAP, result.mINP, result.cmc) | counts | {"num_valid": int(result.num_valid)}
+
+
+def _numbers(mean_ap: float, mean_inp: float, cmc: np.ndarray) -> dict[str, float]:
+    ranks = {f"Rank-{k}": float(cmc[min(k, len(cmc)) - 1]) for k in REPORTED_RANKS}
+    return {"mAP": float(mean_ap), "mINP": float(mean_inp), **ranks}
+
+
+def _drawn(draws, counts: dict[str, int]) -> dict[str, float | int]:
+    """Means over the draws, and the standard deviations between them."""
+    summary = summarise_draws(draws)
+    spread = {"mAP_spread": summary.mAP_spread, "Rank-1_spread": float(summary.cmc_spread[0])}
+    means = _numbers(summary.mAP, summary.mINP, summary.cmc)
+    return means | counts | {"num_valid": int(draws[0].num_valid), "num_draws": summary.num_draws} | spread
+
+
+def _operating_points(labelled: _Labelled, settings: ScoreSettings) -> dict[str, float]:
+    """TPR at FPR over all pairs; TPIR at FPIR with its 95 % interval, where some queries have nobody to find."""
+    shared = {"metric": settings.metric, "memory_gib": settings.memory_gib}
+    pairs = verification_scores(*labelled, fprs=settings.rates, **shared)
+    points = {
+        f"TPR@FPR={rate:g}": float(value) for rate, value in zip(settings.rates, pairs.tpr, strict=True)
     }
-    return scores | counts
+    if set(labelled.query_pids.tolist()) <= set(labelled.gallery_pids.tolist()):
+        return points  # a closed set: every query has somebody to find
+    found = identification_scores(*labelled, fpirs=settings.rates, **shared)
+    for rate, value, low, high in zip(settings.rates, found.tpir, found.low, found.high, strict=True):
+        name = f"TPIR@FPIR={rate:g}"
+        points |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return points
 
 
 def describe_scores(scores: dict) -> list[str]:
     """Log lines in the field's form."""
     lines = [f"CMC Rank-{k}: {scores[f'Rank-{k}']:.2%}" for k in REPORTED_RANKS]
     lines += [f"mAP: {scores['mAP']:.2%}", f"mINP: {scores['mINP']:.2%}"]
+    if "num_draws" in scores:
+        lines.append(
+            f"means of {scores['num_draws']} draws; standard deviation of mAP {scores['mAP_spread']:.2%}, "
+            f"of Rank-1 {scores['Rank-1_spread']:.2%}"
+        )
+    for name, value in scores.items():
+        if name.startswith("TPR@"):
+            lines.append(f"{name}: {value:.2%}")
+        elif name.startswith("TPIR@") and f"{name}_low" in scores:
+            lines.append(f"{name}: {value:.2%} ({scores[f'{name}_low']:.2%} to {scores[f'{name}_high']:.2%})")
     if "reranked" in scores:
         lines += [
             "after k-reciprocal re-ranking:",

@@ -48,7 +48,8 @@ class Evaluation:
     last epoch, with re-ranking where the recipe asks for it, stay in `final_results`.
 
     Args:
-        save_best: called with the trainer when the first test set's mAP is the best so far.
+        held_out: the first of the benchmarks is made of training identities that were held out, not a test set.
+        save_best: called with the trainer when the first benchmark's mAP is the best so far.
         record: (what, epoch, iteration, values) for the logs.
     """
 
@@ -57,16 +58,20 @@ class Evaluation:
         benchmarks: Mapping[str, Benchmark],
         *,
         period: int,
+        held_out: bool,
         save_best: Callable[[Engine], None],
         record: Callable[[str, int, int, dict], None],
     ):
         self.benchmarks, self.period, self.save_best, self.record = benchmarks, period, save_best, record
+        self.held_out = held_out
         self.best_score, self.best_epoch, self.evaluated_epoch = -1.0, 0, 0
         self.final_results: dict[str, dict] = {}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
         engine.add_event_handler(Events.STARTED, self.catch_up)
+        if not self.held_out:
+            logger.info("best.pt is chosen on the test set; TEST.VALIDATION 0.1 holds out training identities instead")
 
     def _due(self, engine: Engine, epoch: int) -> bool:
         return epoch % self.period == 0 or epoch == engine.state.max_epochs
@@ -85,7 +90,7 @@ class Evaluation:
         results = score(self.benchmarks, rerank=is_last)
         self.final_results = results if is_last else {}
         for name, scores in results.items():
-            numbers = {key: value for key, value in scores.items() if key != "reranked"}
+            numbers = {key: value for key, value in scores.items() if isinstance(value, (int, float))}
             self.record(f"test/{name}", epoch, engine.state.iteration, numbers)
         self.evaluated_epoch = epoch
         first = next(iter(results.values()))["mAP"]
@@ -93,7 +98,10 @@ class Evaluation:
             self.best_score, self.best_epoch = first, epoch
             self.save_best(engine)
         if idist.get_rank() == 0:
-            logger.info("best so far: mAP %.2f%% after epoch %d", 100 * self.best_score, self.best_epoch)
+            judge = next(iter(results))
+            logger.info(
+                "best so far: mAP %.2f%% after epoch %d, chosen on %s", 100 * self.best_score, self.best_epoch, judge
+            )
 
     def state_dict(self) -> dict[str, float | int]:
         return {
