@@ -1,0 +1,25 @@
+"""`python -m tools.benchmark train`."""
+
+import re
+
+from tools import benchmark
+
+
+def test_train_prints_every_figure_and_leaves_nothing(tiny_recipe, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "-c", str(tiny_recipe), "--iterations", "6", "--warmup", "1"]
+    assert benchmark.main(words) == 0
+    out = capsys.readouterr().out
+    assert "tiny 32x16, batch 8, float32" in out
+    figures = {name: float(value) for name, value in re.findall(r"^(\w[\w ]*?) +([\d.]+)", out, re.MULTILINE)}
+    assert set(figures) == {"end to end", "step", "loader", "first step", "memory", "waiting"}
+    assert all(figures[name] > 0 for name in ("end to end", "step", "loader", "first step", "memory"))
+    assert figures["end to end"] < figures["loader"] and 0 <= figures["waiting"] <= 100
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_words_that_make_no_sense(tiny_recipe, capsys):
+    assert benchmark.main(["train", "-c", str(tiny_recipe), "--iterations", "0"]) == 2
+    assert "--iterations is 0" in capsys.readouterr().err
+    assert benchmark.main(["train", "-c", str(tiny_recipe), "SOLVER.BASE_LRR", "1"]) == 2
+    assert "the nearest known: SOLVER.BASE_LR" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""Training of a recipe: images per second from end to end, of the step alone and of the loader alone.
+
+    python -m tools.benchmark train -c configs/quickstart.yml --iterations 50 [KEY VALUE ...]
+
+The same functions as main.py build everything; checkpoints go to a folder that is deleted, nothing is evaluated.
+    loader      fetch, move to the device, augment
+    step        forward, losses, backward, optimizer, again and again on one batch that is there
+    end to end  all handlers: loader, schedule, checks, logs, checkpoints
+    waiting     the part of the time in which the device has nothing to do: 1 - end to end / step
+"""
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from ignite.engine import Engine, Events
+
+from config import Config, load_config
+from data.build import build_augmentation, build_splits, build_train_loader, loader_processes
+from engine.build import (
+    attach_handlers,
+    build_average,
+    build_criterion,
+    build_device,
+    build_trainer,
+)
+from engine.handlers.batch import Augment, ToDevice
+from modeling import build_model
+from solver import build_optimizers, build_schedule
+
+MIB = 2**20
+
+
+class Speeds(NamedTuple):
+    """Images per second, of all together and of the two parts; seconds to the first step; peak memory in MiB."""
+
+    end_to_end: float
+    step: float
+    loader: float
+    first_step: float
+    memory: float
+
+    @property
+    def waiting(self) -> float:
+        return max(0.0, 1 - self.end_to_end / self.step)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m tools.benchmark train`."""
+    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="a recipe, see configs/")
+    parser.add_argument("--iterations", type=int, default=30, help="timed iterations (default: %(default)s)")
+    parser.add_argument("--warmup", type=int, default=5, help="iterations before them (default: %(default)s)")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="time of this process instead of the clock's, on a busy CPU"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    if options.iterations < 1 or options.warmup < 0:
+        raise ValueError(
+            f"--iterations is {options.iterations} and --warmup {options.warmup}; at least 1 and 0 are needed"
+        )
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    with tempfile.TemporaryDirectory() as folder:
+        endless = ("SOLVER.MAX_EPOCHS", "1000000", "SOLVER.EVAL_PERIOD", "1000000", "OUTPUT_DIR", folder)
+        cfg = load_config(options.config, (*options.overrides, *endless))
+        if cfg.NUM_THREADS:
+            torch.set_num_threads(cfg.NUM_THREADS)
+        speeds = measure(cfg, iterations=options.iterations, warmup=options.warmup, clock=clock)
+    height, width = cfg.INPUT.SIZE_TRAIN
+    place = (
+        torch.cuda.get_device_name()
+        if build_device(cfg).type == "cuda"
+        else f"CPU, {torch.get_num_threads()} thread(s)"
+    )
+    print(
+        f"{options.config}: {cfg.MODEL.BACKBONE.NAME} {height}x{width}, batch {cfg.SOLVER.IMS_PER_BATCH}, "
+        f"{cfg.SOLVER.AMP_DTYPE if cfg.SOLVER.FP16 else 'float32'}, torch {torch.__version__}, {place}, "
+        f"{options.iterations} iterations"
+    )
+    print(f"end to end {speeds.end_to_end:10.1f} images/s")
+    print(f"step       {speeds.step:10.1f} images/s")
+    print(f"loader     {speeds.loader:10.1f} images/s")
+    print(f"first step {speeds.first_step:10.1f} s from the start, without imports")
+    print(f"memory     {speeds.memory:10.0f} MiB at its peak")
+    print(f"waiting    {speeds.waiting:10.1%}")
+
+
+def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], float]) -> Speeds:
+    """Build what main.run builds, and time it."""
+    started = clock()
+    torch.manual_seed(cfg.SEED)
+    device = build_device(cfg)
+    corpus = build_splits(cfg)
+    model = build_model(cfg, num_classes=corpus.num_classes).to(device, memory_format=torch.channels_last)
+    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(device)
+    optimizers = build_optimizers(cfg, model, criterion)
+    loader = build_train_loader(cfg, corpus.train)
+
+    def create_trainer() -> tuple[Engine, torch.amp.GradScaler]:
+        return build_trainer(cfg, model, criterion, optimizers, device=device)
+
+    def prepare(engine: Engine) -> None:
+        ToDevice(device).attach(engine)
+        Augment(build_augmentation(cfg), seed=cfg.SEED, rank=0, world_size=1).attach(engine)
+
+    trainer, scaler = create_trainer()
+    attach_handlers(
+        cfg,
+        trainer,
+        device=device,
+        model=model,
+        average=build_average(cfg, model),
+        criterion=criterion,
+        optimizers=optimizers,
+        scaler=scaler,
+        schedule=build_schedule(cfg, len(loader)),
+        augmentation=build_augmentation(cfg),
+        train_loader=loader,
+        train_records=corpus.train,
+        benchmarks={},
+        sinks=[],
+        description={"config": cfg.dump()},
+    )
+    first_step: list[float] = []
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED(once=1), lambda: first_step.append(clock() - started)
+    )
+    budget = {"iterations": iterations, "warmup": warmup, "clock": clock, "device": device}
+    images = cfg.SOLVER.IMS_PER_BATCH
+    with loader_processes(loader):
+        end_to_end = images / _time(trainer, loader, **budget)
+        fetcher = Engine(lambda engine, batch: engine.state.batch)
+        prepare(fetcher)
+        seconds = _time(fetcher, loader, **budget)
+    stepper, _ = create_trainer()
+    step = images / _time(stepper, [fetcher.state.output] * (iterations + warmup), **budget)
+    return Speeds(end_to_end, step, images / seconds, first_step[0], _peak_memory(device))
+
+
+def _time(
+    engine: Engine, batches, *, iterations: int, warmup: int, clock: Callable[[], float], device: torch.device
+) -> float:
+    """Seconds per iteration after the warm-up."""
+    marks: list[float] = []
+
+    def mark() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        marks.append(clock())
+
+    engine.add_event_handler(Events.GET_BATCH_STARTED(once=warmup + 1), mark)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=warmup + iterations), mark)
+    engine.add_event_handler(Events.ITERATION_COMPLETED(once=warmup + iterations), lambda e: e.terminate())
+    engine.run(batches, max_epochs=1000000, epoch_length=len(batches))
+    return (marks[1] - marks[0]) / iterations
+
+
+def _peak_memory(device: torch.device) -> float:
+    """MiB: allocated on a GPU; of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
+    return peak / (MIB if sys.platform == "darwin" else 1024)
