@@ -4,10 +4,11 @@ python -m tools.benchmark latency runs/teacher/checkpoints/best.pt runs/student/
 
 The time of a batch of 128 is what FastReID prints as Q.Time. Parameters leave the classifiers out, which retrieval does not
 need; GFLOPs are 10^9 multiply-adds of convolutions and matrix products. Times are medians, the spread is the
-distance between the quartiles.
+distance between the quartiles. Scores are those of the run's results.json, where it lies beside checkpoints/.
 """
 
 import argparse
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ class Measured(NamedTuple):
     """One line of the table."""
 
     name: str
+    scores: dict  # of the first test set, empty when unknown
     size: tuple[int, int]
     parameters: int
     gflops: float
@@ -80,6 +82,7 @@ def _measure(path: Path, cfg, device: torch.device, options: argparse.Namespace)
     return [
         Measured(
             _name(path),
+            _scores(path),
             size,
             count_parameters(model),
             count_gflops(model, images[:1]),
@@ -98,18 +101,36 @@ def _name(path: Path) -> str:
     return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
 
 
+def _scores(path: Path) -> dict:
+    """What the run that wrote the checkpoint scored on its first test set."""
+    results = path.parent.parent / "results.json"
+    if path.parent.name != "checkpoints" or not results.is_file():
+        return {}
+    return next(iter(json.loads(results.read_text(encoding="utf-8")).values()), {})
+
+
 def format_table(rows: list[Measured], *, batch: int) -> str:
     """The table in plain text; times in milliseconds."""
     width = max(len(row.name) for row in rows)
     where = max(len(row.device) for row in rows)
-    head = f"{'network':<{width}} | {'input':>7} | params (M) | GFLOPs | {'device':<{where}} | precision | "
+    head = f"{'network':<{width}} |    mAP | Rank-1 | {'input':>7} | params (M) | GFLOPs | {'device':<{where}} | precision | "
     head += f"batch of {batch} (ms) | spread | image (ms)"
     lines = [head, "-" * len(head)]
     for row in rows:
         time = row.latency
-        lines.append(
-            f"{row.name:<{width}} | {'x'.join(map(str, row.size)):>7} | {row.parameters / 1e6:>10.2f} | {row.gflops:>6.3f} | "
-            f"{row.device:<{where}} | {row.precision:<9} | {1000 * time.median:>{len(str(batch)) + 14}.1f} | "
-            f"{1000 * (time.upper - time.lower):>6.1f} | {1000 * time.per_image:>10.3f}"
-        )
+        mAP, rank1 = (f"{row.scores[key]:.2%}" if key in row.scores else "-" for key in ("mAP", "Rank-1"))
+        cells = [
+            f"{row.name:<{width}}",
+            f"{mAP:>6}",
+            f"{rank1:>6}",
+            f"{'x'.join(map(str, row.size)):>7}",
+            f"{row.parameters / 1e6:>10.2f}",
+            f"{row.gflops:>6.3f}",
+            f"{row.device:<{where}}",
+            f"{row.precision:<9}",
+            f"{1000 * time.median:>{len(str(batch)) + 14}.1f}",
+            f"{1000 * (time.upper - time.lower):>6.1f}",
+            f"{1000 * time.per_image:>10.3f}",
+        ]
+        lines.append(" | ".join(cells))
     return "\n".join(lines)

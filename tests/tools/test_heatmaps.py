@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -89,11 +91,12 @@ def test_latency_of_checkpoints(tiny_run, capsys):
     head, _, row = capsys.readouterr().out.strip().splitlines()[-3:]
     assert "batch of 2 (ms)" in head
     cells = [cell.strip() for cell in row.split("|")]
-    assert cells[:2] == ["tiny", "32x16"]
+    scores = json.loads((tiny_run / "results.json").read_text())["market1501"]
+    assert cells[:4] == ["tiny", f"{scores['mAP']:.2%}", f"{scores['Rank-1']:.2%}", "32x16"]
     # Convolutions 3x3: 3 -> 8 at 16x8 positions, 8 -> 16 at 8x4; classifier 16 -> 1.
     multiply_adds = 27 * 8 * 128 + 72 * 16 * 32 + 16
-    assert float(cells[3]) == pytest.approx(multiply_adds / 1e9, abs=5e-4)
-    assert float(cells[6]) > 0
+    assert float(cells[5]) == pytest.approx(multiply_adds / 1e9, abs=5e-4)
+    assert float(cells[8]) > 0
     with pytest.raises(ValueError, match="--batch is 0"):
         benchmark_latency.run(parser.parse_args([model, "--batch", "0"]))
 
