@@ -8,16 +8,22 @@ One subcommand a part of the program; docs/performance.md holds results and says
 import argparse
 import sys
 
-from tools import benchmark_evaluate, benchmark_latency
+from tools import benchmark_evaluate, benchmark_latency, benchmark_train
 
 
 def create_parser() -> argparse.ArgumentParser:
     """One subparser a subcommand; each module adds its options and the function that runs it."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in {"evaluate": benchmark_evaluate, "latency": benchmark_latency}.items():
+    for name, module in {
+        "evaluate": benchmark_evaluate,
+        "latency": benchmark_latency,
+        "train": benchmark_train,
+    }.items():
         command = commands.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__)
         module.add_options(command)
         command.set_defaults(run=module.run)
@@ -26,7 +32,7 @@ def create_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Parses, runs, and turns a mistake of the user into one line and exit code 2."""
-    options = create_parser().parse_intermixed_args(arguments)
+    options = create_parser().parse_args(arguments)
     try:
         options.run(options)
     except (ValueError, OSError) as error:
