@@ -1,0 +1,66 @@
+"""Curves and pictures against a real Visdom server, and into a replay file when none runs."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from engine.handlers.visdom import VisdomSink
+
+visdom = pytest.importorskip("visdom", reason="visdom is optional: its source package does not build everywhere")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The port of a server on the loopback address; started without the page's downloads, which need a network."""
+    folder, port = tmp_path_factory.mktemp("visdom"), free_port()
+    start = "from visdom.server.run_server import main; main()"
+    command = [sys.executable, "-c", start, "-port", str(port), "-bind_local", "-env_path", str(folder)]
+    with open(folder / "server.log", "w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            pytest.fail((folder / "server.log").read_text()[-500:])
+        yield port
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def test_curves_and_pictures_reach_the_server(server, tmp_path):
+    sink = VisdomSink("http://127.0.0.1", server, env="ember", replay_file=tmp_path / "visdom.jsonl")
+    sink("train", 1, 10, {"loss": 2.5, "lr": 0.001})
+    sink("train", 1, 20, {"loss": 1.5, "lr": 0.001})
+    sink.image("ranked", np.zeros((8, 4, 3), dtype=np.uint8))
+    client = visdom.Visdom(port=server, env="ember", use_incoming_socket=False, raise_exceptions=True)
+    curve = json.loads(client.get_window_data("train/loss"))["content"]["data"][0]
+    assert (curve["x"], curve["y"]) == ([10, 20], [2.5, 1.5])
+    assert client.win_exists("ranked") and client.win_exists("train/lr")
+    assert not (tmp_path / "visdom.jsonl").exists()
+
+
+def test_without_a_server_everything_goes_into_a_replay_file(server, tmp_path):
+    replay = tmp_path / "visdom.jsonl"
+    sink = VisdomSink("http://127.0.0.1", free_port(), env="replayed", replay_file=replay)
+    sink("test/quickstart", 1, 30, {"mAP": 0.5, "protocol": "all"})
+    assert replay.stat().st_size > 0
+    client = visdom.Visdom(port=server, env="replayed", use_incoming_socket=False, raise_exceptions=True)
+    client.replay_log(str(replay))
+    curve = json.loads(client.get_window_data("test/quickstart/mAP"))["content"]["data"][0]
+    assert (curve["x"], curve["y"]) == ([30], [0.5])
