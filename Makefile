@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNEL) evaluate/eval_cylib/build
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(PY) -m tools.quickstart_data datasets/quickstart --images
+	$(PY) -m tools.quickstart_data datasets/quickstart --images --overwrite
 	$(PY) main.py -c configs/quickstart.yml OVERWRITE True
 	$(PY) -m tools.visualize TEST.WEIGHT runs/quickstart/checkpoints/best.pt --queries random --count 12 --out runs/quickstart/ranked
 	@echo "scores: runs/quickstart/results.json   log: runs/quickstart/log.txt"
