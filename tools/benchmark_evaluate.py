@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from evaluate import Rerank, evaluate_features, rank_metrics
+from evaluate.neighbours import has_kernel
 from evaluate.products import PRODUCTS, Product, choose_product, full_precision
 from evaluate.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
 
@@ -47,16 +48,24 @@ class TestSet(NamedTuple):
 
     query: torch.Tensor  # float32 [Q, D]
     gallery: torch.Tensor  # float32 [G, D]
-    ids: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # query_pids, gallery_pids, query_camids, gallery_camids
+    ids: tuple[
+        np.ndarray, np.ndarray, np.ndarray, np.ndarray
+    ]  # query_pids, gallery_pids, query_camids, gallery_camids
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m tools.benchmark evaluate`."""
     parser.add_argument("--shape", choices=list(SHAPES), default="market1501", help="default: %(default)s")
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking, too")
-    parser.add_argument("--dims", type=int, default=2048, help="dimensions of a feature (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each measurement (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="where the features are: cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--dims", type=int, default=2048, help="dimensions of a feature (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="runs of each measurement (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="where the features are: cpu or cuda (default: %(default)s)"
+    )
     parser.add_argument("--memory-gib", type=float, help="budget given to the evaluation (default: none)")
 
 
@@ -77,7 +86,9 @@ def run(options: argparse.Namespace) -> None:
             report_reranking(data, options.repeats, options.memory_gib)
 
 
-def create_test_set(shape: Shape, dims: int, device: torch.device, *, latent: int = 96, seed: int = 0) -> TestSet:
+def create_test_set(
+    shape: Shape, dims: int, device: torch.device, *, latent: int = 96, seed: int = 0
+) -> TestSet:
     """Identities around random centres, shifted by camera, with heavy-tailed noise: an mAP of about 0.8."""
     generator = np.random.default_rng(seed)
     pids = [
@@ -102,7 +113,9 @@ def report_products(data: TestSet, repeats: int) -> None:
     work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
     chosen = choose_product(data.query.device, work)
     products = PRODUCTS if data.query.device.type == "cpu" else {"torch": chosen}
-    times = measure({name: bare_product(data, product, share=0.25) for name, product in products.items()}, repeats)
+    times = measure(
+        {name: bare_product(data, product, share=0.25) for name, product in products.items()}, repeats
+    )
     for name, seconds in times.items():
         mark = " (used)" if products[name] is chosen else ""
         print(f"product by {name:<8} {0.25 * work / np.median(seconds) / 1e9:9.0f} GFLOP/s{mark}")
@@ -116,8 +129,12 @@ def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> 
         return evaluate_features(data.query, data.gallery, *data.ids, memory_gib=memory_gib)
 
     scores, peak = peak_memory(evaluation, data.query.device)
-    times = measure({"ours": evaluation, "bare": bare_product(data, choose_product(data.query.device, work))}, repeats)
-    print(f"scores               mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}, {scores.num_valid} valid queries")
+    times = measure(
+        {"ours": evaluation, "bare": bare_product(data, choose_product(data.query.device, work))}, repeats
+    )
+    print(
+        f"scores               mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}, {scores.num_valid} valid queries"
+    )
     print(f"product alone        {format_seconds(times['bare'])}")
     print(
         f"features to scores   {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the product "
@@ -133,14 +150,17 @@ def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
     ids = query_pids[:num], gallery_pids, query_camids[:num], gallery_camids
     sorted_rows = max(1, num // 8)  # all rows cost the same
     runs = {"argsort": lambda: np.argsort(distances[:sorted_rows], axis=1)}
-    for backend in ("cython", "python"):
+    backends = ("cython", "python") if has_kernel() else ("python",)
+    for backend in backends:
         runs[backend] = lambda backend=backend: rank_metrics(distances, *ids, backend=backend)
     times = measure(runs, repeats)
     times["argsort"] = times["argsort"] * num / sorted_rows
     print(f"argsort of all rows  {format_seconds(times['argsort'])} for {num} queries")
-    for backend in ("cython", "python"):
+    for backend in backends:
         faster = ratio(times["argsort"], times[backend])
-        print(f"rank_metrics {backend:<7} {format_seconds(times[backend])}, {faster:.1f}x faster than argsort alone")
+        print(
+            f"rank_metrics {backend:<7} {format_seconds(times[backend])}, {faster:.1f}x faster than argsort alone"
+        )
 
 
 def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> None:
@@ -149,7 +169,9 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
     repeats = min(repeats, 3) if num > 50_000 else repeats
     work = float(num) ** 2 * dims + 2.0 * len(data.query) * len(data.gallery) * dims
     product = choose_product(data.query.device, work)
-    share = min(1.0, len(data.gallery) / num)  # the bare run covers queries x gallery only; scaled to all of the work
+    share = min(
+        1.0, len(data.gallery) / num
+    )  # the bare run covers queries x gallery only; scaled to all of the work
     bare_work = 2.0 * len(data.query) * len(data.gallery) * dims
 
     def evaluation():
@@ -158,7 +180,9 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
     scores, peak = peak_memory(evaluation, data.query.device)
     times = measure({"bare": bare_product(data, product), "ours": evaluation}, repeats)
     times["bare"] = times["bare"] * work / bare_work
-    print(f"re-ranked scores     mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f} ({share:.0%} of items are gallery)")
+    print(
+        f"re-ranked scores     mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f} ({share:.0%} of items are gallery)"
+    )
     print(f"products alone       {format_seconds(times['bare'])} (reckoned from queries x gallery)")
     print(
         f"features to these    {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the "
