@@ -149,7 +149,7 @@ def _load_teacher(
         model,
         name=path,
         statistics=cfg.KD.TEACHER_STATISTICS,
-        adapt=_build_input_adapter(cfg, own, path),
+        adapt=_build_input_adapter(cfg, own, path, device),
         common=common,
         with_maps=cfg.KD.FEATURE.WEIGHT > 0,
     )
@@ -169,7 +169,7 @@ def _teacher_classes(content: dict, own, cfg, path: str, classes: Sequence[Ident
     )
 
 
-def _build_input_adapter(cfg, own, path: str) -> InputAdapter:
+def _build_input_adapter(cfg, own, path: str, device: torch.device) -> InputAdapter:
     """What the student's images need to become the teacher's; said aloud where they differ."""
     size = tuple(own.INPUT.SIZE_TEST)
     if size != tuple(cfg.INPUT.SIZE_TRAIN):
@@ -186,7 +186,7 @@ def _build_input_adapter(cfg, own, path: str) -> InputAdapter:
     if torch.equal(mean, their_mean) and torch.equal(std, their_std):
         return InputAdapter(size)
     logger.warning("teacher %s has another PIXEL_MEAN or PIXEL_STD: images are normalised anew for it", path)
-    return InputAdapter(size, std / their_std, (mean - their_mean) / their_std)
+    return InputAdapter(size, (std / their_std).to(device), ((mean - their_mean) / their_std).to(device))
 
 
 def _count_views(records: Sequence, cfg) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -24,9 +25,15 @@ class CommonClasses(NamedTuple):
             return student_logits, teacher_logits
         device = student_logits.device
         return (
-            student_logits[:, torch.tensor(self.student, device=device)],
-            teacher_logits[:, torch.tensor(self.teacher, device=device)],
+            student_logits[:, _columns(self.student, device)],
+            teacher_logits[:, _columns(self.teacher, device)],
         )
+
+
+@lru_cache
+def _columns(columns: tuple[int, ...], device: torch.device) -> Tensor:
+    """The columns as an index that stays on the device: copying it in every iteration would wait for it."""
+    return torch.tensor(columns, device=device)
 
 
 def match_classes(student: Sequence[Identity], teacher: Sequence[Identity], *, name: str) -> CommonClasses:

@@ -174,5 +174,6 @@ class ViewSubsample:
         batch = engine.state.batch  # images [B, N, 3, H, W]
         seed = iteration_seed(self.seed + 2, engine.state.iteration, idist.get_rank())
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(batch.images.shape[1], generator=generator)[: self.num_views]
-        engine.state.batch = batch._replace(images=batch.images[:, chosen.to(batch.images.device)])
+        chosen = torch.randperm(batch.images.shape[1], generator=generator)[: self.num_views].tolist()
+        views = torch.stack([batch.images[:, view] for view in chosen], dim=1)
+        engine.state.batch = batch._replace(images=views)

@@ -1,6 +1,7 @@
 """Distillation from the command line: a teacher by its checkpoint alone, and every mistake in one line."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -17,10 +18,13 @@ def teacher(tiny_run) -> str:
 @pytest.fixture(scope="module")
 def student_run(tmp_path_factory, train, teacher):
     """A student of the tiny network on smaller images, with all terms that need no stage maps."""
-    words = f"""KD.TEACHERS ('{teacher}',) KD.LOGITS.WEIGHT 1.0 KD.DISTANCES.WEIGHT 0.01 KD.EMBEDDING.WEIGHT 1
+    return train(tmp_path_factory.mktemp("kd") / "student", *student_words(teacher))
+
+
+def student_words(teacher: str) -> list[str]:
+    return f"""KD.TEACHERS ('{teacher}',) KD.LOGITS.WEIGHT 1.0 KD.DISTANCES.WEIGHT 0.01 KD.EMBEDDING.WEIGHT 1
         KD.RELATION.SIMILARITY_WEIGHT 1 KD.EMA.ENABLED True SOLVER.ACCUMULATION_STEPS 2
         MODEL.HEAD.EMBEDDING_DIM 12 INPUT.SIZE_TRAIN (24,12) INPUT.SIZE_TEST (24,12)""".split()
-    return train(tmp_path_factory.mktemp("kd") / "student", *words)
 
 
 def test_a_distilled_checkpoint_is_one_like_any_other(student_run, tmp_path):
@@ -62,6 +66,16 @@ def test_checkpoints_know_their_identities(teacher):
 def test_the_average_is_in_the_checkpoint(student_run):
     content = load_checkpoint(student_run / "checkpoints" / "last.pt")
     assert set(content["ema"]) == set(content["model"])
+
+
+def test_a_distillation_resumes(student_run, tiny_recipe, tmp_path, teacher):
+    out = tmp_path / "resumed"
+    shutil.copytree(student_run, out)
+    words = [*student_words(teacher), "SOLVER.MAX_EPOCHS", "3", "OUTPUT_DIR", str(out)]
+    assert main.main(["-c", str(tiny_recipe), "--resume", *words]) == 0
+    before, after = (load_checkpoint(run / "checkpoints" / "last.pt") for run in (student_run, out))
+    assert (before["progress"]["iteration"], after["progress"]["iteration"]) == (8, 12)
+    assert not torch.equal(before["ema"]["head.neck.running_mean"], after["ema"]["head.neck.running_mean"])
 
 
 def test_multi_view_student(tmp_path, train, teacher):
