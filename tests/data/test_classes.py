@@ -15,5 +15,7 @@ def test_classes_keep_their_data_set_and_label():
 def test_words_of_own_data_are_kept(tmp_path):
     lines = ["path,pid,split", "1.jpg,mia,train", "2.jpg,ben,train", "3.jpg,eva,query", "4.jpg,eva,gallery"]
     (tmp_path / "list.csv").write_text("\n".join(lines))
+    for number in range(1, 5):
+        (tmp_path / f"{number}.jpg").touch()
     splits = load_splits(f"csv:{tmp_path / 'list.csv'}", tmp_path)
     assert merged_classes([splits]) == (("list", "ben"), ("list", "mia"))
