@@ -18,4 +18,4 @@ class IBNa(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         first, second = maps.split([self.half, maps.shape[1] - self.half], dim=1)
-        return torch.cat([self.IN(first), self.BN(second)], dim=1)
+        return torch.cat([self.IN(first.contiguous()), self.BN(second.contiguous())], dim=1)

@@ -1,12 +1,17 @@
 """Losses and poolings are computed in float32, whatever automatic mixed precision chose around them."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
 
-def no_autocast(tensor: Tensor) -> torch.autocast:
+def no_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     """A context in which the matrix products of `tensor`'s device are not cast to half precision."""
-    return torch.autocast(tensor.device.type, enabled=False)
+    kind = tensor.device.type
+    if not torch.amp.is_autocast_available(kind):  # "meta", tensors without numbers
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def as_float(tensor: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Checkpoints of other re-identification programs, under our names.
 
 A layout is a table of patterns; what a rename cannot do (a linear layer kept as a 1x1 convolution, a bias
-that batch norm absorbs) follows in `_reshape`. Tables and switches: facts about the programs, none of their code.
+that batch norm absorbs) follows in `_reshape`. Tables and switches: facts about
+the programs, none of their code.
 """
 
 import re
@@ -32,7 +33,7 @@ _OSNET: Rules = (
     (r"\.conv2\.(\d)\.layers\.", r".conv2.\1."),
     (r"^(backbone\.conv[234]\.\d)\.IN\.", r"\1.conv3.bn."),
 )
-_DENSENET: Rules = ((r"\.(norm|conv)\.(\d)\.", r".\1\2."),)
+_DENSENET: Rules = ((r"\.(denselayer\d+)\.(norm|conv)\.(\d)\.", r".\1.\2\3."),)
 _BAM: Rules = (
     (r"\.channel_att\.gate_c\.gate_c_fc_0\.", ".channel.0."),
     (r"\.channel_att\.gate_c\.gate_c_bn_1\.", ".channel.1."),

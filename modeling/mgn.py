@@ -47,7 +47,7 @@ class MGNBackbone(nn.Module):
             )
         if any(name.startswith("nl") for name, _ in resnet.layer3.named_children()):
             raise ValueError(
-                "MODEL.HEAD.NAME is 'mgn', whose branches have no non-local blocks; set NON_LOCAL ()"
+                "MODEL.HEAD.NAME is 'mgn', which has no non-local blocks; set MODEL.BACKBONE.NON_LOCAL to ()"
             )
         self.channels = (*resnet.channels[:2], *[resnet.channels[3]] * 3)
         self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool

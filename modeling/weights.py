@@ -128,15 +128,10 @@ def find_state_dict(content: Any, path: str | Path) -> dict[str, Tensor]:
         if inner is None:
             break
         content = inner
-    tensors = (
-        {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    )
+    tensors = _tensors(content)
     if not tensors:
-        found = (
-            f"the keys {_shorten(tuple(map(str, content)))}"
-            if isinstance(content, Mapping)
-            else type(content).__name__
-        )
+        names = _shorten(tuple(map(str, content))) if isinstance(content, Mapping) else ""
+        found = f"the keys {names}" if names else type(content).__name__
         raise ValueError(f"weight file {path} holds no state dict; found {found}")
     return {k.removeprefix("module."): v for k, v in tensors.items()}
 

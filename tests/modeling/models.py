@@ -1,0 +1,42 @@
+"""Models for tests: built from overrides of the default configuration, without weights from anywhere."""
+
+import torch
+
+from config import load_config
+from modeling import BACKBONES, ReidModel, build_model
+
+NAMES = tuple(name for name in BACKBONES if not name.startswith("tiny"))
+WITHOUT_LAST_STRIDE = ("osnet", "densenet", "timm")
+
+
+def overrides(name: str, **more: object) -> list[str]:
+    """Command-line words for a backbone; `more` are keys with "__" for "."."""
+    words = ["MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.WEIGHTS", "none"]
+    if name.startswith(WITHOUT_LAST_STRIDE):
+        words += ["MODEL.BACKBONE.LAST_STRIDE", "2"]
+    for key, value in more.items():
+        words += [key.replace("__", "."), str(value)]
+    return words
+
+
+def build(name: str = "resnet18", *, num_classes: int = 5, device: str = "cpu", **more: object) -> ReidModel:
+    """A model; on the device "meta" it has shapes but no numbers, and costs nothing."""
+    cfg = load_config(None, overrides(name, **more))
+    with torch.device(device):
+        return build_model(cfg, num_classes=num_classes)
+
+
+def randomize(model: torch.nn.Module, seed: int = 0) -> None:
+    """Random parameters and batch-norm statistics, of sizes that keep a signal alive."""
+    rng = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        if name.endswith(("running_var", ".p")):
+            tensor.copy_(torch.rand(tensor.shape, generator=rng) + 0.5)
+        elif tensor.dim() == 1:
+            tensor.copy_(
+                0.1 * torch.randn(tensor.shape, generator=rng) + (0.5 if name.endswith("weight") else 0)
+            )
+        else:
+            tensor.copy_(torch.randn(tensor.shape, generator=rng) * (2 / tensor[0].numel()) ** 0.5)
