@@ -80,13 +80,20 @@ def seed_everything(cfg: Config) -> None:
     torch.backends.cudnn.benchmark = not cfg.DETERMINISTIC
 
 
-def check_output_folder(cfg: Config, *, resume: bool) -> None:
+def is_restarted(cfg: Config) -> bool:
+    """Whether torchrun (--max-restarts) starts this very run anew after a failure: it goes on without being told."""
+    config = Path(cfg.OUTPUT_DIR) / "config.yml"
+    has_failed = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return has_failed and config.is_file() and config.read_text(encoding="utf-8") == cfg.dump()
+
+
+def check_output_folder(cfg: Config, *, resume: bool, restarted: bool = False) -> None:
     """Refuse to write over a run that is there."""
     folder = Path(cfg.OUTPUT_DIR)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"OUTPUT_DIR {folder} is a file; name a folder")
     held = [name for name in ("checkpoints", "results.json", "metrics.jsonl") if (folder / name).exists()]
-    if held and not resume and not cfg.OVERWRITE:
+    if held and not (resume or restarted or cfg.OVERWRITE):
         raise ValueError(
             f"OUTPUT_DIR {folder} already holds a run ({', '.join(held)}): go on with --resume, replace it with "
             "OVERWRITE True, or choose another OUTPUT_DIR"
@@ -124,7 +131,9 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     rank, world_size = idist.get_rank(), idist.get_world_size()
     setup_logging(quiet=rank > 0)
     device = build_device(cfg)
-    check_output_folder(cfg, resume=resume)
+    restarted = is_restarted(cfg)
+    resume = resume or restarted and (Path(cfg.OUTPUT_DIR) / "checkpoints" / "last.pt").is_file()
+    check_output_folder(cfg, resume=resume, restarted=restarted)
     seed_everything(cfg)
 
     corpus = build_splits(cfg)
@@ -190,6 +199,8 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         len(corpus.train),
         len(train_loader),
     )
+    if resume:
+        logger.info("resumed after epoch %d, iteration %d", trainer.state.epoch, trainer.state.iteration)
     with stop, loader_processes(train_loader):
         if trainer.state.iteration < cfg.SOLVER.MAX_EPOCHS * len(train_loader):
             trainer.run(train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS, epoch_length=len(train_loader))

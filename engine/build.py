@@ -232,7 +232,10 @@ def _distribute(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return nn.parallel.DistributedDataParallel(model, device_ids=[device.index])
-    logger.warning("batch norms are not synchronised: torch synchronises them on GPUs only")
+    logger.warning(
+        "%d processes on CPUs: each batch norm sees the images of its own process, torch synchronises them on GPUs only",
+        idist.get_world_size(),
+    )
     return nn.parallel.DistributedDataParallel(model)
 
 

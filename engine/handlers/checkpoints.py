@@ -114,4 +114,3 @@ def resume_engine(engine: Engine, progress: Mapping[str, int], loader, *, max_ep
     loader.batch_sampler.skip(batches)
     iteration = epochs * len(loader) + batches
     engine.load_state_dict({"iteration": iteration, "epoch_length": len(loader), "max_epochs": max_epochs})
-    logger.info("resumed after epoch %d, iteration %d of the next", epochs, batches)

@@ -34,7 +34,7 @@ def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> None:
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
-    root.setLevel(logging.WARNING if quiet else logging.INFO)
+    root.setLevel(logging.ERROR if quiet else logging.INFO)
     root.propagate = False
     handlers: list[logging.Handler] = [_ConsoleHandler()]
     if log_file is not None:
