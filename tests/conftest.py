@@ -9,8 +9,6 @@ import torch
 
 from tests import tiny
 
-tiny.register()
-
 
 @pytest.fixture(scope="session")
 def tiny_market(tmp_path_factory) -> Path:

@@ -36,10 +36,9 @@ class TinyBackbone(nn.Module):
         return maps, self.body(maps)
 
 
-def register() -> None:
-    """Make "tiny" and "tiny_plain" (no batch norm, no dropout) known to the configuration."""
-    BACKBONES["tiny"] = lambda options: TinyBackbone()
-    BACKBONES["tiny_plain"] = lambda options: TinyBackbone(batch_norm=False, dropout=0.0)
+# On import, so that processes started anew know them too. The plain one has no batch norm and no dropout.
+BACKBONES["tiny"] = lambda options: TinyBackbone()
+BACKBONES["tiny_plain"] = lambda options: TinyBackbone(batch_norm=False, dropout=0.0)
 
 
 def write_market(root: Path) -> Path:
@@ -95,7 +94,6 @@ if __name__ == "__main__":
     import main
     from engine.handlers.batch import Seeder
 
-    register()
     delay, seed = float(os.environ.get("TINY_DELAY", 0)), Seeder.__call__
 
     def seed_slowly(self, engine) -> None:

@@ -6,6 +6,7 @@ A sink is a callable (what, epoch, iteration, values): what is "train" or "test/
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ class _ConsoleHandler(logging.Handler):
 def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> None:
     """Send what the program logs to standard output and, appended, to `log_file`; `quiet` is for ranks above 0."""
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it reports errors that main.py reports
+    tqdm.set_lock(
+        threading.RLock()
+    )  # its own one is a semaphore of the system, which a process that is killed leaves behind
     logging.raiseExceptions = False  # a full disk is reported once, by what cannot do without it
     root = logging.getLogger("ember")
     for handler in list(root.handlers):
