@@ -1,0 +1,113 @@
+"""Every file in configs/: loads, names known data, builds; and one recipe of each kind trains and is scored."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from config import load_config, parse_config
+from data.datasets import DATASETS
+from modeling import build_model
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yml"))
+TREES = {path: yaml.safe_load((ROOT / path).read_text(encoding="utf-8")) or {} for path in FILES}
+RECIPES = [path for path, tree in TREES.items() if "OUTPUT_DIR" in tree]
+
+# One recipe of each kind of model, losses and optimizer.
+KINDS = [
+    "market1501/bot_R18",
+    "market1501/agw_R50",
+    "market1501/sbs_S50",
+    "market1501/mgn_R50-ibn",
+    "veri776/sbs_R50-ibn",
+    "strong-baseline/market1501/1_standard",
+    "strong-baseline/market1501/8_reranking",
+    "strong-baseline/dukemtmc/se_resnext50",
+]
+SMALL = {
+    "INPUT.SIZE_TRAIN": "(48, 16)",
+    "INPUT.SIZE_TEST": "(48, 16)",
+    "SOLVER.IMS_PER_BATCH": "16",
+    "SOLVER.MAX_EPOCHS": "1",
+    "SOLVER.WARMUP_EPOCHS": "0",
+    "SOLVER.DELAY_EPOCHS": "0",
+    "SOLVER.EVAL_PERIOD": "1",
+    "SOLVER.FREEZE_ITERS": "1",
+    "SOLVER.LOG_PERIOD": "1",
+    "DATALOADER.NUM_INSTANCES": "4",
+    "DATALOADER.NUM_WORKERS": "0",
+    "MODEL.BACKBONE.WEIGHTS": "none",
+    "TEST.IMS_PER_BATCH": "16",
+    "DATASETS.TESTS": "()",
+    "LOG.TENSORBOARD": "False",
+    "LOG.PROGRESS": "False",
+    "DEVICE": "cpu",
+}
+
+
+load = cache(load_config)
+
+
+def names(paths):
+    return [path.relative_to("configs").with_suffix("").as_posix() for path in paths]
+
+
+@cache
+def build_once(model_section: str, size: str) -> int:
+    """The number of parameters of a model that is built without numbers; equal models are built once."""
+    overrides = ["INPUT.SIZE_TRAIN", size, "INPUT.SIZE_TEST", size]
+    cfg = parse_config(model_section, overrides)
+    with torch.device("meta"):
+        model = build_model(cfg, num_classes=10, pretrained=False)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("path", FILES, ids=names(FILES))
+def test_every_file_loads_and_builds(path):
+    cfg = load(ROOT / path)
+    assert (
+        build_once(
+            "MODEL:\n" + "".join(f"  {line}\n" for line in cfg.MODEL.dump().splitlines()), "(256, 128)"
+        )
+        > 0
+    )
+    named = {name.split(":")[0].split("@")[0] for name in (*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS)}
+    assert named <= set(DATASETS)
+
+
+def test_a_file_is_a_recipe_or_the_base_of_one():
+    bases = set()
+    for path, tree in TREES.items():
+        named = tree.get("_BASE_", ())
+        for base in (named,) if isinstance(named, str) else named:
+            bases.add((ROOT / path.parent / base).resolve().relative_to(ROOT))
+    assert set(FILES) - bases - set(RECIPES) == set()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=names(RECIPES))
+def test_every_recipe_says_how_to_run_it(path):
+    head = [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    assert any(f"-c {path.as_posix()}" in line for line in head)
+
+
+def test_no_two_recipes_write_into_one_folder():
+    folders = [load(ROOT / path).OUTPUT_DIR for path in RECIPES]
+    assert len(folders) == len(set(folders))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_recipe_of_each_kind_trains_two_iterations_and_is_scored(
+    name, tiny_market, tmp_path, monkeypatch
+):
+    import main
+
+    monkeypatch.setattr("engine.handlers.checkpoints.save_checkpoint", lambda path, content: None)
+    small = SMALL | {"DATASETS.NAMES": f"['market1501:{tiny_market}']", "OUTPUT_DIR": str(tmp_path)}
+    words = [word for pair in small.items() for word in pair]
+    assert main.main(["-c", str(ROOT / "configs" / f"{name}.yml"), *words]) == 0
+    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert '"iteration": 2' in rows[-1] or any('"iteration": 2' in row for row in rows)
+    assert (tmp_path / "results.json").is_file()
