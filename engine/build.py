@@ -213,7 +213,7 @@ def build_trainer(
     amp_dtype = build_amp_dtype(cfg, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16)
     trainer = create_trainer(
-        _distribute(model, device),
+        _distribute(model, device, has_idle_parameters=cfg.LOSS.CE.WEIGHT == cfg.LOSS.FOCAL.WEIGHT == 0),
         criterion,
         optimizers,
         scaler=scaler,
@@ -225,18 +225,23 @@ def build_trainer(
     return trainer, scaler
 
 
-def _distribute(model: nn.Module, device: torch.device) -> nn.Module:
-    """DistributedDataParallel over the processes; batch norms share their statistics where torch can do it, on GPUs."""
+def _distribute(model: nn.Module, device: torch.device, *, has_idle_parameters: bool) -> nn.Module:
+    """DistributedDataParallel over the processes; batch norms share their statistics where torch can do it, on GPUs.
+
+    `has_idle_parameters`: no loss reaches some of them, the classifier's without a classification loss.
+    """
     if idist.get_world_size() == 1:
         return model
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return nn.parallel.DistributedDataParallel(model, device_ids=[device.index])
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[device.index], find_unused_parameters=has_idle_parameters
+        )
     logger.warning(
         "%d processes on CPUs: each batch norm sees the images of its own process, torch synchronises them on GPUs only",
         idist.get_world_size(),
     )
-    return nn.parallel.DistributedDataParallel(model)
+    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=has_idle_parameters)
 
 
 def attach_handlers(

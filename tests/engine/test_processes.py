@@ -106,6 +106,11 @@ def test_mining_within_a_process_gives_other_gradients(launch, single):
     assert difference(weights_of(folder), weights_of(single)) > 1e-4
 
 
+def test_several_processes_without_a_classification_loss(launch):
+    assert launch("metric", *TWO, "LOSS.CE.WEIGHT", "0")[0] == 0
+    assert launch("metric_parts", *TWO, "LOSS.CE.WEIGHT", "0", "SOLVER.ACCUMULATION_STEPS", "2")[0] == 0
+
+
 def test_two_processes_go_on_with_what_one_began(launch, single, at_iteration):
     at_iteration(3, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert launch("one", *PLAIN)[0] == 143
