@@ -20,9 +20,11 @@ Sink = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines above a running progress bar instead of through it."""
+    """Writes lines above a running progress bar instead of through it, and leaves out what the bar shows (`in_bar`)."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "in_bar", False):
+            return
         tqdm.write(self.format(record), file=sys.stdout)
         sys.stdout.flush()
 
@@ -156,10 +158,10 @@ class TrainLog:
             self._bar.set_postfix_str(
                 f"loss {loss:.3f}, acc {accuracy:.3f}, {speed:.0f} images/s, {_clock(remaining)} left"
             )
-        else:
-            done = (state.iteration - 1) % state.epoch_length + 1
-            place = f"Epoch[{state.epoch}] Iteration[{done}/{state.epoch_length}]"
-            logger.info("%s %s, %s left", place, line, _clock(remaining))
+        done = (state.iteration - 1) % state.epoch_length + 1
+        place = f"Epoch[{state.epoch}] Iteration[{done}/{state.epoch_length}]"
+        in_bar = {"in_bar": self._bar is not None}
+        logger.info("%s %s, %s left", place, line, _clock(remaining), extra=in_bar)
         values = {"loss": loss, **means, "accuracy": accuracy, "lr": lr, "images_per_second": speed}
         for sink in self.sinks:
             sink("train", state.epoch, state.iteration, values)
