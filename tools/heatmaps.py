@@ -25,12 +25,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from config import load_config
+from config import load_config, parse_config
 from data.build import build_normalization, build_splits
 from data.images import load_image, open_image
 from data.records import Record, Splits
-from engine.build import build_device, build_trained_model, read_test_config
+from engine.build import build_device, read_test_config
+from engine.checkpoint import load_checkpoint
 from engine.handlers.logs import setup_logging
+from modeling import build_model
 
 CHOICES = ("identities", "pairs")
 HEIGHT, GAP, OPACITY = 192, 6, 0.45
@@ -110,8 +112,11 @@ def load_networks(paths: Sequence[str], device: torch.device) -> list[Network]:
     """Checkpoints of ours, which carry their recipe; named after their run."""
     networks = []
     for path in paths:
-        cfg = read_test_config(None, ["TEST.WEIGHT", path])
-        model = build_trained_model(cfg, device).requires_grad_(False)
+        content = load_checkpoint(path)
+        cfg = parse_config(content["config"])
+        model = build_model(cfg, num_classes=content["num_classes"], pretrained=False)
+        model.load_state_dict(content["model"])  # with its classifier, which `identities` asks
+        model = model.to(device).eval().requires_grad_(False)
         folder = Path(path).parent
         name = folder.parent.name if folder.name == "checkpoints" else Path(path).stem
         networks.append(

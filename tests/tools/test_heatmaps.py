@@ -58,6 +58,13 @@ def test_pages_of_two_networks(tiny_run, tmp_path, what, capsys):
     assert Image.open(tmp_path / "002.png").height == heatmaps.HEIGHT
 
 
+def test_networks_keep_their_classifiers(tiny_run):
+    path = str(tiny_run / "checkpoints" / "best.pt")
+    (network,) = heatmaps.load_networks([path], torch.device("cpu"))
+    trained = torch.load(path, weights_only=True)["model"]["head.classifier.weight"]
+    assert torch.equal(network.model.head.classifier.weight, trained)
+
+
 def test_a_transformer_has_heat(tmp_path):
     pytest.importorskip("timm")
     from config import load_config
