@@ -26,6 +26,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from config import Config, load_config
 from data.build import build_augmentation, build_splits, build_train_loader, loader_processes
+from data.images import num_cpus
 from engine.build import (
     attach_handlers,
     build_amp_dtype,
@@ -70,10 +71,14 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def seed_everything(cfg: Config) -> None:
-    """The one place that seeds, before anything is built; iterations are seeded by engine.handlers.batch.Seeder."""
+    """The one place that seeds, before anything is built; iterations are seeded by engine.handlers.batch.Seeder.
+
+    The number of threads and the choice of kernels belong here: they decide the last bits of a sum.
+    """
     torch.manual_seed(cfg.SEED)
-    if cfg.NUM_THREADS:
-        torch.set_num_threads(cfg.NUM_THREADS)
+    num_processes = idist.get_nproc_per_node()
+    if cfg.NUM_THREADS or num_processes > 1:
+        torch.set_num_threads(cfg.NUM_THREADS or max(1, num_cpus() // num_processes))
     if cfg.DETERMINISTIC:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

@@ -14,7 +14,7 @@ _C.SEED = 1
 _C.DETERMINISTIC = False  # True: only deterministic kernels (slower on a GPU)
 _C.DEVICE = "auto"  # auto | cpu | cuda
 _C.NUM_PROCESSES = 0  # processes on this machine; 0: one per GPU, or one on the CPU
-_C.NUM_THREADS = 0  # CPU threads of this process; 0: leave it to torch
+_C.NUM_THREADS = 0  # CPU threads of a process; 0: leave it to torch, several processes share the cores
 
 # ----------------------------------------------------------------------------------------------------- model
 _C.MODEL = CN()
