@@ -58,7 +58,8 @@ class IdentityBatchSampler(_GlobalBatchSampler):
 
     An identity's images are shuffled and cut into groups of K (with fewer than K images: one group, drawn
     with replacement); the remainder rests for this epoch. A step takes one group each of P distinct
-    identities, chosen uniformly among those with groups left.
+    identities, drawn in proportion to the groups they have left. (The strong baseline draws uniformly, which
+    leaves the identities with many images to the end: on Market-1501 its last 5 batches of 64 show 32 people.)
 
     The strong baseline stops when fewer than P identities have groups left, so its epochs differ in length.
     Here an epoch has always the largest possible number of steps T, that with sum_i min(groups_i, T) >= P *
@@ -117,7 +118,8 @@ class IdentityBatchSampler(_GlobalBatchSampler):
                 chosen = rng.choice(due, self.num_identities, replace=False)
             else:
                 free = np.flatnonzero((left > 0) & (left < remaining))
-                drawn = rng.choice(free, self.num_identities - len(due), replace=False)
+                shares = left[free] / left[free].sum()
+                drawn = rng.choice(free, self.num_identities - len(due), replace=False, p=shares)
                 chosen = rng.permutation(np.concatenate([due, drawn]))
             for place, identity in enumerate(chosen):
                 plan[step, place] = groups[identity][self.num_groups[identity] - left[identity]]
