@@ -1,0 +1,205 @@
+"""What a run left in its folder, read without its data and without a network."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+PACKAGES = ("torch", "torchvision", "pytorch-ignite", "numpy", "scipy", "scikit-learn", "pillow")
+ELSEWHERE = (
+    "OUTPUT_DIR",
+    "OVERWRITE",
+    "LOG",
+    "DEVICE",
+    "NUM_PROCESSES",
+    "NUM_THREADS",
+)  # no part of a recipe's hash
+
+
+class Run(NamedTuple):
+    """A run by its files; what is missing is empty."""
+
+    name: str
+    folder: Path
+    config: dict  # as in config.yml
+    train: tuple[dict, ...]  # rows of metrics.jsonl: {"epoch", "iteration", values...}
+    tests: dict[str, tuple[dict, ...]]  # the same for each test set
+    results: dict[str, dict]  # results.json
+    distillation: dict  # distillation.json
+    calibration: dict  # the calibration beside the weights
+    weights: Path | None
+    weights_hash: str
+    machine: str  # the run's first words in log.txt
+
+
+def read_run(folder: Path) -> Run:
+    """Read an OUTPUT_DIR.
+
+    Raises:
+        FileNotFoundError: it is no folder, or holds none of a run's files.
+        ValueError: a file in it is damaged.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; name the OUTPUT_DIR of a run")
+    if not (folder / "config.yml").is_file() and not (folder / "results.json").is_file():
+        raise FileNotFoundError(f"{folder} holds no run: there is neither config.yml nor results.json in it")
+    weights = next(
+        (path for name in ("best", "last") if (path := folder / "checkpoints" / f"{name}.pt").is_file()), None
+    )
+    train, tests = _read_metrics(folder / "metrics.jsonl")
+    return Run(
+        name=folder.resolve().name,
+        folder=folder,
+        config=_read_config(folder / "config.yml"),
+        train=train,
+        tests=tests,
+        results=_read_json(folder / "results.json"),
+        distillation=_read_json(folder / "distillation.json"),
+        calibration=_read_json(Path(f"{weights}.calibration.json")) if weights else {},
+        weights=weights,
+        weights_hash=hash_file(weights) if weights else "",
+        machine=_first_words(folder / "log.txt"),
+    )
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_config(config: dict) -> str:
+    """SHA-256 of the keys that decide what is trained and how it is scored; where it is written does not count."""
+    kept = {key: value for key, value in config.items() if key not in ELSEWHERE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _read_config(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _read_json(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def _read_metrics(path: Path) -> tuple[tuple[dict, ...], dict[str, tuple[dict, ...]]]:
+    """Rows of training, and of each test set; a last line cut off by a crash is left out."""
+    train: list[dict] = []
+    tests: dict[str, list[dict]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            what, flat = row["what"], {"epoch": row["epoch"], "iteration": row["iteration"], **row["values"]}
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            if number == len(lines):
+                break
+            raise ValueError(f"{path}, line {number}, is no line of a run's metrics") from error
+        if what == "train":
+            train.append(flat)
+        elif what.startswith("test/"):
+            tests.setdefault(what.removeprefix("test/"), []).append(flat)
+    return tuple(train), {name: tuple(rows) for name, rows in tests.items()}
+
+
+def _first_words(path: Path) -> str:
+    """The line in which main.py says on what it trains."""
+    if not path.is_file():
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = [line for line, _ in zip(file, range(50), strict=False)]
+    return next((line.split("INFO: ", 1)[-1].strip() for line in lines if "process(es)" in line), "")
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, object]:
+    """Nested configuration -> {"SOLVER.BASE_LR": value}."""
+    flat: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def fingerprint(run: Run) -> dict[str, str]:
+    """What makes a score comparable: recipe, weights, batch geometry, protocol, seed."""
+    flat = flatten(run.config)
+    images, instances = flat.get("SOLVER.IMS_PER_BATCH"), flat.get("DATALOADER.NUM_INSTANCES")
+    geometry = ""
+    if images and instances:
+        geometry = f"{images} images"
+        if flat.get("DATALOADER.SAMPLER", "identity") != "random":
+            geometry += f" = {images // instances} identities x {instances}"
+        geometry += f", {flat.get('SOLVER.ACCUMULATION_STEPS', 1)} forward pass(es) a step, pairs {flat.get('SOLVER.MINING')}"
+    scoring = f"{flat.get('TEST.METRIC')}, {flat.get('TEST.PROTOCOL')}, embedding {flat.get('TEST.NECK_FEAT')} the neck"
+    scoring += ", flipped too" if flat.get("TEST.FLIP") else ""
+    chosen = "held-out identities" if flat.get("TEST.VALIDATION") else "the test set"
+    found = {
+        "Recipe (SHA-256)": hash_config(run.config)[:16] if run.config else "",
+        "Weights (SHA-256)": f"{run.weights_hash[:16]}  {run.weights.name}" if run.weights else "",
+        "Network": f"{flat.get('MODEL.BACKBONE.NAME')}, head {flat.get('MODEL.HEAD.NAME')}",
+        "Input": f"{flat.get('INPUT.SIZE_TEST')} (height, width)",
+        "Batch": geometry,
+        "Trained on": ", ".join(map(str, flat.get("DATASETS.NAMES", ()))),
+        "Scored by": scoring,
+        "Checkpoint chosen on": chosen,
+        "Seed": str(flat.get("SEED", "")),
+        "Run": run.machine,
+    }
+    return {
+        key: value for key, value in found.items() if value and (run.config or "SHA" in key or key == "Run")
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of the machine that writes the report: Python, packages and the commit of the checkout."""
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | {"commit": git_commit()}
+
+
+def git_commit() -> str:
+    """The commit of this checkout, with "+ changes" when files differ from it; "unknown" without git."""
+    folder = Path(__file__).resolve().parent
+    try:
+        words = [
+            "git",
+            "-C",
+            str(folder),
+            "describe",
+            "--always",
+            "--dirty= + changes",
+            "--abbrev=12",
+            "--exclude=*",
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
