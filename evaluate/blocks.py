@@ -32,10 +32,10 @@ def distance_blocks(
         rows = create_rows((query, gallery), metric)
     block = plan_blocks(
         f"distances of {num_query:,} queries to a gallery of {num_gallery:,}",
-        rows.device,
+        rows,
         num_query,
-        bytes_per_row=4 * (copies * num_gallery + COLUMNS + rows.dims),
-        bytes_fixed=8 * rows.num_items,
+        bytes_per_row=4 * copies * num_gallery,
+        bytes_fixed=0,
         memory_gib=memory_gib,
     )
     product = choose_product(rows.device, 2.0 * num_query * num_gallery * rows.dims)

@@ -11,7 +11,7 @@ import torch
 from .checks import check_budget, check_feature_pair, check_positive_int
 from .neighbours import nearest_neighbours, use_compiled
 from .products import choose_product, full_precision
-from .tiles import COLUMNS, Rows, create_rows, plan_blocks
+from .tiles import Rows, create_rows, plan_blocks
 
 
 def expand_features(
@@ -49,9 +49,9 @@ def _expand_once(query: torch.Tensor, gallery: torch.Tensor, k: int, alpha: floa
     compiled = use_compiled(rows)
     block = plan_blocks(
         f"query expansion of {rows.num_items:,} items",
-        rows.device,
+        rows,
         rows.num_items,
-        bytes_per_row=4 * ((2 if compiled else 8) * rows.num_items + COLUMNS + (2 * k + 1) * rows.dims),
+        bytes_per_row=4 * ((0 if compiled else 8) * rows.num_items + 2 * k * rows.dims),
         bytes_fixed=rows.num_items * (4 * rows.dims + 8 * k + 8),
         memory_gib=memory_gib,
     )

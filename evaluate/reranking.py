@@ -97,14 +97,13 @@ def plan_reranking(
 ) -> int:
     """Rows of a block under the budget; the sparse part was seen to stay below what is reckoned here."""
     num, k = rows.num_items, min(rerank.k1 + 1, rows.num_items)
-    width = (
-        num - num_query if compiled else 6 * num
-    )  # without the kernel whole rows, and the sort of what is near
+    # without the kernel, neighbours come from whole rows and a sort of what is near
+    width = num - num_query if compiled else 6 * num
     return plan_blocks(
         f"re-ranking {num:,} items",
-        rows.device,
+        rows,
         num,
-        bytes_per_row=4 * (width + 2 * COLUMNS + rows.dims),
+        bytes_per_row=4 * width,
         bytes_fixed=num * (8 * k + 8) + num * k * SPARSE_BYTES + PAIRS * rows.dims * 12,
         memory_gib=memory_gib,
     )

@@ -99,15 +99,14 @@ def evaluate_features(
 def plan_ranking(rows: Rows, num_query: int, memory_gib: float | None) -> int:
     """Queries of a block under the budget."""
     num_gallery = rows.num_items - num_query
-    extra = (
-        1 if rows.device.type == "cpu" else 12
-    )  # in torch, a sort of what is near; in the worst case of everything
+    # ranks are counted in torch elsewhere, by a sort of what is near: in the worst case of everything
+    extra = 1 if rows.device.type == "cpu" else 12
     return plan_blocks(
         f"ranking {num_query:,} queries in a gallery of {num_gallery:,}",
-        rows.device,
+        rows,
         num_query,
-        bytes_per_row=4 * (num_gallery * extra + COLUMNS + rows.dims),
-        bytes_fixed=8 * rows.num_items + 16 * num_gallery,
+        bytes_per_row=4 * num_gallery * extra,
+        bytes_fixed=16 * num_gallery,
         memory_gib=memory_gib,
     )
 

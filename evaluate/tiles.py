@@ -106,21 +106,21 @@ def distance_tile(
 
 
 def plan_blocks(
-    what: str,
-    device: torch.device,
-    num_rows: int,
-    *,
-    bytes_per_row: int,
-    bytes_fixed: int,
-    memory_gib: float | None,
+    what: str, rows: Rows, num_rows: int, *, bytes_per_row: int, bytes_fixed: int, memory_gib: float | None
 ) -> int:
     """The number of rows a block may have under the budget (None: no limit); logs the plan.
 
-    Args: bytes_per_row: what one more row in a block allocates; bytes_fixed: what is allocated whatever the
-    block.
+    Args:
+        num_rows: how many rows there are to cut into blocks.
+        bytes_per_row: what one more row in a block allocates besides its features and its part of a tile.
+        bytes_fixed: what is allocated whatever the block, besides what the libraries take to reorder features.
+        memory_gib: for all that is allocated beyond the features.
     Raises: ValueError with the smallest budget that works, when this one does not.
     """
-    block = max(1, min(num_rows, ROWS_CPU if device.type == "cpu" else ROWS_GPU))
+    columns = min(COLUMNS, rows.num_items)
+    bytes_per_row += 4 * (rows.dims + 2 * columns)
+    bytes_fixed += 4 * columns * rows.dims + 12 * rows.num_items
+    block = max(1, min(num_rows, ROWS_CPU if rows.device.type == "cpu" else ROWS_GPU))
     if memory_gib is not None:
         room = memory_gib * GIB - bytes_fixed
         smallest = min(block, 16)  # with fewer rows a product spends its time on reading the other side

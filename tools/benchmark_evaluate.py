@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from evaluate import Rerank, evaluate_features, rank_metrics
-from evaluate.neighbours import has_kernel
+from evaluate import Rerank, evaluate_features, rank_metrics, ranking
 from evaluate.products import PRODUCTS, Product, choose_product, full_precision
 from evaluate.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
 
@@ -150,7 +149,7 @@ def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
     ids = query_pids[:num], gallery_pids, query_camids[:num], gallery_camids
     sorted_rows = max(1, num // 8)  # all rows cost the same
     runs = {"argsort": lambda: np.argsort(distances[:sorted_rows], axis=1)}
-    backends = ("cython", "python") if has_kernel() else ("python",)
+    backends = ("cython", "python") if ranking.rank_cy is not None else ("python",)
     for backend in backends:
         runs[backend] = lambda backend=backend: rank_metrics(distances, *ids, backend=backend)
     times = measure(runs, repeats)
@@ -169,9 +168,6 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
     repeats = min(repeats, 3) if num > 50_000 else repeats
     work = float(num) ** 2 * dims + 2.0 * len(data.query) * len(data.gallery) * dims
     product = choose_product(data.query.device, work)
-    share = min(
-        1.0, len(data.gallery) / num
-    )  # the bare run covers queries x gallery only; scaled to all of the work
     bare_work = 2.0 * len(data.query) * len(data.gallery) * dims
 
     def evaluation():
@@ -180,9 +176,7 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
     scores, peak = peak_memory(evaluation, data.query.device)
     times = measure({"bare": bare_product(data, product), "ours": evaluation}, repeats)
     times["bare"] = times["bare"] * work / bare_work
-    print(
-        f"re-ranked scores     mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f} ({share:.0%} of items are gallery)"
-    )
+    print(f"re-ranked scores     mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}")
     print(f"products alone       {format_seconds(times['bare'])} (reckoned from queries x gallery)")
     print(
         f"features to these    {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the "
