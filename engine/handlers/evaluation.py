@@ -71,7 +71,9 @@ class Evaluation:
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
         engine.add_event_handler(Events.STARTED, self.catch_up)
         if not self.held_out:
-            logger.info("best.pt is chosen on the test set; TEST.VALIDATION 0.1 holds out training identities instead")
+            logger.info(
+                "best.pt is chosen on the test set; TEST.VALIDATION 0.1 holds out training identities instead"
+            )
 
     def _due(self, engine: Engine, epoch: int) -> bool:
         return epoch % self.period == 0 or epoch == engine.state.max_epochs
@@ -100,7 +102,10 @@ class Evaluation:
         if idist.get_rank() == 0:
             judge = next(iter(results))
             logger.info(
-                "best so far: mAP %.2f%% after epoch %d, chosen on %s", 100 * self.best_score, self.best_epoch, judge
+                "best so far: mAP %.2f%% after epoch %d, chosen on %s",
+                100 * self.best_score,
+                self.best_epoch,
+                judge,
             )
 
     def state_dict(self) -> dict[str, float | int]:
