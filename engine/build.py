@@ -19,7 +19,7 @@ from engine.evaluator import EmbeddingStore, create_evaluator
 from engine.handlers.average import ModelAverage
 from engine.handlers.batch import Augment, Seeder, ToDevice
 from engine.handlers.checkpoints import Checkpoints
-from engine.handlers.evaluation import Benchmark, Evaluation
+from engine.handlers.evaluation import Benchmark, Evaluation, draw_random_queries
 from engine.handlers.gradients import ClipGradients, Freeze, RescaleCentres, ShareGradients
 from engine.handlers.logs import MetricsFile, Sink, TrainLog, create_tensorboard_sink
 from engine.handlers.safety import StopOnNan, StopOnSignal
@@ -271,6 +271,11 @@ def attach_handlers(
         for sink in sinks:
             sink(what, epoch, iteration, values)
 
+    def show(name, benchmark, embedded):
+        for sink in sinks:
+            if isinstance(sink, VisdomSink):
+                sink.image(f"ranked/{name}", draw_random_queries(benchmark, embedded, seed=cfg.SEED))
+
     def name_image(index: int) -> str:
         return str(train_records[index].paths[0])
 
@@ -305,6 +310,7 @@ def attach_handlers(
         held_out=cfg.TEST.VALIDATION > 0,
         save_best=lambda engine: checkpoints.save(engine, "best"),
         record=record,
+        show=show,
     )
     checkpoints = Checkpoints(
         Path(cfg.OUTPUT_DIR) / "checkpoints",

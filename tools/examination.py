@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.ranked_lists import RankedQuery, ranked_lists
 from evaluate import RankScores, distance_blocks, evaluate_features
 from tools.calibration import Histograms, collect_histograms
-from tools.ranked_lists import RankedQuery, ranked_lists
 
 KINDS = ("best", "median", "worst", "suspect")
 MOST_CAMERAS = 20  # camera pairs are scored one by one, up to so many cameras

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from engine.ranked_lists import RankedQuery
 from tools.charts import Line, histogram, line_chart
 from tools.examination import KINDS, Examination
-from tools.ranked_lists import RankedQuery
 from tools.report_parts import PAGE, SCRIPT, STYLE
 from tools.run_files import Run, fingerprint, flatten, versions
 

@@ -17,8 +17,8 @@ from data.images import open_image
 from engine.build import build_benchmarks, build_device, build_trained_model, read_test_config
 from engine.handlers.evaluation import Benchmark
 from engine.handlers.logs import setup_logging
+from engine.ranked_lists import CHOICES, RankedQuery, draw_montage, ranked_lists, write_page
 from engine.scores import describe_scores, retrieval_scores
-from tools.ranked_lists import CHOICES, RankedQuery, draw_montage, ranked_lists, write_page
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,9 +5,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import ignite.distributed as idist
+import numpy as np
 from ignite.engine import Engine, Events
 
+from data.images import open_image
+from data.protocols import scoring_rule
+from data.records import ALL, CROSS_CAMERA
 from engine.evaluator import Embedded, EmbeddingStore
+from engine.ranked_lists import draw_montage, ranked_lists
 from engine.scores import ScoreSettings, describe_scores, retrieval_scores
 
 logger = logging.getLogger("ember.eval")
@@ -29,16 +34,45 @@ class Benchmark(NamedTuple):
         return self.store.collect()
 
 
-def score(benchmarks: Mapping[str, Benchmark], *, rerank: bool = True) -> dict[str, dict]:
-    """{dataset: scores}, the same on every rank; logged on the way."""
+def score(
+    benchmarks: Mapping[str, Benchmark],
+    *,
+    rerank: bool = True,
+    show: Callable[[str, Benchmark, Embedded], None] = lambda name, benchmark, embedded: None,
+) -> dict[str, dict]:
+    """{dataset: scores}, the same on every rank; logged on the way. `show` gets to see the embeddings of each."""
     results = {}
     for name, benchmark in benchmarks.items():
         settings = benchmark.settings if rerank else benchmark.settings._replace(rerank=None)
-        results[name] = retrieval_scores(benchmark.embed(), len(benchmark.query), settings)
+        embedded = benchmark.embed()
+        results[name] = retrieval_scores(embedded, len(benchmark.query), settings)
+        show(name, benchmark, embedded)
         logger.info("results on %s (%s protocol)", name, settings.protocol)
         for line in describe_scores(results[name]):
             logger.info(line)
     return results
+
+
+def draw_random_queries(benchmark: Benchmark, embedded: Embedded, *, seed: int, count: int = 4) -> np.ndarray:
+    """A picture of random queries and their ten nearest, uint8 [H, W, 3]; the same queries every time."""
+    num_query, settings = len(benchmark.query), benchmark.settings
+    columns = [
+        tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu() for tensor in embedded[:3]
+    ]
+    lists = ranked_lists(
+        *(part for column in columns for part in (column[:num_query], column[num_query:])),
+        queries="random",
+        count=count,
+        metric=settings.metric,
+        protocol=ALL if scoring_rule(settings.protocol) == ALL else CROSS_CAMERA,
+        seed=seed,
+    )
+    montage = draw_montage(
+        lists,
+        lambda index: open_image(benchmark.query[index].paths[0]),
+        lambda index: open_image(benchmark.gallery[index].paths[0]),
+    )
+    return np.asarray(montage.convert("RGB"))
 
 
 class Evaluation:
@@ -51,6 +85,7 @@ class Evaluation:
         held_out: the first of the benchmarks is made of training identities that were held out, not a test set.
         save_best: called with the trainer when the first benchmark's mAP is the best so far.
         record: (what, epoch, iteration, values) for the logs.
+        show: (name, benchmark, embedded) for pictures.
     """
 
     def __init__(
@@ -61,8 +96,10 @@ class Evaluation:
         held_out: bool,
         save_best: Callable[[Engine], None],
         record: Callable[[str, int, int, dict], None],
+        show: Callable[[str, Benchmark, Embedded], None],
     ):
-        self.benchmarks, self.period, self.save_best, self.record = benchmarks, period, save_best, record
+        self.benchmarks, self.period, self.save_best = benchmarks, period, save_best
+        self.record, self.show = record, show
         self.held_out = held_out
         self.best_score, self.best_epoch, self.evaluated_epoch = -1.0, 0, 0
         self.final_results: dict[str, dict] = {}
@@ -89,7 +126,7 @@ class Evaluation:
     def __call__(self, engine: Engine, epoch: int | None = None) -> None:
         epoch = epoch or engine.state.epoch
         is_last = epoch == engine.state.max_epochs
-        results = score(self.benchmarks, rerank=is_last)
+        results = score(self.benchmarks, rerank=is_last, show=self.show)
         self.final_results = results if is_last else {}
         for name, scores in results.items():
             numbers = {key: value for key, value in scores.items() if isinstance(value, (int, float))}

@@ -11,7 +11,9 @@ import pytest
 
 from engine.handlers.visdom import VisdomSink
 
-visdom = pytest.importorskip("visdom", reason="visdom is optional: its source package does not build everywhere")
+visdom = pytest.importorskip(
+    "visdom", reason="visdom is optional: its source package does not build everywhere"
+)
 
 
 def free_port() -> int:
@@ -64,3 +66,17 @@ def test_without_a_server_everything_goes_into_a_replay_file(server, tmp_path):
     client.replay_log(str(replay))
     curve = json.loads(client.get_window_data("test/quickstart/mAP"))["content"]["data"][0]
     assert (curve["x"], curve["y"]) == ([30], [0.5])
+
+
+def test_a_run_sends_its_curves_and_ranked_pictures(server, tiny_recipe, tmp_path):
+    from main import main
+
+    out = tmp_path / "shown"
+    visdom_keys = ["LOG.VISDOM", "True", "LOG.VISDOM_SERVER", "http://127.0.0.1", "LOG.VISDOM_PORT", str(server)]
+    assert main(["-c", str(tiny_recipe), "OUTPUT_DIR", str(out), *visdom_keys]) == 0
+    client = visdom.Visdom(port=server, env="shown", use_incoming_socket=False, raise_exceptions=True)
+    windows = json.loads(client.get_window_data())
+    titles = {window["title"] for window in windows.values()}
+    assert {"train/loss", "train/lr"} <= titles
+    assert any(title.startswith("ranked/") for title in titles)
+    assert any(title.endswith("/mAP") for title in titles)

@@ -13,10 +13,7 @@ from PIL import Image
 
 from config import load_config
 from engine.checkpoint import save_checkpoint
-from evaluate import rank_metrics
-from modeling import build_model
-from tools.quickstart_data import Parameters, make
-from tools.ranked_lists import (
+from engine.ranked_lists import (
     BLUE,
     FRAME,
     GAP,
@@ -29,6 +26,9 @@ from tools.ranked_lists import (
     ranked_lists,
     write_page,
 )
+from evaluate import rank_metrics
+from modeling import build_model
+from tools.quickstart_data import Parameters, make
 from tools.visualize import main
 
 # Three queries at 0, 10 and 20 on a line; the gallery beside them, so that distances can be read off.
