@@ -170,6 +170,12 @@ def _distillation_mistakes(cfg: Config) -> list[str]:
         mistakes.append(
             f"KD.FEATURE.STAGE_WEIGHTS is {tuple(kd.FEATURE.STAGE_WEIGHTS)}, wants 4 numbers of at least 0"
         )
+    uses_maps = kd.FEATURE.WEIGHT > 0 or kd.SELF.WEIGHT > 0 or kd.SELF.CLASSIFY_WEIGHT > 0
+    if uses_maps and cfg.SOLVER.ACCUMULATION_STEPS > 1 and cfg.SOLVER.MINING == "global":
+        mistakes.append(
+            "KD.FEATURE and KD.SELF read the maps of one part of a batch: with SOLVER.ACCUMULATION_STEPS above 1 they need "
+            "SOLVER.MINING local"
+        )
     return mistakes + _view_mistakes(cfg) + _self_mistakes(cfg)
 
 

@@ -29,6 +29,7 @@ from engine.distill.terms import (
     logit_term,
 )
 from engine.handlers.evaluation import score
+from engine.ranks import gather_rows
 from layers import (
     distance_matching,
     kd_divergence,
@@ -214,6 +215,7 @@ def _build_terms(
 ) -> dict[str, Term]:
     kd, relation = cfg.KD, cfg.KD.RELATION
     terms: dict[str, Term] = {}
+    share = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
 
     def add(name: str, weight: float, create: Callable[[], Callable]) -> None:
         if weight > 0:
@@ -221,10 +223,18 @@ def _build_terms(
 
     add("kd", kd.LOGITS.WEIGHT, lambda: logit_term(_divergence(cfg), [t.common for t in teachers]))
     add("feature", kd.FEATURE.WEIGHT, lambda: _build_feature_term(cfg, student, teachers))
-    add("distances", kd.DISTANCES.WEIGHT, lambda: feature_pair_term(distance_matching))
-    add("similarity", relation.SIMILARITY_WEIGHT, lambda: embedding_pair_term(similarity_matching))
-    add("rkd_distance", relation.DISTANCE_WEIGHT, lambda: embedding_pair_term(relational_distances))
-    add("rkd_angle", relation.ANGLE_WEIGHT, lambda: embedding_pair_term(relational_angles))
+    add("distances", kd.DISTANCES.WEIGHT, lambda: feature_pair_term(distance_matching, share=share))
+    add(
+        "similarity",
+        relation.SIMILARITY_WEIGHT,
+        lambda: embedding_pair_term(similarity_matching, share=share),
+    )
+    add(
+        "rkd_distance",
+        relation.DISTANCE_WEIGHT,
+        lambda: embedding_pair_term(relational_distances, share=share),
+    )
+    add("rkd_angle", relation.ANGLE_WEIGHT, lambda: embedding_pair_term(relational_angles, share=share))
     dims = [teacher.model.head.dim for teacher in teachers]
     add("embedding", kd.EMBEDDING.WEIGHT, lambda: EmbeddingTerm(student.head.dim, dims))
     if kd.SELF.WEIGHT > 0 or kd.SELF.CLASSIFY_WEIGHT > 0:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.distill.classes import CommonClasses
-from engine.distill.gather import over_all_ranks
 from engine.distill.stages import StageTaps
 from engine.distill.teachers import Teacher
+from engine.ranks import gather_rows
 from layers import cosine_matching, margin_relu, partial_distance, smoothed_cross_entropy
 from modeling.adapters import AttentionAdapter, create_connector, create_projection
 
@@ -43,22 +43,26 @@ def logit_term(
     return term
 
 
-def feature_pair_term(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A loss over pairs of metric features (VKD), of the first head of each."""
+def feature_pair_term(
+    loss: Callable[[Tensor, Tensor], Tensor], *, share: Callable[[Tensor], Tensor] = gather_rows
+) -> Callable[..., Tensor]:
+    """A loss over pairs of metric features (VKD), of the first head of each; `share` says whose rows make pairs."""
 
     def term(output, batch) -> Tensor:
-        own = output.features[0].float()
-        return _mean([over_all_ranks(loss, own, teacher.features[0].float()) for teacher in batch.teachers])
+        own = share(output.features[0].float())
+        return _mean([loss(own, share(teacher.features[0].float())) for teacher in batch.teachers])
 
     return term
 
 
-def embedding_pair_term(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """A loss over pairs of embeddings, what retrieval compares."""
+def embedding_pair_term(
+    loss: Callable[[Tensor, Tensor], Tensor], *, share: Callable[[Tensor], Tensor] = gather_rows
+) -> Callable[..., Tensor]:
+    """A loss over pairs of embeddings, what retrieval compares; `share` says whose rows make pairs."""
 
     def term(output, batch) -> Tensor:
-        own = output.embedding.float()
-        return _mean([over_all_ranks(loss, own, teacher.embedding.float()) for teacher in batch.teachers])
+        own = share(output.embedding.float())
+        return _mean([loss(own, share(teacher.embedding.float())) for teacher in batch.teachers])
 
     return term
 

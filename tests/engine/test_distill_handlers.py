@@ -9,9 +9,9 @@ from ignite.engine import Engine
 from torch import multiprocessing, nn
 
 from data.batch import Batch
-from engine.distill.gather import over_all_ranks
 from engine.distill.student import start_student
 from engine.distill.teachers import EmaTeacher, InputAdapter, Teacher, TeacherForward, ViewSubsample
+from engine.ranks import gather_rows
 from layers import distance_matching, relational_distances, similarity_matching
 from modeling.heads import GlobalHead, HeadOptions
 from modeling.model import ReidModel
@@ -165,7 +165,7 @@ def gradients(rows: torch.Tensor, teacher: torch.Tensor, share: slice) -> list[t
         student = nn.Linear(4, 3, bias=False)
         with torch.no_grad():
             student.weight.copy_(torch.arange(12.0).view(3, 4) / 10)
-        over_all_ranks(term, student(rows[share]), teacher[share]).backward()
+        term(gather_rows(student(rows[share])), gather_rows(teacher[share])).backward()
         result.append(student.weight.grad)
     return result
 
