@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -44,7 +45,7 @@ from engine.handlers.checkpoints import resume_engine
 from engine.handlers.evaluation import score
 from engine.handlers.logs import Sink, setup_logging
 from engine.handlers.safety import Interrupted, describe_error, explain_failure
-from modeling import build_model
+from modeling import build_model, check_model
 from solver import build_optimizers, build_schedule
 
 logger = logging.getLogger("ember.main")
@@ -131,6 +132,17 @@ def write_results(cfg: Config, results: dict[str, dict]) -> None:
         logger.info("results: %s", path)
 
 
+def write_report(folder: Path) -> None:
+    """OUTPUT_DIR/report.html by tools.report, in a process of its own: if it fails, the run's results stand all the same."""
+    root = str(Path(__file__).resolve().parent)
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "tools.report", str(folder)]
+    if subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.DEVNULL).returncode:
+        logger.warning("the report was not written; try again: python -m tools.report %s", folder)
+    else:
+        logger.info("report: %s", folder / "report.html")
+
+
 def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     """Train on one process of possibly many, then evaluate. Nothing is written before everything was checked."""
     rank, world_size = idist.get_rank(), idist.get_world_size()
@@ -141,6 +153,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     check_output_folder(cfg, resume=resume, restarted=restarted)
     seed_everything(cfg)
 
+    check_model(cfg)
     corpus = build_splits(cfg)
     model = build_model(cfg, num_classes=corpus.num_classes, pretrained=not resume)
     model = model.to(device, memory_format=torch.channels_last)
@@ -216,6 +229,8 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         compare_with_teachers(
             cfg, distillation, average.model, tests=corpus.tests, results=results, device=device
         )
+    if cfg.LOG.REPORT and rank == 0:
+        write_report(Path(cfg.OUTPUT_DIR))
 
 
 def test(local_rank: int, cfg: Config) -> None:
@@ -235,9 +250,11 @@ def execute(local_rank: int, cfg: Config, args: argparse.Namespace) -> None:
     try:
         test(local_rank, cfg) if args.test else run(local_rank, cfg, resume=args.resume)
     except (RuntimeError, MemoryError) as error:
-        explanation = explain_failure(
-            error, images=cfg.SOLVER.IMS_PER_BATCH // idist.get_world_size() // cfg.SOLVER.ACCUMULATION_STEPS
-        )
+        height, width = cfg.INPUT.SIZE_TRAIN
+        images = cfg.SOLVER.IMS_PER_BATCH // idist.get_world_size() // cfg.SOLVER.ACCUMULATION_STEPS
+        clips = f" x {cfg.INPUT.NUM_FRAMES} frames" if cfg.INPUT.NUM_FRAMES > 1 else ""
+        load = f"{cfg.MODEL.BACKBONE.NAME} and {images} images{clips} of {height}x{width} at a time"
+        explanation = explain_failure(error, load=load)
         if not explanation:
             raise
         raise OSError(explanation) from error

@@ -215,6 +215,7 @@ _C.LOG.VISDOM = False
 _C.LOG.VISDOM_SERVER = "http://localhost"
 _C.LOG.VISDOM_PORT = 8097
 _C.LOG.PROGRESS = True  # a progress bar on a terminal
+_C.LOG.REPORT = False  # True: write OUTPUT_DIR/report.html at the end, as `python -m tools.report OUTPUT_DIR` does
 
 
 def get_defaults() -> CN:
