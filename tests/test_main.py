@@ -263,7 +263,7 @@ def test_out_of_memory_is_one_line_with_the_keys_to_turn(tiny_recipe, tmp_path, 
     assert run_again(tiny_recipe, tmp_path, resume=False) == 2
     err = capfd.readouterr().err
     assert err.startswith(
-        "main.py: out of memory with 8 images at a time (DefaultCPUAllocator: can't allocate"
+        "main.py: out of memory with tiny and 8 images of 32x16 at a time (DefaultCPUAllocator: "
     )
     assert "SOLVER.ACCUMULATION_STEPS" in err and err.count("\n") == 1
 

@@ -129,16 +129,16 @@ LOST_PEER = (
 )
 
 
-def explain_failure(error: RuntimeError | MemoryError, *, images: int) -> str:
+def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:
     """One sentence about a failure that is the machine's, with what to do; empty for any other, which is a fault of ours.
 
     Args:
-        images: how many go through the network at a time.
+        load: what the memory had to hold: the network, how many images, of which size.
     """
     reason = _first_line(error)
     if isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY):
         return (
-            f"out of memory with {images} images at a time ({reason}): raise SOLVER.ACCUMULATION_STEPS (the same batch in "
+            f"out of memory with {load} ({reason}): raise SOLVER.ACCUMULATION_STEPS (the same batch in "
             "smaller parts), set SOLVER.FP16 True or DATALOADER.CACHE none, or lower SOLVER.IMS_PER_BATCH, "
             "TEST.IMS_PER_BATCH, INPUT.SIZE_TRAIN or TEST.MEMORY_GIB"
         )

@@ -18,7 +18,7 @@ from engine.handlers.safety import Interrupted, StopOnSignal, describe_error, ex
 @pytest.mark.parametrize(
     "error, fragments",
     [
-        (MemoryError(), ["out of memory with 8 images", "SOLVER.ACCUMULATION_STEPS"]),
+        (MemoryError(), ["out of memory with 8 images of 2x1", "SOLVER.ACCUMULATION_STEPS"]),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand so on"), ["Tried to allocate 2 GiB)"]),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), ["DATALOADER.NUM_WORKERS 0", "--resume"]),
         (RuntimeError("[gloo] Connection closed by peer [127.0.0.1]"), ["another process of this run ended"]),
@@ -26,12 +26,12 @@ from engine.handlers.safety import Interrupted, StopOnSignal, describe_error, ex
     ids=["host", "cuda", "worker", "peer"],
 )  # fmt: skip
 def test_failures_of_the_machine_have_one_sentence(error, fragments):
-    text = explain_failure(error, images=8)
+    text = explain_failure(error, load="8 images of 2x1")
     assert all(fragment in text for fragment in fragments) and "\n" not in text
 
 
 def test_other_failures_have_none():
-    assert explain_failure(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), images=8) == ""
+    assert explain_failure(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), load="") == ""
 
 
 def test_errors_are_described_on_one_printable_line():
