@@ -254,10 +254,6 @@ def execute(local_rank: int, cfg: Config, args: argparse.Namespace) -> None:
         images = cfg.SOLVER.IMS_PER_BATCH // idist.get_world_size() // cfg.SOLVER.ACCUMULATION_STEPS
         clips = f" x {cfg.INPUT.NUM_FRAMES} frames" if cfg.INPUT.NUM_FRAMES > 1 else ""
         load = f"{cfg.MODEL.BACKBONE.NAME} and {images} images{clips} of {height}x{width} at a time"
-        height, width = cfg.INPUT.SIZE_TRAIN
-        images = cfg.SOLVER.IMS_PER_BATCH // idist.get_world_size() // cfg.SOLVER.ACCUMULATION_STEPS
-        clips = f" x {cfg.INPUT.NUM_FRAMES} frames" if cfg.INPUT.NUM_FRAMES > 1 else ""
-        load = f"{cfg.MODEL.BACKBONE.NAME} and {images} images{clips} of {height}x{width} at a time"
         explanation = explain_failure(error, load=load)
         if not explanation:
             raise

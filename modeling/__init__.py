@@ -1,7 +1,7 @@
 """Backbones, heads, models and their weights."""
 
 from modeling.backbones import BACKBONES, BackboneOptions, create_backbone
-from modeling.build import build_model
+from modeling.build import build_model, check_model
 from modeling.heads import GlobalHead
 from modeling.model import ReidModel
 from modeling.output import ReidOutput
@@ -15,6 +15,7 @@ __all__ = [
     "ReidModel",
     "ReidOutput",
     "build_model",
+    "check_model",
     "create_backbone",
     "load_weights",
 ]

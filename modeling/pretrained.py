@@ -63,24 +63,27 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadReport 
     """
     if weights == "none":
         return None
+    check_source(name, weights)
     if isinstance(backbone, TimmBackbone):
         return _load_timm(backbone, name.removeprefix(PREFIX), weights)
-    tensors = _download(name) if weights == "imagenet" else find_state_dict(_read_local(weights), weights)
+    is_local = weights != "imagenet"
+    tensors = find_state_dict(read_checkpoint(weights), weights) if is_local else _download(name)
     return _load_backbone(backbone, tensors, weights)
 
 
-def _read_local(path: str) -> object:
-    if not Path(path).is_file():
+def check_source(name: str, weights: str) -> None:
+    """Raises FileNotFoundError or ValueError when `weights` of the backbone `name` cannot be there."""
+    if weights == "imagenet":
+        if name not in IMAGENET_URLS and not name.startswith(PREFIX):
+            raise ValueError(f"there are no ImageNet weights for {name} to download; {_WAYS_OUT}")
+    elif weights != "none" and not Path(weights).is_file():
         raise FileNotFoundError(
-            f"MODEL.BACKBONE.WEIGHTS is {path!r}, which is no file; "
+            f"MODEL.BACKBONE.WEIGHTS is {weights!r}, which is no file; "
             "give imagenet (downloaded), none or a weight file"
         )
-    return read_checkpoint(path)
 
 
 def _download(name: str) -> dict[str, Tensor]:
-    if name not in IMAGENET_URLS:
-        raise ValueError(f"there are no ImageNet weights for {name} to download; {_WAYS_OUT}")
     url = IMAGENET_URLS[name]
     try:
         return torch.hub.load_state_dict_from_url(
@@ -103,8 +106,8 @@ def _load_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], source: s
 
 def _load_timm(backbone: TimmBackbone, name: str, weights: str) -> LoadReport:
     """timm's own loader reads the file, as it resamples tables of positions."""
-    if weights != "imagenet":
-        _read_local(weights)  # its errors are clearer
+    if weights != "imagenet" and not weights.endswith(".safetensors"):
+        read_checkpoint(weights)  # its errors are clearer
     file = "" if weights == "imagenet" else weights
     try:
         network = create_timm_network(name, backbone.image_size, pretrained=True, file=file)

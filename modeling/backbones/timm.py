@@ -19,7 +19,9 @@ def import_timm() -> Any:
     try:
         import timm
     except ImportError as error:
-        raise ValueError('backbones timm:<name> need the package timm: pip install "timm>=1.0,<2"') from error
+        raise ValueError(
+            'backbones timm:<name> need the package timm: pip install "timm>=1.0.31,<2"'
+        ) from error
     return timm
 
 
@@ -63,7 +65,7 @@ class TimmBackbone(nn.Module):
             except (AssertionError, RuntimeError, ValueError) as error:
                 height, width = image_size
                 raise ValueError(
-                    f"{PREFIX}{name} does not take images of {height} x {width}: {error}"
+                    f"{PREFIX}{name} does not take {height} x {width} images: {error}"
                 ) from error
         network.train()
         features = network.num_features

@@ -219,21 +219,3 @@ def test_a_picture_without_a_batch_is_refused():
 def test_maps_too_low_for_thirds_are_refused():
     with pytest.raises(ValueError, match="cuts maps into 3 parts, but they are 2 high"):
         build("resnet50", device="meta", **MGN)(torch.empty(1, 3, 32, 32, device="meta"))
-
-
-@pytest.mark.parametrize("name, tokens", [("vit_tiny_patch16_224", True), ("convnext_atto", False)])
-def test_networks_of_timm_take_rectangles(name, tokens):
-    pytest.importorskip("timm", reason="an optional package")
-    model = build(f"timm:{name}", INPUT__SIZE_TRAIN="(64, 32)", INPUT__SIZE_TEST="(64, 32)")
-    output = model(torch.randn(2, 3, 64, 32))
-    total(output).backward()
-    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-    assert model.backbone(torch.randn(1, 3, 64, 32))[0].shape[2:] == ((4, 2) if tokens else (2, 1))
-
-
-def test_mistakes_with_timm_are_named():
-    pytest.importorskip("timm", reason="an optional package")
-    with pytest.raises(ValueError, match="timm has no network 'resnet5000'"):
-        build("timm:resnet5000")
-    with pytest.raises(ValueError, match="made for one size, but INPUT.SIZE_TRAIN is"):
-        build("timm:vit_tiny_patch16_224", INPUT__SIZE_TRAIN="(64, 32)", INPUT__SIZE_TEST="(96, 32)")

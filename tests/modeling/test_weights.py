@@ -6,7 +6,8 @@ import pytest
 import torch
 import torchvision
 
-from modeling import load_weights
+from config import load_config
+from modeling import check_model, load_weights
 from modeling.weights import find_state_dict, read_checkpoint
 from tests.modeling.models import build, randomize
 
@@ -88,7 +89,7 @@ def test_a_file_that_would_execute_code_is_refused(tmp_path):
         read_checkpoint(tmp_path / "module.pt")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", pickle.dumps([1, 2])])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint at all", pickle.dumps([1, 2], protocol=2)])
 def test_foreign_files_are_named(content, tmp_path):
     (tmp_path / "weights.pt").write_bytes(content)
     with pytest.raises(
@@ -148,6 +149,21 @@ def test_backbone_files_that_do_not_fit_are_refused(tmp_path):
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
     with pytest.raises(ValueError, match=r"is of another architecture: 120 tensors fit, \d+ unexpected"):
         build("resnet18", MODEL__BACKBONE__WEIGHTS=tmp_path / "resnet34.pth")
+
+
+def test_the_check_before_any_data_finds_what_building_would(tmp_path):
+    for words, error, message in (
+        (["MODEL.BACKBONE.NAME", "densenet121"], ValueError, "has no such switch"),
+        (["MODEL.BACKBONE.WEIGHTS", "nowhere.pth"], FileNotFoundError, "which is no file"),
+        (
+            ["MODEL.BACKBONE.NAME", "osnet_x0_5", "MODEL.BACKBONE.LAST_STRIDE", "2"],
+            ValueError,
+            "no ImageNet weights",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            check_model(load_config(None, words))
+    check_model(load_config(None, ["MODEL.BACKBONE.NAME", "resnet152"]))  # nothing is downloaded
 
 
 def test_plain_weights_start_a_network_with_added_modules(tmp_path):
