@@ -142,8 +142,9 @@ def measure(embedded: Embedded, num_query: int, arguments, *, metric: str, seed:
             "false_matches": int(np.floor(rate * exact.num_different)),
         }
         for k, rate in enumerate(fmrs)
+        if rate == arguments.fmr or rate * exact.num_different >= 1
     ]
-    chosen = rows[fmrs.index(arguments.fmr)]
+    chosen = next(row for row in rows if row["fmr"] == arguments.fmr)
     return {
         "metric": metric,
         "unit": "1 - cosine" if metric == "cosine" else "squared Euclidean distance",
@@ -196,6 +197,7 @@ def _identification(
             "threshold": float(scores.threshold[k]),
         }
         for k in range(len(scores.fpir))
+        if scores.fpir[k] * scores.num_unmated >= 1
     ]
 
 

@@ -24,7 +24,8 @@ def line_chart(title: str, lines: Sequence[Line], *, x: str, y: str = "", percen
     if not lines:
         return ""
     points = [point for line in lines for point in line.points]
-    frame = _Frame(_span([p[0] for p in points]), _span([p[1] for p in points], from_zero=True), percent)
+    heights = (0.0, 1.0) if percent else _span([p[1] for p in points], from_zero=True)
+    frame = _Frame(_span([p[0] for p in points]), heights, percent)
     marks = []
     for line, colour in zip(lines, _cycle(len(lines)), strict=True):
         path = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in line.points)
@@ -75,10 +76,10 @@ class _Frame(NamedTuple):
 
 
 def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
-    """Round numbers between two bounds: steps of 1, 2 or 5 times a power of ten, at most `most` of them."""
+    """Round numbers between two bounds: steps of 1, 2 or 5 times a power of ten, at most `most` steps."""
     step = 10.0 ** floor(log10((high - low) / most))
-    step = next(step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most - 1)
-    first = -floor(-low / step - 1e-9)
+    step = next(step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most)
+    first = -floor(1e-9 - low / step)
     return [round(k * step, 12) for k in range(first, floor(high / step + 1e-9) + 1)]
 
 

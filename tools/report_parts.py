@@ -2,7 +2,7 @@
 
 STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { margin: 0 auto; padding: 0 1rem 3rem; max-width: 76rem; overflow-wrap: anywhere; }
+body { margin: 0 auto; padding: 0 1rem 3rem; max-width: 76rem; overflow-wrap: break-word; }
 h1 { font-size: 1.5rem; margin: 1.6rem 0 .3rem; } h2 { font-size: 1.15rem; margin: 1.6rem 0 .4rem; }
 h3 { font-size: 1rem; margin: 1.3rem 0 .3rem; } h4 { font-size: .92rem; margin: 1.1rem 0 .3rem; }
 p { margin: .2rem 0 .5rem; opacity: .85; } article + article { border-top: 2px solid #8886; margin-top: 2rem; }
