@@ -1,1 +1,8 @@
-"""Ignite engines for training and evaluation, and the handlers around them."""
+"""Ignite engines for training and evaluation, the handlers around them, and trained networks in use.
+
+`from engine import load_model` is all that a program needs that only wants embeddings.
+"""
+
+from engine.deploy.build import load_model
+
+__all__ = ["load_model"]

@@ -1,0 +1,239 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine import load_model
+from engine.deploy.formats import check_installed, kind_of, write_network
+from engine.deploy.network import Card, DeployedNetwork, fingerprint, read_card
+from modeling import ReidOutput
+from tests.modeling.models import build
+from tools.export import _run, check_gate, compare_images, main
+
+CARD = Card(
+    fingerprint="0" * 16,
+    size=(64, 32),
+    interpolation="bilinear",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    flip=False,
+    embedding_dim=8,
+)
+
+
+class Corner(torch.nn.Module):
+    """The embedding is the normalised pixel in the upper left corner, so numbers can be checked by hand."""
+
+    def forward(self, images):
+        return ReidOutput(embedding=images[:, :, 0, 0])
+
+
+def deployed(model, **options):
+    shift, scale = torch.full((3, 1, 1), 100.0), torch.full((3, 1, 1), 0.5)
+    return DeployedNetwork(model, shift, scale, **options)
+
+
+@pytest.fixture(scope="module")
+def best(tiny_run):
+    return tiny_run / "checkpoints" / "best.pt"
+
+
+@pytest.fixture(scope="module")
+def photos(tiny_market):
+    return sorted((tiny_market / "query").glob("*.jpg"))
+
+
+def test_pixels_are_normalised_inside_and_embeddings_have_length_1():
+    images = torch.tensor([106, 100, 92], dtype=torch.uint8).view(1, 3, 1, 1)  # -> 3, 0, -4
+    assert torch.allclose(deployed(Corner())(images), torch.tensor([[0.6, 0.0, -0.8]]))
+
+
+def test_flip_adds_the_mirror_image():
+    images = torch.tensor([[106, 94], [100, 100], [92, 92]], dtype=torch.uint8).view(1, 3, 1, 2)
+    # (3, 0, -4) + (-3, 0, -4) = (0, 0, -8)
+    assert torch.allclose(deployed(Corner(), flip=True)(images), torch.tensor([[0.0, 0.0, -1.0]]))
+
+
+def test_fingerprint_changes_with_weights_and_settings_and_with_nothing_else():
+    weights = {
+        "a.weight": torch.ones(2),
+        "b.classifier.weight": torch.ones(3),
+        "n.num_batches_tracked": torch.ones(1),
+    }
+    settings = {"INPUT.SIZE_TEST": (64, 32)}
+    mark = fingerprint(weights, settings)
+    assert len(mark) == 16 and mark == fingerprint(dict(reversed(weights.items())), settings)
+    for unused in ("b.classifier.weight", "n.num_batches_tracked"):
+        assert mark == fingerprint({**weights, unused: torch.zeros(5)}, settings)
+    assert mark != fingerprint({**weights, "a.weight": torch.tensor([1.0, 1.0001])}, settings)
+    assert mark != fingerprint(weights, {"INPUT.SIZE_TEST": (64, 33)})
+
+
+def test_a_card_survives_json_and_ignores_what_later_versions_add():
+    assert read_card(CARD.to_json()) == CARD
+    assert read_card(json.dumps({**CARD._asdict(), "colour": "red"})) == CARD
+    with pytest.raises(ValueError, match="no card of an exported network"):
+        read_card("[1]")
+
+
+def test_embedding_takes_paths_pictures_arrays_and_tensors(best, photos):
+    model = load_model(best, device="cpu")
+    expected = model.embed(photos)
+    assert expected.shape == (len(photos), model.card.embedding_dim)
+    assert torch.allclose(expected.norm(dim=1), torch.ones(len(photos)))
+    pictures = [Image.open(path).convert("RGB") for path in photos]
+    arrays = np.stack([np.array(picture) for picture in pictures])  # [B, H, W, 3]
+    tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    for given in (pictures, arrays, tensors, list(arrays), map(str, photos)):
+        assert torch.allclose(model.embed(given, batch_size=3), expected, atol=1e-6)
+    assert model.embed(photos[0]).shape == (1, model.card.embedding_dim)
+    assert model.embed([]).shape == (0, model.card.embedding_dim)
+    assert (
+        load_model(best, "TEST.FLIP", not model.card.flip, device="cpu").card.fingerprint
+        != model.card.fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "images hold float32, they must be uint8"),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8), r"has the shape \(4, 4, 3\), it must be \[3, H, W\]"),
+        ([7], "an image is a path, a Pillow image, an array or a tensor, found int"),
+        ("nowhere.jpg", "nowhere.jpg does not exist"),
+    ],
+)
+def test_what_is_no_image_is_said(best, given, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        load_model(best, device="cpu").embed(given)
+
+
+@pytest.mark.parametrize("name", ["person.ts", "person.pt2"])
+def test_files_of_torch_answer_like_the_checkpoint(best, photos, tmp_path, capsys, name):
+    target = "torchscript" if name == "person.ts" else "exported-program"
+    out = tmp_path / name
+    assert main([str(best), "--to", target, "--out", str(out)]) == 0
+    assert kind_of(out) == target and "mAP" in capsys.readouterr().out
+    model, exported = load_model(best, device="cpu"), load_model(out, device="cpu")
+    assert exported.card == model.card
+    for count in (1, 3):
+        assert torch.allclose(exported.embed(photos[:count]), model.embed(photos[:count]), atol=1e-5)
+    with pytest.raises(ValueError, match="its configuration is fixed"):
+        load_model(out, "TEST.FLIP", True)
+
+
+def test_onnx_passes_the_gate_on_the_test_set_and_carries_its_card(best, photos, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+    pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
+    out = tmp_path / "person.onnx"
+    assert main([str(best), "--out", str(out)]) == 0
+    measured = json.loads((tmp_path / "person.onnx.json").read_text())
+    (name,) = measured["compared"]
+    assert measured["compared"][name]["lowest_cosine"] > 0.9999
+    assert measured["compared"][name]["mAP"] == pytest.approx(
+        measured["compared"][name]["exported_mAP"], abs=1e-6
+    )
+    assert set(measured["latency"]) == {"1", "32"} and "ms exported" in capsys.readouterr().out
+    model, exported = load_model(best, device="cpu"), load_model(out)
+    assert exported.card == model.card and exported.card.takes.startswith("uint8 RGB")
+    assert torch.allclose(exported.embed(photos[:3]), model.embed(photos[:3]), atol=1e-5)
+
+    calibration = str(photos[0].parent)
+    small = tmp_path / "small.onnx"
+    assert main([str(best), "--out", str(small), "--int8", calibration, "--max-drop", "1"]) == 0
+    quantised = load_model(small)
+    assert quantised.card.precision == "int8" and quantised.card.fingerprint == model.card.fingerprint
+    assert (quantised.embed(photos) * model.embed(photos)).sum(dim=1).min() > 0.9
+    assert b"QuantizeLinear" in small.read_bytes()
+
+
+def test_half_keeps_the_head_in_float32(best, photos, tmp_path):
+    exact, half = load_model(best, device="cpu"), load_model(best, device="cpu", half=True)
+    assert half.card.precision == "half" and half.card.fingerprint == exact.card.fingerprint
+    assert (half.embed(photos) * exact.embed(photos)).sum(dim=1).min() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet18_ibn_a", {"MODEL__BACKBONE__WIDTH": 0.125, "MODEL__POOL__NAME": "gem"}),
+        ("osnet_x0_25", {}),
+    ],
+)
+def test_backbones_export_with_any_batch_size(tmp_path, name, options):
+    network = deployed(build(name, **options))
+    write_network(network, CARD, tmp_path / "x.pt2", target="exported-program")
+    exported = load_model(tmp_path / "x.pt2", device="cpu")
+    for count in (1, 3):
+        images = torch.randint(0, 256, (count, 3, 64, 32), dtype=torch.uint8)
+        assert torch.allclose(exported.run(images), network(images), atol=1e-5)
+
+
+def test_clips_are_the_mean_of_their_frames():
+    embedder = SimpleNamespace(run=deployed(Corner()))
+    clip = torch.tensor([[[106, 100, 92], [100, 104, 97]]], dtype=torch.uint8).view(1, 2, 3, 1, 1)
+    # (0.6, 0, -0.8) and (0, 2, -1.5) / 2.5 = (0, 0.8, -0.6)
+    assert torch.allclose(_run(embedder, clip), torch.tensor([[0.3, 0.4, -0.7]]))
+
+
+def test_comparison_sees_every_image(best, photos):
+    model = load_model(best, device="cpu")
+    assert compare_images(model, model, photos)["images"]["num_images"] == len(photos)
+    assert compare_images(model, model, photos)["images"]["lowest_cosine"] == pytest.approx(1)
+
+
+def test_the_gate_refuses():
+    found = {"lowest_cosine": 0.99995, "mAP": 0.8, "exported_mAP": 0.796}
+    check_gate({"market1501": found}, precision="float32", max_drop=0.005)
+    with pytest.raises(ValueError, match=r"on market1501 mAP drops by 0.0040, --max-drop allows 0.001"):
+        check_gate({"market1501": found}, precision="float32", max_drop=0.001)
+    found["lowest_cosine"] = 0.9998
+    check_gate({"market1501": found}, precision="int8", max_drop=0.005)
+    with pytest.raises(ValueError, match="cosine 0.999800 with PyTorch's, it must be above 0.9999"):
+        check_gate({"market1501": found}, precision="float32", max_drop=0.005)
+
+
+def test_a_refused_export_leaves_nothing_behind(best, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tools.export.MIN_COSINE", 1.1)
+    assert main([str(best), "--to", "torchscript", "--out", str(tmp_path / "x.ts")]) == 2
+    assert "export: not written: " in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_missing_packages_are_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match="onnx needs onnx, onnxscript, onnxruntime, which is not installed: python -m pip"
+    ):
+        check_installed("onnx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["x.pt", "--out", "x.bin", "--to", "tensorrt"],
+            "the export target is 'tensorrt', it must be one of onnx,",
+        ),
+        (
+            ["x.pt", "--out", "x.pt2", "--to", "torchscript", "--int8", "d"],
+            "--int8 is onnxruntime's quantisation",
+        ),
+        (
+            ["x.pt", "--out", "x.pt2", "--to", "exported-program", "--half", "--images", "d"],
+            "are judged by mAP",
+        ),
+        (
+            ["x.pt", "--out", "x.pt2", "--to", "torchscript", "--max-drop", "5"],
+            "--max-drop is 5, it is a fraction",
+        ),
+        (["x.pt", "--out", "x.onnx", "--to", "torchscript"], "files end in .onnx when, and only when"),
+        (["nowhere.pt", "--out", "x.ts", "--to", "torchscript"], "weight file nowhere.pt does not exist"),
+    ],
+)
+def test_mistakes_end_in_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("export: ") and message in error and error.count("\n") == 1

@@ -1,0 +1,136 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from engine import load_model
+from tools.extract import main, split_words
+from tools.features import load_features
+from tools.image_lists import read_images
+
+
+@pytest.fixture(scope="module")
+def best(tiny_run):
+    return tiny_run / "checkpoints" / "best.pt"
+
+
+@pytest.fixture
+def photos(tiny_market, tmp_path):
+    """Four images, one of them broken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for path in sorted((tiny_market / "query").glob("*.jpg"))[:3]:
+        shutil.copy(path, folder)
+    (folder / "zz.jpg").write_bytes(b"no image")
+    return folder
+
+
+def run(best, out, *words):
+    return main(
+        ["TEST.WEIGHT", str(best), "DEVICE", "cpu", *map(str, words), "--out", str(out), "--no-progress"]
+    )
+
+
+def test_embeddings_are_those_of_the_network_and_broken_images_are_listed(best, photos, tmp_path, capsys):
+    out = tmp_path / "features.npz"
+    assert run(best, out, photos, "--ids", "prefix", "--batch", "2") == 0
+    said = capsys.readouterr().out
+    assert (
+        "zz.jpg cannot be decoded as an image" in said
+        and "3 embeddings" in said
+        and "1 images left out" in said
+    )
+    features, card = load_features(out)
+    model = load_model(best, device="cpu")
+    paths = sorted(photos.glob("0*.jpg"))
+    assert features.paths.tolist() == [str(path) for path in paths]
+    assert features.pids.tolist() == [path.name[:4] for path in paths]
+    assert card == model.card and features.broken.tolist() == [str(photos / "zz.jpg")]
+    assert np.allclose(features.embeddings, model.embed(paths).numpy(), atol=1e-6)
+    assert [path.name for path in tmp_path.iterdir()] != [] and not list(tmp_path.glob(".*"))
+
+
+def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tools.extract.CHUNK", 1)
+    out = tmp_path / "features.npz"
+    import tools.extract
+
+    embed, calls = tools.extract._embed_part, []
+
+    def stop_at_the_third(images, *rest):
+        calls.append(images[0].path.name)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return embed(images, *rest)
+
+    monkeypatch.setattr("tools.extract._embed_part", stop_at_the_third)
+    assert run(best, out, photos) == 130
+    assert "the same command goes on" in capsys.readouterr().err and not out.exists()
+    assert run(best, out, photos) == 0
+    assert len(calls) == 5 and calls[2] == calls[3]  # two done before, one interrupted, it and the last after
+    assert len(load_features(out)[0].paths) == 3
+    assert run(best, out, photos) == 0 and "is there already" in capsys.readouterr().out
+    assert len(calls) == 5
+    assert (
+        run(best, out, photos, "--ids", "folder") == 0 and len(calls) == 9
+    )  # another question is another work
+
+
+def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("tools.extract.CHUNK", 1)
+    alone, shared = tmp_path / "alone.npz", tmp_path / "shared.npz"
+    assert run(best, alone, photos) == 0
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):  # rank 0 collects
+        monkeypatch.setenv("RANK", rank)
+        assert run(best, shared, photos) == 0
+    one, two = load_features(alone)[0], load_features(shared)[0]
+    assert one.paths.tolist() == two.paths.tolist() and np.array_equal(one.embeddings, two.embeddings)
+
+
+def test_words_are_keys_or_images():
+    given = ["a.jpg", "TEST.WEIGHT", "best.pt", "DEVICE", "cpu", "IMG.JPG", "SEEDS"]
+    assert split_words(given) == (["TEST.WEIGHT", "best.pt", "DEVICE", "cpu"], ["a.jpg", "IMG.JPG", "SEEDS"])
+
+
+def test_lists_and_folders_are_read_once_and_in_order(photos, tmp_path):
+    names = sorted(path.name for path in photos.iterdir())
+    table = tmp_path / "list.csv"
+    table.write_text(f"path,pid,camid\nphotos/{names[1]},bella,barn\n")
+    images = read_images([table, photos], ids="folder")
+    assert [image.path.name for image in images] == [names[1], names[0], *names[2:]]
+    assert images[0][1:] == ("bella", "barn") and images[1].pid == "photos"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no images are named"),
+        (["nowhere/"], "nowhere does not exist"),
+        ([__file__], "is neither a folder nor a csv list nor an image"),
+        (["EMPTY"], "there is no image in"),
+        (["LIST"], "line 1: no column path; found: file"),
+        (["PHOTOS", "--ids", "face"], "--ids is 'face', it must be one of none, folder, prefix"),
+        (["PHOTOS", "--batch", "0"], "--batch is 0, it must be at least 1"),
+        (["BROKEN"], "none of the 1 images can be read"),
+    ],
+)
+def test_mistakes_end_in_one_line(best, photos, tmp_path, capsys, words, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.csv").write_text("file\na.jpg\n")
+    given = {
+        "EMPTY": tmp_path / "empty",
+        "LIST": tmp_path / "list.csv",
+        "PHOTOS": photos,
+        "BROKEN": photos / "zz.jpg",
+    }
+    assert run(best, tmp_path / "x.npz", *(given.get(word, word) for word in words)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("extract: ") and message in error and error.count("\n") == 1
+
+
+def test_a_file_of_another_kind_is_not_replaced(best, photos, tmp_path, capsys):
+    np.savez(tmp_path / "mine.npz", a=torch.zeros(1).numpy())
+    assert run(best, tmp_path / "mine.npz", photos) == 2
+    assert "--out would replace a file of another kind" in capsys.readouterr().err

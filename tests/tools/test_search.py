@@ -1,0 +1,179 @@
+import json
+import re
+import shutil
+
+import pytest
+import torch
+
+from evaluate import rerank_distances
+from tools.extract import main as extract
+from tools.features import load_features, save_features
+from tools.nearest import check_faiss, measure_recall, nearest, nearest_faiss, open_faiss, rerank
+from tools.search import main
+
+
+def directions(count, dim=6, seed=0):
+    rows = torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.normalize(rows)
+
+
+@pytest.fixture(scope="module")
+def best(tiny_run, tmp_path_factory):
+    """A copy of the weights, so that calibration files can lie beside it."""
+    return shutil.copy(tiny_run / "checkpoints" / "best.pt", tmp_path_factory.mktemp("weights") / "best.pt")
+
+
+@pytest.fixture(scope="module")
+def features(best, tiny_market, tmp_path_factory):
+    out = tmp_path_factory.mktemp("features") / "features.npz"
+    words = [
+        "TEST.WEIGHT",
+        str(best),
+        "DEVICE",
+        "cpu",
+        str(tiny_market / "bounding_box_test"),
+        "--ids",
+        "prefix",
+    ]
+    assert extract([*words, "--out", str(out), "--no-progress"]) == 0
+    return out
+
+
+@pytest.fixture
+def photos(tiny_market):
+    return sorted((tiny_market / "bounding_box_test").glob("*.jpg"))[2:4]
+
+
+def answers(folder):
+    return json.loads((folder / "search.json").read_text())["queries"]
+
+
+@pytest.mark.parametrize("tile", [1, 7, 100])
+def test_tiles_give_what_one_sorted_matrix_gives(tile):
+    query, gallery = directions(4, seed=1), directions(30)
+    gallery[20:] = gallery[:10]  # ties
+    found = nearest(query, gallery, 5, tile=tile)
+    distances = 1 - query @ gallery.T
+    order = distances.argsort(dim=1, stable=True)[:, :5]
+    assert torch.allclose(found.distances, distances.gather(1, order), atol=1e-6)
+    assert torch.allclose(found.distances, distances.gather(1, found.indices), atol=1e-6)
+    assert nearest(query, gallery, 99).indices.shape == (4, 30)
+
+
+def test_ties_go_to_the_lower_position():
+    gallery = torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    assert nearest(gallery[1:2], gallery, 3, tile=2).indices.tolist() == [[1, 2, 0]]
+
+
+def test_reranking_permutes_the_nearest_and_keeps_their_cosine_distances():
+    query, gallery = directions(3, seed=1), directions(40)
+    found = nearest(query, gallery, 12)
+    ranked = rerank(query, gallery, found)
+    assert torch.equal(ranked.indices.sort(dim=1).values, found.indices.sort(dim=1).values)
+    assert torch.allclose(ranked.distances, (1 - query @ gallery.T).gather(1, ranked.indices), atol=1e-6)
+
+
+def test_reranking_within_everything_is_reranking():
+    query, gallery = directions(1, seed=1), directions(40)
+    expected = rerank_distances(query, gallery)[0]
+    ranked = rerank(query, gallery, nearest(query, gallery, 40)).indices[0]
+    assert torch.allclose(expected[ranked], expected.sort().values, atol=1e-5)
+    assert not torch.equal(ranked, nearest(query, gallery, 40).indices[0])
+
+
+def test_an_image_finds_itself_and_the_page_needs_nothing(features, photos, tmp_path, capsys):
+    out = tmp_path / "found"
+    assert main([str(features), *map(str, photos), "--top", "3", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "No threshold: every query gets an answer" in said and str(out / "index.html") in said
+    for path, query in zip(photos, answers(out), strict=True):
+        first = query["answers"][0]
+        assert len(query["answers"]) == 3 and first["path"] == str(path) and first["pid"] == path.name[:4]
+        assert (
+            first["distance"] == pytest.approx(0, abs=1e-5)
+            and first["same"] is None
+            and query["known"] is None
+        )
+    page = (out / "index.html").read_text()
+    assert not re.search(r"https?://|<script|<link", page) and page.count("data:image/jpeg;base64,") == 2 * 4
+
+
+def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, best):
+    def known(*words):
+        assert main([str(features), str(photos[0]), "--out", str(tmp_path), *words]) == 0
+        return answers(tmp_path)[0]["known"]
+
+    assert known("--threshold", "0.01") is True
+    assert known("--threshold", "none") is None
+    calibration = best.with_name("best.pt.calibration.json")
+    try:
+        calibration.write_text('{"threshold": 0.25, "metric": "cosine"}')
+        assert known() is True
+        assert json.loads((tmp_path / "search.json").read_text())["threshold"] == 0.25
+        same = [answer["same"] for answer in answers(tmp_path)[0]["answers"]]
+        assert same == [answer["distance"] <= 0.25 for answer in answers(tmp_path)[0]["answers"]]
+        calibration.write_text('{"threshold": 0.25, "metric": "euclidean"}')
+        assert known() is None
+    finally:
+        calibration.unlink()
+
+
+def test_a_stranger_is_unknown(features, tmp_path):
+    found, _ = load_features(features)
+    save_features(tmp_path / "stranger.npz", found._replace(embeddings=-found.embeddings))
+    words = [str(features), str(tmp_path / "stranger.npz"), "--threshold", "0", "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert {query["known"] for query in answers(tmp_path)} == {False}
+    assert all(query["decision"].startswith("unknown (the nearest is at ") for query in answers(tmp_path))
+
+
+def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos, tmp_path, capsys):
+    pytest.importorskip("faiss", reason="the extra `search` is not installed")
+    gallery = directions(400)
+    marker = tmp_path / "marker"
+    marker.touch()
+    index = open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker)
+    recall = measure_recall(index, gallery[:3], gallery, 5, num_samples=50)
+    assert recall.recall == 1 and recall.num_queries == 53  # every cell of so few entries is probed
+    assert torch.equal(nearest_faiss(index, gallery[:3], 5).indices, nearest(gallery[:3], gallery, 5).indices)
+    assert open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker).ntotal == 400
+    words = [str(features), str(photos[0]), "--out", str(tmp_path), "--top", "3", "--faiss", "--rerank", "4"]
+    assert main(words) == 0
+    assert "faiss finds 100.00% of the exact 4 nearest" in capsys.readouterr().out
+
+
+def test_missing_faiss_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ValueError, match="--faiss needs faiss, which is not installed: python -m pip install faiss-cpu"
+    ):
+        check_faiss()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere.npz", "x.jpg"], "nowhere.npz does not exist; python -m tools.extract writes such files"),
+        (["FEATURES", "nowhere.jpg"], "nowhere.jpg does not exist"),
+        (["FEATURES", "BROKEN"], "cannot be decoded as an image"),
+        (["FEATURES", "OTHER"], "embeddings of two networks do not compare"),
+        (["FEATURES", "PHOTO", "--weights", "gone.pt"], "gone.pt, is not there; name it with --weights FILE"),
+        (
+            ["FEATURES", "PHOTO", "--threshold", "near"],
+            "--threshold is near, it must be auto, none, or a cosine",
+        ),
+        (["FEATURES", "PHOTO", "--top", "0"], "--top is 0, it must be at least 1"),
+        (["FEATURES", "FEATURES", "PHOTO"], "must be the only query"),
+        (["PHOTO", "PHOTO"], "is no file of tools.extract"),
+    ],
+)
+def test_mistakes_end_in_one_line(features, photos, tmp_path, capsys, words, message):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    found, card = load_features(features)
+    save_features(tmp_path / "other.npz", found._replace(card=card._replace(fingerprint="f" * 16).to_json()))
+    given = {
+        "FEATURES": features, "PHOTO": photos[0], "BROKEN": tmp_path / "broken.jpg", "OTHER": tmp_path / "other.npz"
+    }  # fmt: skip
+    assert main([*(str(given.get(word, word)) for word in words), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("search: ") and message in error and error.count("\n") == 1
