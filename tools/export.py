@@ -33,6 +33,7 @@ from engine.handlers.logs import setup_logging
 from engine.scores import retrieval_scores
 from tools.image_lists import read_images
 
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
 MIN_COSINE = 0.9999  # of every embedding with PyTorch's, in float32
 BATCH = 32  # images of a batch when calibrating, and in the second line of latencies
 CPU = torch.device("cpu")
@@ -119,14 +120,18 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
             )
             quantize_onnx(draft, draft, card._replace(precision="int8"), batches)
         exported = load_model(draft, device="cpu")
-        yield f"{arguments.to}, {exported.card.precision}: {exported.card}"
-        report = {"card": exported.card._asdict(), "checkpoint": str(arguments.checkpoint)}
+        card = exported.card
+        yield (
+            f"{arguments.to}, {card.precision}: fingerprint {card.fingerprint}, {card.size[0]} x {card.size[1]} pixels, "
+            f"{card.embedding_dim} dimensions, threshold {'not calibrated' if card.threshold is None else card.threshold}"
+        )
+        report = {"card": card._asdict(), "checkpoint": str(arguments.checkpoint)}
         if photos:
             answers = compare_images(reference, exported, [image.path for image in photos])
         else:
             answers = compare_tests(reference, exported, build_benchmarks(cfg, tests, network, CPU))
         yield from _describe(answers)
-        check_gate(answers, precision=exported.card.precision, max_drop=arguments.max_drop)
+        check_gate(answers, precision=card.precision, max_drop=arguments.max_drop)
         report["compared"] = answers
         report["latency"] = {}
         for num_images in (1, BATCH):
@@ -164,10 +169,9 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a folder, it must be a file")
-    is_onnx = arguments.out.suffix == ".onnx"
-    if is_onnx != (arguments.to == "onnx"):
+    if arguments.out.suffix != SUFFIXES[arguments.to]:
         raise ValueError(
-            f"--out {arguments.out} with --to {arguments.to}: files end in .onnx when, and only when, they are ONNX"
+            f"--out is {arguments.out}; with --to {arguments.to} it must end in {SUFFIXES[arguments.to]}"
         )
 
 

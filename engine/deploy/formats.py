@@ -92,7 +92,7 @@ def _write_onnx(network: DeployedNetwork, card: Card, path: Path, example: Tenso
 def _write_torchscript(network: DeployedNetwork, card: Card, path: Path, example: Tensor) -> None:
     with _quiet(), torch.inference_mode():
         traced = torch.jit.trace(network, (example,), check_trace=False)
-    torch.jit.save(traced, path, _extra_files={CARD_KEY: card.to_json()})
+        torch.jit.save(traced, path, _extra_files={CARD_KEY: card.to_json()})
 
 
 def _write_program(network: DeployedNetwork, card: Card, path: Path, example: Tensor) -> None:

@@ -229,7 +229,7 @@ def test_missing_packages_are_named(monkeypatch):
             ["x.pt", "--out", "x.pt2", "--to", "torchscript", "--max-drop", "5"],
             "--max-drop is 5, it is a fraction",
         ),
-        (["x.pt", "--out", "x.onnx", "--to", "torchscript"], "files end in .onnx when, and only when"),
+        (["x.pt", "--out", "x.onnx", "--to", "torchscript"], "with --to torchscript it must end in .ts"),
         (["nowhere.pt", "--out", "x.ts", "--to", "torchscript"], "weight file nowhere.pt does not exist"),
     ],
 )
