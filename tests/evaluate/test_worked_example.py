@@ -14,7 +14,11 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_tex
 def rows(heading: str) -> list[list[str]]:
     """The cells of the table that follows a heading, without its head."""
     lines = TEXT.split(f"### {heading}\n", 1)[1].splitlines()
-    table = [line for line in lines[: next(k for k, line in enumerate(lines) if line.startswith("#"))] if "|" in line]
+    table = [
+        line
+        for line in lines[: next(k for k, line in enumerate(lines) if line.startswith("#"))]
+        if "|" in line
+    ]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
 
 
