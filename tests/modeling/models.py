@@ -26,6 +26,18 @@ def build(name: str = "resnet18", *, num_classes: int = 5, device: str = "cpu", 
         return build_model(cfg, num_classes=num_classes)
 
 
+def fill(model: ReidModel) -> ReidModel:
+    """A model of the device "meta" on the CPU, with cheap numbers: uniform weights, fresh norms, exponents of 3."""
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.dim() > 1:
+                tensor.uniform_(-1, 1).mul_((6 / tensor[0].numel()) ** 0.5)
+            else:
+                tensor.fill_(3 if name.endswith(".p") else name.endswith(("weight", "running_var")))
+    return model
+
+
 def randomize(model: torch.nn.Module, seed: int = 0) -> None:
     """Random parameters and batch-norm statistics, of sizes that keep a signal alive."""
     rng = torch.Generator().manual_seed(seed)

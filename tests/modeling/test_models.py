@@ -5,7 +5,7 @@ import torchvision
 from modeling import BackboneOptions, create_backbone
 from modeling.heads import HeadOptions
 from modeling.mgn import MGNHead
-from tests.modeling.models import NAMES, build, randomize
+from tests.modeling.models import NAMES, build, fill, randomize
 
 MGN = {"MODEL__HEAD__NAME": "mgn", "MODEL__HEAD__EMBEDDING_DIM": 16, "MODEL__POOL__NAME": "gem"}
 PAIRS = [(name, {}) for name in NAMES] + [
@@ -21,7 +21,7 @@ def total(output):
 @pytest.mark.parametrize("name, more", PAIRS, ids=IDS)
 def test_gradients_and_shapes_of_every_backbone_and_head(name, more):
     torch.manual_seed(0)
-    model = build(name, **more)
+    model = fill(build(name, device="meta", **more))
     output = model(torch.randn(2, 3, 48 if more else 32, 32))
     total(output).backward()
     trained = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}

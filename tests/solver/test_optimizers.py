@@ -77,6 +77,21 @@ def test_every_optimizer_steps_downhill(name):
     assert losses == sorted(losses, reverse=True)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_parts_may_join_the_training_later(name):
+    first, later = nn.Linear(3, 2), nn.Linear(2, 1)
+    model = nn.Sequential(first, later)
+    optimizer = create_optimizer(name, group_parameters(model, lr=0.05, weight_decay=0.1), momentum=0.9)
+    before = later.weight.clone()
+    for step in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(4, 3)).sum().backward()
+        if step == 0:  # frozen: without gradients
+            later.zero_grad()
+        optimizer.step()
+        assert torch.equal(later.weight, before) == (step == 0)
+
+
 def test_sgd_takes_momentum_from_the_configuration():
     cfg = load_config(None, ["SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0.8", "SOLVER.NESTEROV", "True"])
     (optimizer,) = build_optimizers(cfg, Tiny(), nn.Identity())
