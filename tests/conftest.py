@@ -9,6 +9,8 @@ import torch
 
 from tests import tiny
 
+NUM_THREADS = torch.get_num_threads()
+
 
 @pytest.fixture(scope="session")
 def tiny_market(tmp_path_factory) -> Path:
@@ -52,3 +54,4 @@ def restore_globals():
     root.propagate = True
     root.setLevel(logging.NOTSET)
     torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(NUM_THREADS)

@@ -70,7 +70,7 @@ def _write(path: Path, colour: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def write_recipe(path: Path, data: Path) -> Path:
-    """Two epochs of four iterations: P 4 x K 2."""
+    """Two epochs of four iterations: P 4 x K 2. One thread: more would change the last bits, and do not survive a fork."""
     path.write_text(f"""
 MODEL: {{BACKBONE: {{NAME: tiny, WEIGHTS: none}}}}
 DATASETS: {{NAMES: ["market1501:{data}"]}}
@@ -86,6 +86,7 @@ SOLVER:
 TEST: {{IMS_PER_BATCH: 4}}
 LOG: {{TENSORBOARD: false, PROGRESS: false}}
 DEVICE: cpu
+NUM_THREADS: 1
 """)
     return path
 
