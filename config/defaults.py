@@ -180,6 +180,9 @@ _C.SOLVER.EMA = (
     0.0  # a running average of the weights takes this part of each step, and is what is tested; 0: off
 )
 _C.SOLVER.MINING = "global"  # pairs for metric losses: global (all processes and accumulated parts) | local
+_C.SOLVER.PRECISE_BN_ITERS = (
+    0  # batches over which batch-norm statistics are taken anew before the last evaluation
+)
 _C.SOLVER.FP16 = False  # mixed precision
 _C.SOLVER.AMP_DTYPE = "float16"  # float16 | bfloat16
 _C.SOLVER.LOG_PERIOD = 20  # iterations
@@ -215,7 +218,9 @@ _C.LOG.VISDOM = False
 _C.LOG.VISDOM_SERVER = "http://localhost"
 _C.LOG.VISDOM_PORT = 8097
 _C.LOG.PROGRESS = True  # a progress bar on a terminal
-_C.LOG.REPORT = False  # True: write OUTPUT_DIR/report.html at the end, as `python -m tools.report OUTPUT_DIR` does
+_C.LOG.REPORT = (
+    False  # True: write OUTPUT_DIR/report.html at the end, as `python -m tools.report OUTPUT_DIR` does
+)
 
 
 def get_defaults() -> CN:

@@ -51,6 +51,7 @@ NOT_NEGATIVE = (
     "LOSS.CIRCLE.WEIGHT LOSS.COSFACE.WEIGHT LOSS.FOCAL.WEIGHT INPUT.PADDING INPUT.NUM_FRAMES_TEST "
     "DATALOADER.NUM_WORKERS SOLVER.BASE_LR SOLVER.WEIGHT_DECAY SOLVER.WEIGHT_DECAY_BIAS "
     "SOLVER.WEIGHT_DECAY_NORM SOLVER.WARMUP_EPOCHS SOLVER.DELAY_EPOCHS SOLVER.CLIP_NORM SOLVER.FREEZE_ITERS SOLVER.BASE_BATCH "
+    "SOLVER.PRECISE_BN_ITERS "
     "MODEL.HEAD.EMBEDDING_DIM"
 ).split()
 PROBABILITIES = (
@@ -124,6 +125,10 @@ def _contradictions(cfg: Config) -> list[str]:
     if loss.CE.MARGIN_TYPE != "none" and head.CLASSIFIER != "cosine":
         mistakes.append(
             f"LOSS.CE.MARGIN_TYPE {loss.CE.MARGIN_TYPE} needs MODEL.HEAD.CLASSIFIER cosine, found {head.CLASSIFIER}"
+        )
+    if loss.CENTER.WEIGHT > 0 and head.NAME == "mgn":
+        mistakes.append(
+            "LOSS.CENTER.WEIGHT needs one feature per image, MODEL.HEAD.NAME mgn has five: set it to 0"
         )
     pairwise = {"TRIPLET": loss.TRIPLET.WEIGHT, "CIRCLE": loss.CIRCLE.WEIGHT, "COSFACE": loss.COSFACE.WEIGHT}
     if loader.SAMPLER == "random" and any(pairwise.values()):

@@ -22,6 +22,7 @@ from engine.handlers.checkpoints import Checkpoints
 from engine.handlers.evaluation import Benchmark, Evaluation, draw_random_queries
 from engine.handlers.gradients import ClipGradients, Freeze, RescaleCentres, ShareGradients
 from engine.handlers.logs import MetricsFile, Sink, TrainLog, create_tensorboard_sink
+from engine.handlers.precise_norm import PreciseNorm
 from engine.handlers.safety import StopOnNan, StopOnSignal
 from engine.handlers.schedule import LearningRate
 from engine.handlers.visdom import VisdomSink
@@ -311,6 +312,14 @@ def attach_handlers(
         save_best=lambda engine: checkpoints.save(engine, "best"),
         record=record,
         show=show,
+        before_last=PreciseNorm(
+            average.model,
+            train_loader,
+            augmentation,
+            num_batches=cfg.SOLVER.PRECISE_BN_ITERS,
+            device=device,
+            seed=cfg.SEED,
+        ),
     )
     checkpoints = Checkpoints(
         Path(cfg.OUTPUT_DIR) / "checkpoints",

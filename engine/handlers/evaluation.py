@@ -86,6 +86,7 @@ class Evaluation:
         save_best: called with the trainer when the first benchmark's mAP is the best so far.
         record: (what, epoch, iteration, values) for the logs.
         show: (name, benchmark, embedded) for pictures.
+        before_last: called before the evaluation of the last epoch.
     """
 
     def __init__(
@@ -97,9 +98,10 @@ class Evaluation:
         save_best: Callable[[Engine], None],
         record: Callable[[str, int, int, dict], None],
         show: Callable[[str, Benchmark, Embedded], None],
+        before_last: Callable[[], None],
     ):
         self.benchmarks, self.period, self.save_best = benchmarks, period, save_best
-        self.record, self.show = record, show
+        self.record, self.show, self.before_last = record, show, before_last
         self.held_out = held_out
         self.best_score, self.best_epoch, self.evaluated_epoch = -1.0, 0, 0
         self.final_results: dict[str, dict] = {}
@@ -126,6 +128,8 @@ class Evaluation:
     def __call__(self, engine: Engine, epoch: int | None = None) -> None:
         epoch = epoch or engine.state.epoch
         is_last = epoch == engine.state.max_epochs
+        if is_last:
+            self.before_last()
         results = score(self.benchmarks, rerank=is_last, show=self.show)
         self.final_results = results if is_last else {}
         for name, scores in results.items():
