@@ -81,7 +81,9 @@ def examine(
         scored[1].camids,
         metric=metric,
     )
-    suspects, notes = find_suspects(nearest, quantile(histograms, 0.5), count=count)
+    suspects, notes = find_suspects(
+        nearest, quantile(histograms, 0.5), quantile(histograms, 0.9), count=count
+    )
     chosen = choose(valid, scores.ap, count=count) | {"suspect": suspects}
     lists = [
         ranked
@@ -127,16 +129,23 @@ def find_nearest(query: Labelled, gallery: Labelled, *, metric: str = "cosine") 
     return Nearest(*(torch.cat(parts).numpy() for parts in zip(*found, strict=True)))
 
 
-def find_suspects(nearest: Nearest, usual: float, *, count: int) -> tuple[list[int], dict[int, str]]:
-    """Queries whose label may be wrong: another identity is nearer than `usual`, the median distance of true pairs, and
-    much nearer than the query's own nearest match. The largest gap first; with a sentence on each.
+def find_suspects(
+    nearest: Nearest, near: float, far: float, *, count: int
+) -> tuple[list[int], dict[int, str]]:
+    """Queries whose label may be wrong, the largest gap first, with a sentence on each.
+
+    Another identity is within `near`, the median distance of true pairs, and all pictures of the query's own identity are
+    beyond `far`, their 90% quantile: it looks like one of the others, and not like its own.
     """
     gap = np.where(np.isfinite(nearest.same), nearest.same, -np.inf) - nearest.different
-    suspects = np.flatnonzero((gap > 0) & (nearest.different <= usual))
+    suspects = np.flatnonzero(
+        (nearest.different <= near) & (nearest.same > far) & np.isfinite(gap) & (gap > 0)
+    )
     suspects = suspects[np.argsort(-gap[suspects], kind="stable")][:count].tolist()
     notes = {
         k: f"Likely label error, or two who look alike: another identity is at {nearest.different[k]:.3f}, nearer than half "
-        f"of all true pairs ({usual:.3f}), the nearest picture of its own identity at {nearest.same[k]:.3f}."
+        f"of all true pairs ({near:.3f}); its own identity begins at {nearest.same[k]:.3f}, where nine in ten "
+        f"true pairs ({far:.3f}) are nearer."
         for k in suspects
     }
     return suspects, notes

@@ -227,7 +227,8 @@ def _examined(card: Card, one: Examination) -> str:
     parts.append(f"<h3>Queries by their number of matches</h3>{_table(('matches', 'queries', 'mAP'), rows)}")
     parts.append(
         "<h3>Ranked lists</h3><p>Blue: the query. Green: right. Red, dashed: wrong. The number is the distance, smaller is "
-        "closer. Best, median and worst by average precision.</p>"
+        "closer. Best, median and worst by average precision. "
+        f"{'' if one.notes else 'No query looks like a label error.'}</p>"
     )
     pictures, heats = card.pictures.get(one.name, {}), card.heats.get(one.name, {})
     parts += [_ranked(ranked, one, pictures, heats.get(ranked.index, [])) for ranked in one.lists]

@@ -67,17 +67,17 @@ def test_nearest_entries_by_hand():
     assert nearest.num_matches.tolist() == [1, 1]
 
 
-def test_suspects_are_those_whose_neighbour_is_nearer_than_true_pairs_usually_are():
-    nearest = Nearest(
-        np.array([0.9, 0.6, 0.2, np.inf, 0.9]), np.array([0.1, 0.1, 0.3, 0.1, 0.7]), np.array([3, 3, 3, 0, 3])
-    )
-    suspects, notes = find_suspects(nearest, 0.4, count=5)
-    assert suspects == [0, 1]  # 2 has its match first, 3 no match at all, 4 a neighbour that is not near
+def test_suspects_look_like_another_and_not_like_their_own():
+    same = np.array([0.9, 0.6, 0.2, np.inf, 0.9, 0.4])
+    nearest = Nearest(same, np.array([0.1, 0.2, 0.3, 0.1, 0.7, 0.1]), np.array([3, 3, 3, 0, 3, 3]))
+    suspects, notes = find_suspects(nearest, 0.4, 0.5, count=5)
+    # 2 has its match first, 3 no match at all, 4 a neighbour that is not near, 5 a match that is not far.
+    assert suspects == [0, 1]
     assert notes[1] == (
-        "Likely label error, or two who look alike: another identity is at 0.100, nearer than half of all true pairs (0.400), "
-        "the nearest picture of its own identity at 0.600."
+        "Likely label error, or two who look alike: another identity is at 0.200, nearer than half of all true pairs (0.400); "
+        "its own identity begins at 0.600, where nine in ten true pairs (0.500) are nearer."
     )
-    assert find_suspects(nearest, 0.4, count=1)[0] == [0]
+    assert find_suspects(nearest, 0.4, 0.5, count=1)[0] == [0]
 
 
 def test_best_median_and_worst_are_apart():
