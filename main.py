@@ -45,6 +45,7 @@ from engine.handlers.checkpoints import resume_engine
 from engine.handlers.evaluation import score
 from engine.handlers.logs import Sink, setup_logging
 from engine.handlers.safety import Interrupted, describe_error, explain_failure
+from engine.scores import describe_transfer
 from modeling import build_model, check_model
 from solver import build_optimizers, build_schedule
 
@@ -129,6 +130,8 @@ def write_results(cfg: Config, results: dict[str, dict]) -> None:
         path = Path(cfg.OUTPUT_DIR) / "results.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        for line in describe_transfer(cfg.DATASETS.NAMES, results):
+            logger.info(line)
         logger.info("results: %s", path)
 
 

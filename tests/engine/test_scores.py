@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.evaluator import Embedded
-from engine.scores import ScoreSettings, describe_scores, retrieval_scores
+from engine.scores import ScoreSettings, describe_scores, describe_transfer, retrieval_scores
 from evaluate import Rerank
 
 ANGLES = torch.tensor([0.0, 40.0, 5.0, 10.0, 42.0, 60.0]).deg2rad()
@@ -71,3 +71,14 @@ def test_query_expansion_pulls_neighbours_together():
     # With k = 1 every feature is replaced by itself, so the scores stay.
     same = retrieval_scores(EMBEDDED, 2, ScoreSettings(expand_neighbours=1))
     assert same["mAP"] == pytest.approx(retrieval_scores(EMBEDDED, 2, ScoreSettings())["mAP"])
+
+
+def test_several_test_sets_make_a_table():
+    scores = {"mAP": 0.5, "Rank-1": 0.75, "mINP": 0.125}
+    assert describe_transfer(("a",), {"a": scores}) == []
+    assert describe_transfer(("a", "b"), {"a": scores, "market1501": scores}) == [
+        "trained on a, b",
+        "tested on  |     mAP |  Rank-1 |    mINP",
+        "a          |  50.00% |  75.00% |  12.50%",
+        "market1501 |  50.00% |  75.00% |  12.50%",
+    ]
