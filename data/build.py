@@ -156,7 +156,7 @@ def build_train_loader(
         seed=cfg.SEED,
         epoch=sampler.epoch,
     )
-    return _create_loader(dataset, sampler, cfg.DATALOADER.NUM_WORKERS, persistent=True)
+    return _create_loader(cfg, dataset, sampler, persistent=True)
 
 
 def build_test_loader(
@@ -179,7 +179,7 @@ def build_test_loader(
         num_frames=frames,
         cache=_build_cache(cfg, paths, size, world_size),
     )
-    return _create_loader(dataset, sampler, cfg.DATALOADER.NUM_WORKERS, persistent=False)
+    return _create_loader(cfg, dataset, sampler, persistent=False)
 
 
 def _build_cache(
@@ -195,17 +195,17 @@ def _build_cache(
     return ImageCache(paths, size=size, interpolation=cfg.INPUT.INTERPOLATION) if fits else None
 
 
-def _create_loader(dataset: ReidDataset, sampler, num_workers: int, *, persistent: bool) -> DataLoader:
+def _create_loader(cfg: CfgNode, dataset: ReidDataset, sampler, *, persistent: bool) -> DataLoader:
     """A loader that fetches whole batches. With a cache a batch is one gather, which no process need do for
     us.
     """
-    workers = 0 if dataset.cache is not None else min(num_workers, num_cpus())
+    workers = 0 if dataset.cache is not None else min(cfg.DATALOADER.NUM_WORKERS, num_cpus())
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available(),
         persistent_workers=persistent and workers > 0,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # so that starting an epoch does not touch the global random state
