@@ -140,3 +140,22 @@ def test_jitter_probability():
     out = create(jitter_prob=0.3)(images, torch.Generator().manual_seed(0))
     same = torch.isclose(out, Normalization(MEAN, STD)(images), atol=1e-5).flatten(1).all(dim=1)
     assert 0.6 < same.float().mean() < 0.8
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_take_their_rows_of_the_global_draws(world_size):
+    augment = create(flip_prob=0.5, padding=3, erase_prob=0.5, jitter_prob=0.5)
+    images = random_images(8, 2, 3, 24, 12)  # clips of two frames
+    whole = augment(images, torch.Generator().manual_seed(5))
+    shares = [
+        augment(share, torch.Generator().manual_seed(5), rank=rank, world_size=world_size)
+        for rank, share in enumerate(images.chunk(world_size))
+    ]
+    assert torch.equal(torch.cat(shares), whole)
+
+
+def test_policies_draw_apart_on_each_rank():
+    augment = create(flip_prob=0.0, padding=0, erase_prob=0.0, cutout_prob=0.5)
+    images = random_images(1, 3, 24, 12).expand(16, 3, 24, 12)
+    draws = [augment(images, torch.Generator().manual_seed(5), rank=rank, world_size=2) for rank in (0, 1)]
+    assert not torch.equal(*draws)

@@ -133,3 +133,13 @@ def test_test_sampler_covers_everything_once_in_order(world_size):
     assert [index for rank in ranks for batch in rank for index in batch] == list(range(7))
     assert all(len(list(rank)) == len(rank) for rank in ranks)
     assert all(len(batch) <= 2 for rank in ranks for batch in rank)
+
+
+def test_an_iterator_that_is_not_used_does_not_take_the_skip():
+    # a loader with processes makes two iterators in an epoch and uses the second
+    sampler = RandomBatchSampler(40, batch_size=4)
+    whole = list(sampler)
+    sampler.skip(3)
+    iter(sampler)
+    assert list(sampler) == whole[3:]
+    assert list(sampler) == whole
