@@ -157,16 +157,17 @@ def test_half_keeps_the_head_in_float32(best, photos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
+    ("name", "suffix", "options"),
     [
-        ("resnet18_ibn_a", {"MODEL__BACKBONE__WIDTH": 0.125, "MODEL__POOL__NAME": "gem"}),
-        ("osnet_x0_25", {}),
+        ("resnet18_ibn_a", ".pt2", {"MODEL__BACKBONE__WIDTH": 0.125, "MODEL__POOL__NAME": "gem"}),
+        ("osnet_x0_25", ".ts", {}),
+        ("mobilenet_v2", ".ts", {}),
     ],
 )
-def test_backbones_export_with_any_batch_size(tmp_path, name, options):
-    network = deployed(build(name, **options))
-    write_network(network, CARD, tmp_path / "x.pt2", target="exported-program")
-    exported = load_model(tmp_path / "x.pt2", device="cpu")
+def test_backbones_export_with_any_batch_size(tmp_path, name, suffix, options):
+    network, path = deployed(build(name, **options)), tmp_path / f"x{suffix}"
+    write_network(network, CARD, path, target={".pt2": "exported-program", ".ts": "torchscript"}[suffix])
+    exported = load_model(path, device="cpu")
     for count in (1, 3):
         images = torch.randint(0, 256, (count, 3, 64, 32), dtype=torch.uint8)
         assert torch.allclose(exported.run(images), network(images), atol=1e-5)
