@@ -46,7 +46,9 @@ class _GlobalBatchSampler:
         rng = np.random.default_rng([self.seed, int(self.epoch)])
         shares = self._plan(rng).reshape(len(self), self.world_size, -1)  # [batches, ranks, share]
         first, self._skip = self._skip, 0
-        yield from shares[first:, self.rank].tolist()  # from a generator: loaders make two iterators and use one
+        yield from shares[
+            first:, self.rank
+        ].tolist()  # from a generator: loaders make two iterators and use one
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
         raise TypeError(f"{type(self).__name__} draws no batches")
