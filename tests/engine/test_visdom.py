@@ -72,7 +72,14 @@ def test_a_run_sends_its_curves_and_ranked_pictures(server, tiny_recipe, tmp_pat
     from main import main
 
     out = tmp_path / "shown"
-    visdom_keys = ["LOG.VISDOM", "True", "LOG.VISDOM_SERVER", "http://127.0.0.1", "LOG.VISDOM_PORT", str(server)]
+    visdom_keys = [
+        "LOG.VISDOM",
+        "True",
+        "LOG.VISDOM_SERVER",
+        "http://127.0.0.1",
+        "LOG.VISDOM_PORT",
+        str(server),
+    ]
     assert main(["-c", str(tiny_recipe), "OUTPUT_DIR", str(out), *visdom_keys]) == 0
     client = visdom.Visdom(port=server, env="shown", use_incoming_socket=False, raise_exceptions=True)
     windows = json.loads(client.get_window_data())
