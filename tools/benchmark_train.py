@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"end to end {speeds.end_to_end:10.1f} images/s")
     print(f"step       {speeds.step:10.1f} images/s")
     print(f"loader     {speeds.loader:10.1f} images/s")
-    print(f"first step {speeds.first_step:10.1f} s from the start, without imports")
+    print(f"first step {speeds.first_step:10.2f} s from the start, without imports")
     print(f"memory     {speeds.memory:10.0f} MiB at its peak")
     print(f"waiting    {speeds.waiting:10.1%}")
 

@@ -137,12 +137,13 @@ def test_feature_term_against_a_loop():
     answer = teacher(images)
     own = [maps.detach() for maps in term.taps.maps]
     value = term(output, make_batch(answer, size=2)).item()
+    margins = teacher.margins()
     expected = 0.0
     for stage, weight in enumerate((1 / 8, 1 / 4, 1 / 2, 1)):
         connected = term.connectors[0][stage](own[stage])
         target = answer.maps[stage]
         for channel in range(target.shape[1]):
-            wanted = target[:, channel].clamp(min=teacher.margins()[stage][channel].item())
+            wanted = target[:, channel].clamp(min=margins[stage][channel].item())
             difference = connected[:, channel] - wanted
             counted = (difference > 0) | (wanted > 0)
             expected += weight * (difference**2)[counted].sum().item() / 2
