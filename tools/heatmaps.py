@@ -69,7 +69,9 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
         score: ReidOutput -> anything whose sum is explained.
 
     Returns:
-        [N, H, W] in 0..1, the largest value of each image 1, or all 0 where nothing speaks for the score.
+        [N, H, W] in 0..1, the largest value of each image 1; all 0 where every place weighs the same and none speaks for
+        the score. A neck takes off a mean that the maps do not show, so the sum can be negative everywhere; the paper's
+        ReLU would leave nothing then, and the heat counts from the lowest value instead.
     """
     with torch.no_grad():
         maps = model.backbone(images)
@@ -81,7 +83,9 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
     for value, gradient in zip(maps, gradients, strict=True):
         if gradient is not None:
             weights = gradient.mean(dim=(2, 3), keepdim=True)  # [N, C, 1, 1]
-            cam = (weights * value).sum(dim=1, keepdim=True).relu()  # [N, 1, h, w]
+            cam = (weights * value).sum(dim=1, keepdim=True)  # [N, 1, h, w]
+            lowest, highest = cam.amin(dim=(2, 3), keepdim=True), cam.amax(dim=(2, 3), keepdim=True)
+            cam = torch.where(highest > 0, cam.relu(), cam - lowest)
             heat.append(F.interpolate(cam, size=images.shape[2:], mode="bilinear", align_corners=False))
     mean = torch.cat(heat, dim=1).mean(dim=1).detach()
     return mean / mean.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)

@@ -32,10 +32,10 @@ def test_heat_by_hand():
     assert both.tolist() == [[[1.0, 0.0]]] * 2
 
 
-def test_nothing_speaks_for_the_score():
-    maps = torch.tensor([[[[0.0, 0.0]], [[1.0, 3.0]]]])
-    heat = heatmaps.grad_cam(TwoChannels(maps), torch.zeros(1, 3, 1, 2), heatmaps.strongest_logit)
-    assert heat.tolist() == [[[0.0, 0.0]]]
+def test_a_score_that_everything_speaks_against():
+    maps = torch.tensor([[[[0.0, 0.0]], [[1.0, 3.0]]], [[[0.0, 0.0]], [[2.0, 2.0]]]])  # -1/2, -3/2; -1, -1
+    heat = heatmaps.grad_cam(TwoChannels(maps), torch.zeros(2, 3, 1, 2), heatmaps.strongest_logit)
+    assert heat.tolist() == [[[1.0, 0.0]], [[0.0, 0.0]]]
 
 
 def test_heat_is_laid_over_from_blue_to_red():
