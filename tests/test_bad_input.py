@@ -175,7 +175,8 @@ def test_lists_do_not_lead_outside_or_break_the_line(complain, tmp_path, market)
         rows = f"a.jpg,1,0,train\n{name},1,1,train\na.jpg,2,0,query\na.jpg,2,1,gallery\n"
         (data / "list.csv").write_text(f"path,pid,camid,split\n{rows}")
         line = complain("DATASETS.NAMES", f"('csv:{data / 'list.csv'}',)")
-        assert "list.csv, line" in line and line[:-1].isprintable()
+        assert "list.csv, line" in line or "line contains NUL" in line  # Python 3.10 stops at a NUL by itself
+        assert line[:-1].isprintable()
 
 
 def test_a_list_may_name_any_file_but_only_images_are_read(complain, tmp_path, market):
