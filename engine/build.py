@@ -13,7 +13,7 @@ from torch import nn
 from config import load_config, parse_config
 from data.build import build_normalization, build_test_loader
 from data.records import JUNK, Splits
-from engine.checkpoint import load_checkpoint
+from engine.checkpoint import is_ours, load_checkpoint
 from engine.criterion import Criterion, OverFeatures, Term, mean_over
 from engine.evaluator import EmbeddingStore, create_evaluator
 from engine.handlers.average import ModelAverage
@@ -40,6 +40,7 @@ from layers import (
     triplet_loss,
 )
 from modeling import build_model, load_weights
+from modeling.weights import read_checkpoint
 
 logger = logging.getLogger("ember.train")
 
@@ -170,8 +171,13 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]):
 
 
 def build_trained_model(cfg, device: torch.device) -> nn.Module:
-    """The model of the configuration with the weights of TEST.WEIGHT, on the device, for evaluation."""
-    model = build_model(cfg, num_classes=1, pretrained=False)
+    """The model of the configuration with the weights of TEST.WEIGHT, on the device, for evaluation.
+
+    A checkpoint of ours brings its classifier; of a foreign file the classifier is left behind.
+    """
+    content = read_checkpoint(cfg.TEST.WEIGHT)
+    num_classes = content.get("num_classes", 1) if is_ours(content) else 1
+    model = build_model(cfg, num_classes=num_classes, pretrained=False)
     load_weights(model, cfg.TEST.WEIGHT)
     return model.to(device, memory_format=torch.channels_last).eval()
 

@@ -45,6 +45,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_ours(content: object) -> bool:
+    """Whether the content of a file was written by `save_checkpoint`."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
 def load_checkpoint(path: str | Path) -> dict:
     """The content of one of our checkpoints, tensors on the CPU.
 
@@ -53,7 +58,7 @@ def load_checkpoint(path: str | Path) -> dict:
         ValueError: it is damaged, wants to execute code, or is somebody else's.
     """
     content = read_checkpoint(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not is_ours(content):
         raise ValueError(
             f"{path} is no checkpoint of this program (format {FORMAT}): give its recipe with -c as well"
         )
