@@ -1,5 +1,6 @@
 # make demo   train and score a small network on rendered people, from nothing, in minutes on two CPU cores
 # make test   lint and the whole test suite
+# make test-recipes  every recipe trains two iterations on made-up data and is scored
 # make test-faults   fifty runs killed at random moments, each of which must end with the bits of an undisturbed one
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 KERNEL := $(wildcard evaluate/eval_cylib/*.pyx)
 
-.PHONY: demo test test-faults install clean
+.PHONY: demo test test-faults test-recipes install clean
 
 install: $(INSTALLED)
 
@@ -34,6 +35,9 @@ test: $(INSTALLED)
 
 test-faults: $(INSTALLED)
 	$(PY) -m pytest -m faults
+
+test-recipes: $(INSTALLED)
+	$(PY) -m pytest -m recipes tests/test_recipes.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info runs evaluate/eval_cylib/*.c evaluate/eval_cylib/*.so

@@ -1,4 +1,7 @@
-"""Every file in configs/: loads, names known data, builds; and one recipe of each kind trains and is scored."""
+"""Every file in configs/: loads, names known data, builds; and one recipe of each kind trains and is scored.
+
+`make test-recipes` trains and scores them all (some minutes).
+"""
 
 from functools import cache
 from pathlib import Path
@@ -98,14 +101,20 @@ def test_no_two_recipes_write_into_one_folder():
     assert len(folders) == len(set(folders))
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_one_recipe_of_each_kind_trains_two_iterations_and_is_scored(
-    name, tiny_market, tmp_path, monkeypatch
-):
+def trainable() -> list:
+    """All recipes that need no teacher; those that are not in KINDS are left to `make test-recipes`."""
+    alone = [path for path in RECIPES if not load(ROOT / path).KD.TEACHERS]
+    return [pytest.param(name, marks=() if name in KINDS else pytest.mark.recipes) for name in names(alone)]
+
+
+@pytest.mark.parametrize("name", trainable())
+def test_a_recipe_trains_two_iterations_and_is_scored(name, tiny_market, tmp_path, monkeypatch):
     import main
 
     monkeypatch.setattr("engine.handlers.checkpoints.save_checkpoint", lambda path, content: None)
     small = SMALL | {"DATASETS.NAMES": f"['market1501:{tiny_market}']", "OUTPUT_DIR": str(tmp_path)}
+    if "densenet" in name:  # strides of 32
+        small |= {"INPUT.SIZE_TRAIN": "(64, 32)", "INPUT.SIZE_TEST": "(64, 32)"}
     words = [word for pair in small.items() for word in pair]
     assert main.main(["-c", str(ROOT / "configs" / f"{name}.yml"), *words]) == 0
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()

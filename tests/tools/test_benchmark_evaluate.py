@@ -36,9 +36,9 @@ def test_measures():
     times = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
     assert calls == ["a", "b"] * 3 and times["a"].shape == (2,)  # one round to warm up
     assert ratio(np.array([2.0, 9.0, 4.0]), np.array([1.0, 1.0, 2.0])) == 2
-    result, peak = peak_memory(lambda: np.ones(4_000_000).sum(), torch.device("cpu"))
-    assert result == 4_000_000
-    assert np.isnan(peak) or peak >= 32_000_000 * 0.9
+    result, peak = peak_memory(lambda: np.ones(16_000_000).sum(), torch.device("cpu"))
+    assert result == 16_000_000
+    assert np.isnan(peak) or peak >= 128_000_000 * 0.9  # too large for memory that the process has at hand
 
 
 @pytest.mark.parametrize(
