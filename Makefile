@@ -1,14 +1,16 @@
 # make demo   train and score a small network on rendered people, from nothing, in minutes on two CPU cores
 # make test   lint and the whole test suite
+# make distill-demo  a teacher, a small student alone and with the teacher, their scores, speed and heatmaps
 # make test-recipes  every recipe trains two iterations on made-up data and is scored
 # make test-faults   fifty runs killed at random moments, each of which must end with the bits of an undisturbed one
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+DISTILLED := $(foreach run,teacher student feature,runs/quickstart_$(run)/checkpoints/best.pt)
 KERNEL := $(wildcard evaluate/eval_cylib/*.pyx)
 
-.PHONY: demo test test-faults test-recipes install clean
+.PHONY: demo distill-demo test test-faults test-recipes install clean
 
 install: $(INSTALLED)
 
@@ -27,6 +29,14 @@ demo: $(INSTALLED)
 	$(PY) -m tools.visualize TEST.WEIGHT runs/quickstart/checkpoints/best.pt --queries random --count 12 --out runs/quickstart/ranked
 	@echo "scores: runs/quickstart/results.json   log: runs/quickstart/log.txt"
 	@echo "pictures of ranked results: runs/quickstart/ranked/index.html"
+
+distill-demo: $(INSTALLED)
+	$(PY) -m tools.quickstart_data datasets/quickstart --images --overwrite
+	$(PY) main.py -c configs/quickstart_teacher.yml OVERWRITE True
+	$(PY) main.py -c configs/quickstart_student.yml OVERWRITE True
+	$(PY) main.py -c configs/quickstart_feature.yml OVERWRITE True
+	$(PY) -m tools.benchmark latency $(DISTILLED) --device cpu
+	$(PY) -m tools.heatmaps --models $(DISTILLED) --out runs/distill_demo
 
 test: $(INSTALLED)
 	$(PY) -m ruff check .
