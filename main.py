@@ -45,12 +45,22 @@ from engine.handlers.checkpoints import resume_engine
 from engine.handlers.evaluation import score
 from engine.handlers.logs import Sink, setup_logging
 from engine.handlers.safety import Interrupted, describe_error, explain_failure
+from engine.provenance import describe_making, record_start
 from engine.scores import describe_transfer
 from modeling import build_model, check_model
 from solver import build_optimizers, build_schedule
 
 logger = logging.getLogger("ember.main")
 USER_ERROR = 2  # exit code
+RUN_FILES = (
+    "log.txt",
+    "metrics.jsonl",
+    "made_with.json",
+    "results.json",
+    "distillation.json",
+    "report.html",
+    "visdom.jsonl",
+)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -119,7 +129,7 @@ def prepare_output_folder(cfg: Config, *, resume: bool) -> None:
     if not resume:
         for name in ("checkpoints", "tensorboard"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("results.json", "metrics.jsonl", "log.txt", "visdom.jsonl"):
+        for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yml").write_text(cfg.dump(), encoding="utf-8")
@@ -177,6 +187,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     benchmarks = build_benchmarks(cfg, corpus.validation | corpus.tests, average.model, device)
     schedule = build_schedule(cfg, len(train_loader))
     trainer, scaler = build_trainer(cfg, model, criterion, optimizers, device=device)
+    making = describe_making(device)
     sinks: list[Sink] = []  # filled below, when nothing can be wrong any more
     checkpoints, evaluation, stop = attach_handlers(
         cfg,
@@ -197,6 +208,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
             "config": cfg.dump(),
             "num_classes": corpus.num_classes,
             "classes": [list(c) for c in corpus.classes],
+            "made_with": making,
         },
         distillation=distillation,
     )
@@ -207,6 +219,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     if rank == 0:
         prepare_output_folder(cfg, resume=resume)
         setup_logging(Path(cfg.OUTPUT_DIR) / "log.txt")
+        record_start(Path(cfg.OUTPUT_DIR) / "made_with.json", making, iteration=trainer.state.iteration)
     idist.barrier()
     sinks += build_sinks(cfg, resume=resume)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -220,6 +233,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         len(corpus.train),
         len(train_loader),
     )
+    logger.info("made with %s", ", ".join(f"{name} {value}" for name, value in making.items()))
     if resume:
         logger.info("resumed after epoch %d, iteration %d", trainer.state.epoch, trainer.state.iteration)
     with stop, loader_processes(train_loader):

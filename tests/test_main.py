@@ -81,6 +81,7 @@ def test_files_of_a_run(tiny_run):
         "checkpoints",
         "config.yml",
         "log.txt",
+        "made_with.json",
         "metrics.jsonl",
         "results.json",
     ]
