@@ -42,6 +42,7 @@ class Examination(NamedTuple):
 
     name: str
     protocol: str
+    mAP: float
     cmc: np.ndarray  # [max_rank]
     histograms: Histograms
     camera_pairs: dict[tuple[int, int], tuple[float, int]]  # query camera, gallery camera -> mAP, queries
@@ -93,6 +94,7 @@ def examine(
     return Examination(
         name,
         protocol,
+        float(scores.mAP),
         scores.cmc,
         histograms,
         score_camera_pairs(query, gallery, metric=metric, rule=rule),

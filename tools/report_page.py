@@ -14,7 +14,7 @@ from engine.ranked_lists import RankedQuery
 from tools.charts import Line, histogram, line_chart
 from tools.examination import KINDS, Examination
 from tools.report_parts import PAGE, SCRIPT, STYLE
-from tools.run_files import Run, fingerprint, flatten, versions
+from tools.run_files import Run, fingerprint, flatten
 
 SCORES = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
 KIND_NAMES = {"best": "best", "median": "median", "worst": "worst", "suspect": "likely label errors"}
@@ -38,14 +38,12 @@ def write_page(path: Path, cards: Sequence[Card]) -> None:
     for card, name in zip(cards, names, strict=True):
         heading = f'<h1 id="{escape(name)}">{escape(name)}</h1>'
         sections.append(f'<article data-run="{escape(name)}">{heading}{_run(card)}</article>')
-    tools = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in versions().items())
     page = PAGE.format(
         title=escape(" and ".join(names)),
         style=STYLE,
         script=SCRIPT,
         filters=_filters(cards, names),
         sections="\n".join(sections),
-        versions=tools,
     )
     path.write_text(page, encoding="utf-8")
 

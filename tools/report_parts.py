@@ -95,7 +95,6 @@ PAGE = """<!DOCTYPE html>
 <body>
 {filters}
 {sections}
-<details><summary>Written with</summary><div class="scroll"><table>{versions}</table></div></details>
 <script>{script}</script>
 </body>
 </html>

@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-import platform
-import subprocess
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
-PACKAGES = ("torch", "torchvision", "pytorch-ignite", "numpy", "scipy", "scikit-learn", "pillow")
+MACHINE = ("system", "processor", "cores", "GPU", "CUDA", "processes x threads")  # of made_with.json; the rest are versions
 ELSEWHERE = (
     "OUTPUT_DIR",
     "OVERWRITE",
@@ -35,6 +32,7 @@ class Run(NamedTuple):
     weights: Path | None
     weights_hash: str
     machine: str  # the run's first words in log.txt
+    starts: tuple[dict, ...]  # made_with.json: each start of the run with its versions and machine
 
 
 def read_run(folder: Path) -> Run:
@@ -64,6 +62,7 @@ def read_run(folder: Path) -> Run:
         weights=weights,
         weights_hash=hash_file(weights) if weights else "",
         machine=_first_words(folder / "log.txt"),
+        starts=_read_starts(folder / "made_with.json"),
     )
 
 
@@ -102,6 +101,17 @@ def _read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, found a {type(content).__name__}")
     return content
+
+
+def _read_starts(path: Path) -> tuple[dict, ...]:
+    """What the run was made with, at each of its starts; () where it was not recorded."""
+    if not path.is_file():
+        return ()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return tuple(one for one in content if isinstance(one, dict)) if isinstance(content, list) else ()
 
 
 def _read_metrics(path: Path) -> tuple[tuple[dict, ...], dict[str, tuple[dict, ...]]]:
@@ -144,8 +154,28 @@ def flatten(config: dict, prefix: str = "") -> dict[str, object]:
     return flat
 
 
+def describe_making(starts: tuple[dict, ...]) -> dict[str, str]:
+    """Commit, versions, machine and starts of a run; a value that changed when the run went on is followed by the new one."""
+    if not starts:
+        return {"Versions": "not recorded: the run is older than this record, or was only tested"}
+    found: dict[str, str] = {}
+    for key in dict.fromkeys(key for start in starts for key in start):
+        found[key] = ", then ".join(dict.fromkeys(str(start.get(key, "none")) for start in starts))
+    machine = {key: value for key, value in found.items() if key in MACHINE}
+    others = {
+        key: value for key, value in found.items() if key not in ("commit", "time", "iteration", *MACHINE)
+    }
+    times = [f"{start.get('time')} after iteration {start.get('iteration')}" for start in starts]
+    return {
+        "Commit": found.get("commit", "unknown"),
+        "Versions": ", ".join(f"{key} {value}" for key, value in others.items()),
+        "Machine": ", ".join(f"{key} {value}" for key, value in machine.items()),
+        "Started": "; ".join(times),
+    }
+
+
 def fingerprint(run: Run) -> dict[str, str]:
-    """What makes a score comparable: recipe, weights, batch geometry, protocol, seed."""
+    """What makes a score comparable: recipe, weights, batch geometry, protocol, seed, versions, commit."""
     flat = flatten(run.config)
     images, instances = flat.get("SOLVER.IMS_PER_BATCH"), flat.get("DATALOADER.NUM_INSTANCES")
     geometry = ""
@@ -154,12 +184,15 @@ def fingerprint(run: Run) -> dict[str, str]:
         if flat.get("DATALOADER.SAMPLER", "identity") != "random":
             geometry += f" = {images // instances} identities x {instances}"
         geometry += f", {flat.get('SOLVER.ACCUMULATION_STEPS', 1)} forward pass(es) a step, pairs {flat.get('SOLVER.MINING')}"
-    scoring = f"{flat.get('TEST.METRIC')}, {flat.get('TEST.PROTOCOL')}, embedding {flat.get('TEST.NECK_FEAT')} the neck"
+    protocols = dict.fromkeys(scores.get("protocol") for scores in run.results.values()) or (None,)
+    protocol = " and ".join(str(one or flat.get("TEST.PROTOCOL")) for one in protocols)
+    scoring = f"{flat.get('TEST.METRIC')}, {protocol}, embedding {flat.get('TEST.NECK_FEAT')} the neck"
     scoring += ", flipped too" if flat.get("TEST.FLIP") else ""
     chosen = "held-out identities" if flat.get("TEST.VALIDATION") else "the test set"
     found = {
         "Recipe (SHA-256)": hash_config(run.config)[:16] if run.config else "",
         "Weights (SHA-256)": f"{run.weights_hash[:16]}  {run.weights.name}" if run.weights else "",
+        "Begun from": str(flat.get("MODEL.BACKBONE.WEIGHTS", "")),
         "Network": f"{flat.get('MODEL.BACKBONE.NAME')}, head {flat.get('MODEL.HEAD.NAME')}",
         "Input": f"{flat.get('INPUT.SIZE_TEST')} (height, width)",
         "Batch": geometry,
@@ -169,37 +202,7 @@ def fingerprint(run: Run) -> dict[str, str]:
         "Seed": str(flat.get("SEED", "")),
         "Run": run.machine,
     }
-    return {
+    found = {
         key: value for key, value in found.items() if value and (run.config or "SHA" in key or key == "Run")
     }
-
-
-def versions() -> dict[str, str]:
-    """Of the machine that writes the report: Python, packages and the commit of the checkout."""
-    found = {"Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found | {"commit": git_commit()}
-
-
-def git_commit() -> str:
-    """The commit of this checkout, with "+ changes" when files differ from it; "unknown" without git."""
-    folder = Path(__file__).resolve().parent
-    try:
-        words = [
-            "git",
-            "-C",
-            str(folder),
-            "describe",
-            "--always",
-            "--dirty= + changes",
-            "--abbrev=12",
-            "--exclude=*",
-        ]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+    return found | describe_making(run.starts)

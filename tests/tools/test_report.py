@@ -26,7 +26,7 @@ from tools.examination import (
 )
 from tools.report import main, split_words
 from tools.report_page import Card, write_page
-from tools.run_files import Run, fingerprint, flatten, hash_config, read_run
+from tools.run_files import Run, describe_making, fingerprint, flatten, hash_config, read_run
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -148,6 +148,25 @@ def test_a_run_is_read(tiny_run):
     assert found["Batch"] == "8 images = 4 identities x 2, 1 forward pass(es) a step, pairs global"
     assert found["Weights (SHA-256)"] == f"{run.weights_hash[:16]}  best.pt" and found["Seed"] == "1"
     assert found["Checkpoint chosen on"] == "the test set" and "1 process(es)" in found["Run"]
+    assert found["Scored by"] == "cosine, cross-camera, embedding after the neck" and found["Begun from"] == "none"
+    (start,) = run.starts
+    assert found["Commit"] == start["commit"] and f"torch {start['torch']}, " in found["Versions"]
+    assert f"processor {start['processor']}, cores {start['cores']}, GPU none" in found["Machine"]
+    assert found["Started"] == f"{start['time']} after iteration 0"
+
+
+def test_what_a_run_was_made_with_is_its_own_and_names_what_changed():
+    starts = (
+        {"time": "A", "iteration": 0, "commit": "abc", "torch": "2.14", "cores": "2"},
+        {"time": "B", "iteration": 8, "commit": "abc", "torch": "2.15", "cores": "2", "CUDA": "13"},
+    )
+    assert describe_making(starts) == {
+        "Commit": "abc",
+        "Versions": "torch 2.14, then 2.15",
+        "Machine": "cores 2, CUDA none, then 13",
+        "Started": "A after iteration 0; B after iteration 8",
+    }
+    assert "not recorded" in describe_making(())["Versions"]
 
 
 def test_the_recipes_hash_does_not_depend_on_where_it_is_written():
@@ -172,6 +191,10 @@ def test_damaged_files(tmp_path):
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "results.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"results.json must hold a JSON object, found a list"):
+        read_run(tmp_path)
+    (tmp_path / "results.json").unlink()
+    (tmp_path / "made_with.json").write_text("[{")
+    with pytest.raises(ValueError, match=r"made_with.json is damaged: "):
         read_run(tmp_path)
 
 
@@ -237,6 +260,7 @@ def make_run(name: str, **changes) -> Run:
         "weights": None,
         "weights_hash": "",
         "machine": "",
+        "starts": (),
     }
     return Run(**(kept | changes))
 
