@@ -182,7 +182,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim, extra=distillation.terms
     ).to(device)
     optimizers = build_optimizers(cfg, model, criterion)
-    train_loader = build_train_loader(cfg, corpus.train, rank=rank, world_size=world_size)
+    train_loader = build_train_loader(cfg, corpus.train, rank=rank, world_size=world_size, device=device)
     average = build_average(cfg, model)
     benchmarks = build_benchmarks(cfg, corpus.validation | corpus.tests, average.model, device)
     schedule = build_schedule(cfg, len(train_loader))

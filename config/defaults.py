@@ -144,8 +144,9 @@ _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER = "identity"  # identity (P x K) | identity-once (an identity once an epoch) | random
 _C.DATALOADER.NUM_INSTANCES = 4  # K, images of an identity in a batch
 _C.DATALOADER.NUM_WORKERS = 4  # decoding processes while there is no cache
-_C.DATALOADER.CACHE = "auto"  # auto | ram | none: decoded uint8 images are kept in memory
-_C.DATALOADER.CACHE_GIB = 4.0  # auto: cache when all images fit into this much memory
+_C.DATALOADER.CACHE = "auto"  # auto | device (a GPU's memory) | ram | none: decoded uint8 images are kept
+_C.DATALOADER.CACHE_GIB = 4.0  # auto: in memory when all images fit into this much
+_C.DATALOADER.CACHE_SHARE = 0.3  # auto: in a GPU's memory when they fit into this part of what is free there
 _C.DATALOADER.SKIP_BROKEN = False  # True: go on without unreadable images, and say how many
 
 # ---------------------------------------------------------------------------------------------------- solver

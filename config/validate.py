@@ -25,7 +25,7 @@ CHOICES = {
     "INPUT.RE_FILL": ("mean", "published"),
     "INPUT.FRAME_SAMPLING": ("even", "chunk", "multiview", "multiview-cameras"),
     "DATALOADER.SAMPLER": ("identity", "identity-once", "random"),
-    "DATALOADER.CACHE": ("auto", "ram", "none"),
+    "DATALOADER.CACHE": ("auto", "device", "ram", "none"),
     "SOLVER.OPTIMIZER": ("adam", "adamw", "sgd"),
     "SOLVER.SCHEDULE": ("multistep", "cosine"),
     "SOLVER.SCHEDULE_BY": ("epoch", "iteration"),
@@ -57,7 +57,7 @@ NOT_NEGATIVE = (
 PROBABILITIES = (
     "LOSS.CE.EPSILON INPUT.FLIP_PROB INPUT.RE_PROB INPUT.JITTER_PROB INPUT.AUTOAUG_PROB INPUT.AFFINE_PROB "
     "INPUT.AUGMIX_PROB INPUT.PATCH_PROB INPUT.CUTOUT_PROB SOLVER.WARMUP_FACTOR SOLVER.EMA TEST.RE_RANK.LAMBDA "
-    "TEST.VALIDATION"
+    "TEST.VALIDATION DATALOADER.CACHE_SHARE"
 ).split()
 LENGTHS = {
     "INPUT.SIZE_TRAIN": 2,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.batch import upload
 from data.policies import aug_mix, auto_augment, cutout, random_affine, random_patch
 
 Policies = tuple[tuple[Callable[[Tensor, float, torch.Generator], Tensor], float], ...]
@@ -28,8 +29,9 @@ class Normalization:
         self.scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
 
     def __call__(self, images: Tensor) -> Tensor:
-        shift, scale = self.shift.to(images.device), self.scale.to(images.device)
-        return images.to(torch.float32).sub_(shift).mul_(scale)
+        if self.shift.device != images.device:
+            self.shift, self.scale = self.shift.to(images.device), self.scale.to(images.device)
+        return images.to(torch.float32).sub_(self.shift).mul_(self.scale)
 
 
 class AugmentationSettings(NamedTuple):
@@ -93,7 +95,7 @@ class Augmentation:
             pixels = flat.to(torch.float32)
             index = chosen.nonzero().flatten()
             if len(index):
-                where = index.to(flat.device)
+                where = upload(index, flat.device)
                 pixels[where] = 255.0 * jitter_colors(pixels[where] / 255.0, factors[index])
             flat = pixels
         out = self.normalization(flat)
@@ -124,7 +126,7 @@ def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: in
     out = F.pad(images, (padding,) * 4) if padding else images.clone()  # [N, 3, H + 2p, W + 2p]
     mirrored = flips.nonzero().flatten()
     if len(mirrored):
-        where = mirrored.to(images.device)
+        where = upload(mirrored, images.device)
         out[where] = out[where].flip(-1)
     if not padding:
         return out
@@ -133,7 +135,7 @@ def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: in
     planes = torch.arange(num * channels).view(num, channels, 1) * padded_height  # [N, 3, 1]
     starts = (planes + rows[:, None]) * padded_width + offsets[:, 1].view(num, 1, 1)  # [N, 3, H]
     windows = out.view(-1).unfold(0, width, 1)  # [positions, W], overlapping views of the same memory
-    cropped = windows.index_select(0, starts.flatten().to(images.device))
+    cropped = windows.index_select(0, upload(starts.flatten(), images.device))
     return cropped.view(num, channels, height, width)
 
 
@@ -171,7 +173,7 @@ def draw_boxes(num: int, size: tuple[int, int], prob: float, generator: torch.Ge
 
 def erase_(images: Tensor, boxes: Boxes, fill: Sequence[float]) -> None:
     """Fill the boxes of float [N, 3, H, W] in place: one slice per box, no pass over the whole batch."""
-    value = torch.tensor(fill, dtype=images.dtype, device=images.device).view(3, 1, 1)
+    value = upload(torch.tensor(fill, dtype=images.dtype), images.device).view(3, 1, 1)
     for i, top, bottom, left, right in torch.stack(boxes, dim=1).tolist():
         images[i, :, top:bottom, left:right] = value
 
@@ -193,7 +195,7 @@ def jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
     images: float [N, 3, H, W] in 0..1; factors: [N, 4], see `draw_jitter`. torchvision shuffles the order of
     the four.
     """
-    brightness, contrast, saturation, hue = factors.to(images.device).view(-1, 4, 1, 1, 1).unbind(1)
+    brightness, contrast, saturation, hue = upload(factors, images.device).view(-1, 4, 1, 1, 1).unbind(1)
     images = (images * brightness).clamp(0, 1)
     images = _blend(images, _grey(images).mean(dim=(-2, -1), keepdim=True), contrast)
     images = _blend(images, _grey(images), saturation)

@@ -32,6 +32,13 @@ class Sample(NamedTuple):
     index: int
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`, for which the host does not wait: a copy to a GPU starts from pinned memory."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def collate(samples: "Sequence[Sample] | Batch") -> Batch:
     """Stack samples into a batch. A dataset that fetches whole batches hands over a Batch, which passes
     through.

@@ -13,9 +13,10 @@ from yacs.config import CfgNode
 
 from data.augment import Augmentation, AugmentationSettings, Normalization
 from data.batch import collate
+from data.cache import CPU, ImageCache, choose_cache
 from data.dataset import ReidDataset, used_paths
 from data.datasets import LAYOUTS, read, resolve
-from data.images import ImageCache, check_files, find_broken, fits_cache, num_cpus
+from data.images import check_files, find_broken, num_cpus
 from data.protocols import apply_protocol
 from data.records import Record, Splits, check_test_splits, merge_train, merged_classes
 from data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler
@@ -118,13 +119,18 @@ def _without_broken(loaded: dict[str, Splits]) -> dict[str, Splits]:
 
 
 def build_train_loader(
-    cfg: CfgNode, records: Sequence[Record], *, rank: int = 0, world_size: int = 1
+    cfg: CfgNode,
+    records: Sequence[Record],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device = CPU,
 ) -> DataLoader:
     """Batches of SOLVER.IMS_PER_BATCH / world_size records (the training step cuts them for gradient
     accumulation).
 
     `loader.batch_sampler` has `set_epoch(epoch)`, to be called at the start of every epoch, and
-    `skip(num_batches)`.
+    `skip(num_batches)`. `device` is where training goes on: the cache may be there, and then batches are.
     """
     shares = {"rank": rank, "world_size": world_size}
     if cfg.DATALOADER.SAMPLER in ("identity", "identity-once"):
@@ -152,7 +158,7 @@ def build_train_loader(
         interpolation=cfg.INPUT.INTERPOLATION,
         num_frames=frames,
         sampling=cfg.INPUT.FRAME_SAMPLING,
-        cache=_build_cache(cfg, paths, size, world_size),
+        cache=_build_cache(cfg, paths, size, world_size, device),
         seed=cfg.SEED,
         epoch=sampler.epoch,
     )
@@ -160,7 +166,12 @@ def build_train_loader(
 
 
 def build_test_loader(
-    cfg: CfgNode, records: Sequence[Record], *, rank: int = 0, world_size: int = 1
+    cfg: CfgNode,
+    records: Sequence[Record],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device = CPU,
 ) -> DataLoader:
     """Every record once, in order, TEST.IMS_PER_BATCH at a time; each rank has a contiguous share.
 
@@ -177,22 +188,26 @@ def build_test_loader(
         size=size,
         interpolation=cfg.INPUT.INTERPOLATION,
         num_frames=frames,
-        cache=_build_cache(cfg, paths, size, world_size),
+        cache=_build_cache(cfg, paths, size, world_size, device),
     )
     return _create_loader(cfg, dataset, sampler, persistent=False)
 
 
 def _build_cache(
-    cfg: CfgNode, paths: Sequence[Path], size: tuple[int, int], world_size: int
+    cfg: CfgNode, paths: Sequence[Path], size: tuple[int, int], world_size: int, device: torch.device
 ) -> ImageCache | None:
-    fits = fits_cache(
-        len(paths),
+    place = choose_cache(
+        len(set(paths)),
         size=size,
         mode=cfg.DATALOADER.CACHE,
         budget_gib=cfg.DATALOADER.CACHE_GIB,
+        device=device,
+        device_share=cfg.DATALOADER.CACHE_SHARE,
         copies=world_size,
     )
-    return ImageCache(paths, size=size, interpolation=cfg.INPUT.INTERPOLATION) if fits else None
+    if place is None:
+        return None
+    return ImageCache(paths, size=size, interpolation=cfg.INPUT.INTERPOLATION, device=place)
 
 
 def _create_loader(cfg: CfgNode, dataset: ReidDataset, sampler, *, persistent: bool) -> DataLoader:
@@ -205,7 +220,7 @@ def _create_loader(cfg: CfgNode, dataset: ReidDataset, sampler, *, persistent: b
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,
-        pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available(),
+        pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available() and dataset.device == CPU,
         persistent_workers=persistent and workers > 0,
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # so that starting an epoch does not touch the global random state

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.batch import Batch, Sample
+from data.batch import Batch, Sample, upload
+from data.cache import ImageCache
 from data.frames import SAMPLINGS, choose_frames, choose_views
-from data.images import ImageCache, ImageError, load_image, raise_broken
+from data.images import ImageError, load_image, raise_broken
 from data.records import Record
 
 
@@ -35,6 +36,8 @@ class ReidDataset(Dataset):
     Random choices depend on (seed, epoch, index, how often the index came before in the batch), not on
     workers or global random state. `epoch` is an int64 [1] tensor in shared memory, so that loader processes
     see it change; the training samplers own one.
+
+    Batches are on the device of the `cache`, without one on the CPU.
     """
 
     def __init__(
@@ -62,8 +65,9 @@ class ReidDataset(Dataset):
         self.cache = cache
         self.seed = seed
         self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
-        self.pids = torch.tensor([r.pid for r in self.records], dtype=torch.int64)
-        self.camids = torch.tensor([r.camid for r in self.records], dtype=torch.int64)
+        self.device = torch.device("cpu") if cache is None else cache.device
+        self.pids = torch.tensor([r.pid for r in self.records], dtype=torch.int64, device=self.device)
+        self.camids = torch.tensor([r.camid for r in self.records], dtype=torch.int64, device=self.device)
         self._records_by_pid: dict[int, list[Record]] = {}
         if sampling.startswith("multiview"):
             for record in self.records:
@@ -89,7 +93,7 @@ class ReidDataset(Dataset):
             images = torch.stack([self._decode(path) for path in paths])
         if self.num_frames > 1:
             images = images.unflatten(0, (len(indices), self.num_frames))  # [B*T, 3, H, W] -> [B, T, 3, H, W]
-        where = torch.tensor(list(indices), dtype=torch.int64)
+        where = upload(torch.tensor(list(indices), dtype=torch.int64), self.device)
         return Batch(images, self.pids[where], self.camids[where], where)
 
     def _decode(self, path: Path) -> Tensor:

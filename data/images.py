@@ -1,4 +1,4 @@
-"""Image files to uint8 tensors, and the cache that keeps a whole dataset decoded in memory."""
+"""Image files to uint8 tensors."""
 
 import logging
 import os
@@ -116,48 +116,7 @@ def raise_broken(messages: Sequence[str]) -> None:
         )
 
 
-class ImageCache:
-    """All images of a dataset, decoded once into one uint8 tensor [N, 3, H, W].
-
-    In ordinary memory: shared memory is as small as 64 MiB in a container, and a loader with a cache has no processes.
-    """
-
-    def __init__(
-        self, paths: Sequence[Path], *, size: tuple[int, int], interpolation: str = "bilinear"
-    ) -> None:
-        """Decode `paths`, one thread per CPU (Pillow lets go of the interpreter lock). Raises ImageError."""
-        self.rows = {path: row for row, path in enumerate(dict.fromkeys(paths))}
-        self.images = torch.empty((len(self.rows), 3, *size), dtype=torch.uint8)
-        broken: dict[int, str] = {}
-
-        def decode(item: tuple[Path, int]) -> None:
-            path, row = item
-            try:
-                self.images[row] = load_image(path, size=size, interpolation=interpolation)
-            except ImageError as error:
-                broken[row] = str(error)
-
-        started = time.perf_counter()
-        _run_logged(decode, list(self.rows.items()))
-        raise_broken([broken[row] for row in sorted(broken)])
-        seconds = max(time.perf_counter() - started, 1e-9)
-        logger.info(
-            "cached %d images at %d x %d: %.2f GiB in %.1f s (%.0f images/s)",
-            len(self.rows),
-            *size,
-            self.images.nbytes / GIB,
-            seconds,
-            len(self.rows) / seconds,
-        )
-
-    def load(self, paths: Sequence[Path]) -> Tensor:
-        """The images of `paths` as uint8 [len(paths), 3, H, W]: one gather."""
-        return self.images.index_select(
-            0, torch.tensor([self.rows[path] for path in paths], dtype=torch.int64)
-        )
-
-
-def _run_logged(work: Callable, items: Sequence, *, every: float = 10.0) -> None:
+def run_logged(work: Callable, items: Sequence, *, every: float = 10.0) -> None:
     """Run `work` on all items in threads and log the progress every few seconds."""
     started = reported = time.perf_counter()
     with ThreadPoolExecutor(num_cpus()) as pool:
@@ -176,38 +135,13 @@ def num_cpus() -> int:
         return os.cpu_count() or 1
 
 
-def free_memory() -> int:
-    """Bytes of memory that can be taken without swapping; a huge number where the system does not tell."""
+def free_memory(device: torch.device | None = None) -> int:
+    """Bytes that can be taken without swapping, or of a GPU; a huge number where the system does not tell."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo") as file:
             fields = dict(line.split(":", 1) for line in file)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return 2**62
-
-
-def fits_cache(
-    num_images: int, *, size: tuple[int, int], mode: str, budget_gib: float, copies: int = 1
-) -> bool:
-    """Whether `num_images` at `size` (H, W) are to be cached under DATALOADER.CACHE `mode`.
-
-    "auto" says no, with one line in the log, when the images exceed `budget_gib`, or when `copies` of them
-    (one per process) exceed three quarters of the free memory.
-    """
-    if mode not in ("auto", "ram", "none"):
-        raise ValueError(f'DATALOADER.CACHE is "{mode}"; choose auto, ram or none')
-    if mode != "auto":
-        return mode == "ram"
-    needed = num_images * 3 * size[0] * size[1]
-    free = free_memory()
-    if needed <= budget_gib * GIB and needed * copies <= 0.75 * free:
-        return True
-    logger.info(
-        "%d images need %.1f GiB decoded; the cache may hold %.1f GiB and %.1f GiB are free, so files are"
-        " decoded as they are used (DATALOADER.CACHE_GIB raises the limit)",
-        num_images,
-        needed / GIB,
-        budget_gib,
-        free / GIB,
-    )
-    return False

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from data.batch import upload
+
 _BILINEAR = InterpolationMode.BILINEAR
 _GREY = 128
 
@@ -243,9 +245,10 @@ def random_affine(
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
     ratio = height / width  # affine_grid counts in half heights and half widths
     rows = torch.stack([cos, (slope * cos - sin) * ratio, sin / ratio, slope * sin + cos], dim=1)
-    matrix = F.pad(rows.view(-1, 2, 2), (0, 1)).to(images.device)  # [M, 2, 3], no shift
-    pixels = images[chosen].float()
+    matrix = upload(F.pad(rows.view(-1, 2, 2), (0, 1)), images.device)  # [M, 2, 3], no shift
+    where = upload(torch.tensor(chosen), images.device)
+    pixels = images[where].float()
     grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
     out = images.clone()
-    out[chosen] = F.grid_sample(pixels, grid, align_corners=False).round().to(torch.uint8)
+    out[where] = F.grid_sample(pixels, grid, align_corners=False).round().to(torch.uint8)
     return out

@@ -142,7 +142,7 @@ def build_benchmarks(
 def _build_benchmark(cfg, splits: Splits, model: nn.Module, device: torch.device) -> Benchmark:
     query, gallery = splits.query, tuple(record for record in splits.gallery if record.pid != JUNK)
     loader = build_test_loader(
-        cfg, (*query, *gallery), rank=idist.get_rank(), world_size=idist.get_world_size()
+        cfg, (*query, *gallery), rank=idist.get_rank(), world_size=idist.get_world_size(), device=device
     )
     evaluator = create_evaluator(
         model,

@@ -102,7 +102,7 @@ def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], fl
     model = build_model(cfg, num_classes=corpus.num_classes).to(device, memory_format=torch.channels_last)
     criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(device)
     optimizers = build_optimizers(cfg, model, criterion)
-    loader = build_train_loader(cfg, corpus.train)
+    loader = build_train_loader(cfg, corpus.train, device=device)
 
     def create_trainer() -> tuple[Engine, torch.amp.GradScaler]:
         return build_trainer(cfg, model, criterion, optimizers, device=device)

@@ -6,8 +6,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.batch import Batch, Sample, collate
+from data.cache import ImageCache
 from data.dataset import ReidDataset, used_paths
-from data.images import ImageCache, ImageError
+from data.images import ImageError
 from data.records import Record
 from tests.data.trees import write_image
 

@@ -1,12 +1,10 @@
-import logging
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import data.images
-from data.images import ImageCache, ImageError, check_files, find_broken, fits_cache, load_image, open_image
+from data.images import ImageError, check_files, find_broken, load_image, open_image
 from tests.data.trees import write_image
 
 
@@ -91,34 +89,3 @@ def test_huge_images_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(data.images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="11 x 10 pixels; images above 100 pixels are refused"):
         open_image(write_image(tmp_path / "a.png", size=(11, 10)))
-
-
-def test_cache_holds_each_file_once(tmp_path, caplog):
-    paths = [write_image(tmp_path / f"{i}.png", (i, i, i)) for i in range(5)]
-    with caplog.at_level(logging.INFO):
-        cache = ImageCache([*paths, *paths], size=(16, 8))
-    assert cache.images.shape == (5, 3, 16, 8)
-    assert "cached 5 images at 16 x 8" in caplog.text
-    loaded = cache.load([paths[3], paths[0], paths[3]])
-    assert loaded[:, 0, 0, 0].tolist() == [3, 0, 3]
-    assert torch.equal(loaded[0], load_image(paths[3], size=(16, 8)))
-
-
-def test_cache_names_the_first_broken_file(tmp_path):
-    with pytest.raises(ImageError, match="empty.jpg is empty .*, and 3 more"):
-        ImageCache([write_image(tmp_path / "a.png"), *broken_files(tmp_path)], size=(4, 4))
-
-
-def test_fits_cache(monkeypatch, caplog):
-    monkeypatch.setattr(data.images, "free_memory", lambda: 2 * 2**30)
-    size = (256, 128)  # 98304 bytes an image
-    with caplog.at_level(logging.INFO):
-        assert fits_cache(1000, size=size, mode="auto", budget_gib=1.0)
-        assert not caplog.records
-        assert not fits_cache(20_000, size=size, mode="auto", budget_gib=1.0)
-        assert "20000 images need 1.8 GiB decoded; the cache may hold 1.0 GiB" in caplog.text
-        assert not fits_cache(9_000, size=size, mode="auto", budget_gib=1.0, copies=2)
-    assert fits_cache(20_000, size=size, mode="ram", budget_gib=1.0)
-    assert not fits_cache(1, size=size, mode="none", budget_gib=1.0)
-    with pytest.raises(ValueError, match='CACHE is "disk"; choose auto, ram or none'):
-        fits_cache(1, size=size, mode="disk", budget_gib=1.0)
