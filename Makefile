@@ -2,6 +2,7 @@
 # make test   lint and the whole test suite
 # make distill-demo  a teacher, a small student alone and with the teacher, their scores, speed and heatmaps
 # make test-recipes  every recipe trains two iterations on made-up data and is scored
+# make docs   the documents as a site in site/, every link checked
 # make test-faults   fifty runs killed at random moments, each of which must end with the bits of an undisturbed one
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 DISTILLED := $(foreach run,teacher student feature,runs/quickstart_$(run)/checkpoints/best.pt)
 KERNEL := $(wildcard evaluate/eval_cylib/*.pyx)
 
-.PHONY: demo distill-demo test test-faults test-recipes install clean
+.PHONY: demo distill-demo test test-faults test-recipes docs install clean
 
 install: $(INSTALLED)
 
@@ -49,5 +50,9 @@ test-faults: $(INSTALLED)
 test-recipes: $(INSTALLED)
 	$(PY) -m pytest -m recipes tests/test_recipes.py
 
+docs: $(INSTALLED)
+	$(PY) -m mkdocs build --strict --quiet
+	@echo "the documents: site/index.html"
+
 clean:
-	rm -rf $(VENV) build *.egg-info runs evaluate/eval_cylib/*.c evaluate/eval_cylib/*.so
+	rm -rf $(VENV) build *.egg-info runs site evaluate/eval_cylib/*.c evaluate/eval_cylib/*.so
