@@ -186,6 +186,9 @@ _C.SOLVER.PRECISE_BN_ITERS = (
 )
 _C.SOLVER.FP16 = False  # mixed precision
 _C.SOLVER.AMP_DTYPE = "float16"  # float16 | bfloat16
+_C.SOLVER.COMPILE = (
+    "auto"  # of the step: auto | none | default | reduce-overhead (CUDA graphs; auto: on one GPU)
+)
 _C.SOLVER.LOG_PERIOD = 20  # iterations
 _C.SOLVER.EVAL_PERIOD = 40
 _C.SOLVER.CHECKPOINT_PERIOD = 1  # `last.pt`

@@ -31,6 +31,7 @@ CHOICES = {
     "SOLVER.SCHEDULE_BY": ("epoch", "iteration"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant", "exp"),
     "SOLVER.MINING": ("global", "local"),
+    "SOLVER.COMPILE": ("auto", "none", "default", "reduce-overhead"),
     "SOLVER.AMP_DTYPE": ("float16", "bfloat16"),
     "TEST.NECK_FEAT": ("before", "after"),
     "TEST.METRIC": ("cosine", "euclidean"),

@@ -228,8 +228,16 @@ def build_trainer(
         amp_dtype=amp_dtype,
         accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
         joint_loss=cfg.SOLVER.MINING == "global",
+        compile_mode=build_compile_mode(cfg, device),
     )
     return trainer, scaler
+
+
+def build_compile_mode(cfg, device: torch.device) -> str:
+    """SOLVER.COMPILE; auto is CUDA graphs on one GPU, where a step waits for launches, and nothing elsewhere."""
+    if cfg.SOLVER.COMPILE != "auto":
+        return cfg.SOLVER.COMPILE
+    return "reduce-overhead" if device.type == "cuda" and idist.get_world_size() == 1 else "none"
 
 
 def _distribute(model: nn.Module, device: torch.device, *, has_idle_parameters: bool) -> nn.Module:

@@ -8,6 +8,8 @@ import torch
 from ignite.engine import Engine, EventEnum, Events
 from torch import Tensor, nn
 
+from engine.compilation import Compilation
+
 
 class TrainingEvents(EventEnum):
     """Between backward and the optimizers' step: gradients are there, unscaled, and may still be changed."""
@@ -36,6 +38,7 @@ def create_trainer(
     amp_dtype: torch.dtype | None = None,
     accumulation_steps: int = 1,
     joint_loss: bool = False,
+    compile_mode: str = "none",
 ) -> Engine:
     """An Engine whose step trains `model` on one `Batch` of normalised images.
 
@@ -48,11 +51,15 @@ def create_trainer(
         amp_dtype: the dtype of mixed precision, None for float32. Losses see float32 in any case.
         accumulation_steps: the batch is run in this many equal parts, one after another, before the step.
         joint_loss: with several parts, the loss compares the images of all of them, at the price of one more forward pass.
+        compile_mode: see Compilation; the network and the losses are compiled, each for itself.
     """
+    compilation = Compilation(compile_mode, state=[*model.buffers(), *criterion.buffers()])
 
-    def forward(images: Tensor):
+    def embed(images: Tensor):
         with torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None):
             return model(images)
+
+    forward, judge = compilation.wrap(embed), compilation.wrap(criterion)
 
     def backward_apart(batch) -> list[Measured]:
         """Each part has a loss of its own; the batch's is their mean."""
@@ -60,7 +67,7 @@ def create_trainer(
         for part, synchronise in _parts(batch, accumulation_steps, model):
             with synchronise():
                 output = forward(part.images)
-                losses = criterion(output, part)
+                losses = judge(output, part)
                 scaler.scale(sum(losses.values()) / accumulation_steps).backward()
             measured.append(_measure(losses, output, part))
         return measured
@@ -77,7 +84,7 @@ def create_trainer(
             for buffer, value in zip(model.buffers(), statistics, strict=True):
                 buffer.copy_(value)
         whole = _join(outputs)
-        losses = criterion(whole, batch)
+        losses = judge(whole, batch)
         scaler.scale(sum(losses.values())).backward()
         gradients = _map(lambda tensor: tensor.grad, whole)
         torch.manual_seed(seed)
@@ -99,10 +106,16 @@ def create_trainer(
 
     backward = backward_jointly if joint_loss and accumulation_steps > 1 else backward_apart
 
+    def forget() -> None:
+        """Undo a step that failed half-way: its gradients, and what it drew."""
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        torch.manual_seed(torch.initial_seed())
+
     def train_step(engine: Engine, batch) -> StepOutput:
         for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        measured = backward(batch)
+            optimizer.zero_grad()
+        measured = compilation.run(lambda: backward(batch), undo=forget)
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
         engine.fire_event(TrainingEvents.BACKWARD_COMPLETED)

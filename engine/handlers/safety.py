@@ -129,6 +129,11 @@ LOST_PEER = (
 )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or the machine had no room for what was asked of it."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
+
+
 def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:
     """One sentence about a failure that is the machine's, with what to do; empty for any other, which is a fault of ours.
 
@@ -136,7 +141,7 @@ def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:
         load: what the memory had to hold: the network, how many images, of which size.
     """
     reason = _first_line(error)
-    if isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return (
             f"out of memory with {load} ({reason}): raise SOLVER.ACCUMULATION_STEPS (the same batch in "
             "smaller parts), set SOLVER.FP16 True or DATALOADER.CACHE none, or lower SOLVER.IMS_PER_BATCH, "

@@ -1,0 +1,168 @@
+"""A compiled step is the plain one up to rounding; one that cannot be compiled is the plain one to the bit."""
+
+import json
+
+import pytest
+import torch
+from ignite.engine import Events
+
+from engine.build import build_compile_mode
+from engine.compilation import Compilation
+from engine.trainer import create_trainer
+from tests.engine.test_processes import PLAIN, difference, fork, launch, single, weights_of  # noqa: F401
+from tests.engine.test_trainer import batch, criterion, make_net  # noqa: F401
+
+compile_with_torch = torch.compile
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    """backend(name or function): what SOLVER.COMPILE uses from here on; torch's own needs minutes of a C++ compiler."""
+
+    def use(name) -> None:
+        torch._dynamo.reset()
+
+        def compile_with(function, *, options, dynamic):
+            return compile_with_torch(function, backend=name, dynamic=dynamic)
+
+        monkeypatch.setattr(torch, "compile", compile_with)
+
+    return use
+
+
+def said(caplog) -> list[str]:
+    """What the program logged; torch logs every detail of compiling for itself."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("ember")]
+
+
+def refuse(graph, inputs):
+    raise RuntimeError("no compiler\nanywhere")
+
+
+def run_steps(batch, *, compile_mode, parts=1, joint=False, dropout=0.5):  # noqa: F811
+    """Two steps with dropout and batch norm; returns (losses, state)."""
+    net = make_net(dropout=dropout, norm=True)
+    trainer = create_trainer(
+        net,
+        criterion(),
+        [torch.optim.SGD(net.parameters(), lr=0.1)],
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        device_type="cpu",
+        amp_dtype=torch.bfloat16 if parts == 1 else None,
+        accumulation_steps=parts,
+        joint_loss=joint,
+        compile_mode=compile_mode,
+    )
+    losses = []
+    trainer.add_event_handler(Events.ITERATION_STARTED, lambda e: torch.manual_seed(e.state.iteration))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output.losses))
+    trainer.run([batch, batch], max_epochs=1)
+    return losses, net.state_dict()
+
+
+@pytest.mark.parametrize("parts, joint", [(1, False), (2, True)], ids=["whole", "joint"])
+def test_a_compiled_step_is_the_plain_one(batch, backend, caplog, parts, joint):  # noqa: F811
+    plain_losses, plain = run_steps(batch, compile_mode="none", parts=parts, joint=joint)
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    backend(count)
+    losses, state = run_steps(batch, compile_mode="default", parts=parts, joint=joint)
+    assert len(graphs) >= 2 and not said(caplog)  # network and losses, without a word of falling back
+    for ours, theirs in zip(losses, plain_losses, strict=True):
+        assert ours.keys() == theirs.keys()
+        torch.testing.assert_close(list(ours.values()), list(theirs.values()), rtol=1e-5, atol=1e-6)
+    assert difference(state, plain) < 1e-5
+
+
+def test_a_compiler_that_fails_is_one_line_and_changes_no_bit(batch, backend, caplog):  # noqa: F811
+    plain_losses, plain = run_steps(batch, compile_mode="none")
+    backend(refuse)
+    losses, state = run_steps(batch, compile_mode="reduce-overhead")
+    assert losses == plain_losses and difference(state, plain) == 0
+    (line,) = said(caplog)
+    assert line.startswith("SOLVER.COMPILE reduce-overhead does not work here, the step goes on uncompiled: ")
+    assert "no compiler anywhere" in line and "\n" not in line
+
+
+def test_what_a_failed_step_changed_is_put_back(caplog):
+    seen, state = [], torch.zeros(1)
+    compilation = Compilation("default", state=[state])
+
+    def step():
+        state.add_(1)
+        if compilation.is_on:
+            raise RuntimeError("backward cannot be compiled")
+        return state.item()
+
+    assert compilation.run(step, undo=lambda: seen.append("undone")) == 1.0
+    assert seen == ["undone"] and not compilation.is_on
+    assert compilation.run(step, undo=lambda: seen.append("undone")) == 2.0
+    assert seen == ["undone"] and len(said(caplog)) == 1
+
+
+def test_no_room_is_no_fault_of_the_compiler():
+    compilation = Compilation("default")
+
+    def step():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        compilation.run(step, undo=lambda: None)
+    assert compilation.is_on
+
+
+def test_the_error_of_a_step_that_fails_anyway_is_its_own(caplog):
+    def step():
+        raise ValueError("a batch of nothing")
+
+    with pytest.raises(ValueError, match="a batch of nothing"):
+        Compilation("default").run(step, undo=lambda: None)
+
+
+def test_auto_is_for_one_gpu(monkeypatch):
+    from config import load_config
+
+    auto, named = load_config(), load_config(None, ["SOLVER.COMPILE", "default"])
+    assert build_compile_mode(auto, torch.device("cpu")) == "none"
+    assert build_compile_mode(auto, torch.device("cuda")) == "reduce-overhead"
+    assert build_compile_mode(named, torch.device("cpu")) == "default"
+    monkeypatch.setattr("ignite.distributed.get_world_size", lambda: 2)
+    assert build_compile_mode(auto, torch.device("cuda")) == "none"
+
+
+def test_two_compiled_processes_are_one_plain_one(launch, single, backend, capfd):  # noqa: F811
+    backend("eager")
+    words = ["NUM_PROCESSES", "2", "SOLVER.COMPILE", "default", "SOLVER.ACCUMULATION_STEPS", "2"]
+    code, folder = launch("two", *PLAIN, *words)
+    assert code == 0 and "does not work" not in capfd.readouterr().out
+    assert difference(weights_of(folder), weights_of(single)) < 1e-5
+
+
+@pytest.mark.faults
+def test_the_real_compiler_and_a_missing_one(train, tmp_path, monkeypatch, capfd):
+    """Minutes: every kernel goes through a C++ compiler. Losses differ in their last digits only."""
+    plain = train(tmp_path / "plain")
+    broken = _compile(train, tmp_path / "broken", monkeypatch, CXX=str(tmp_path / "no-such-compiler"))
+    assert capfd.readouterr().out.count("the step goes on uncompiled") == 1
+    assert difference(weights_of(broken), weights_of(plain)) == 0
+    compiled = _compile(train, tmp_path / "compiled", monkeypatch)
+    assert "uncompiled" not in capfd.readouterr().out
+    ours, theirs = (
+        [json.loads(line)["values"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (compiled, plain)
+    )
+    assert [values.get("loss") for values in ours] == pytest.approx(
+        [values.get("loss") for values in theirs], rel=1e-3
+    )
+
+
+def _compile(train, folder, monkeypatch, **environment):
+    torch._dynamo.reset()
+    with monkeypatch.context() as patch:
+        for name, value in {"TORCHINDUCTOR_CACHE_DIR": str(folder / "cache"), **environment}.items():
+            patch.setenv(name, value)
+        return train(folder / "run", "SOLVER.COMPILE", "default")
