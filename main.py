@@ -212,8 +212,9 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         },
         distillation=distillation,
     )
+    progress = checkpoints.restore() if resume else {}
     if resume:
-        resume_engine(trainer, checkpoints.restore(), train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS)
+        resume_engine(trainer, progress, train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS)
 
     idist.barrier()  # every rank has passed its checks
     if rank == 0:
@@ -221,7 +222,7 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         setup_logging(Path(cfg.OUTPUT_DIR) / "log.txt")
         record_start(Path(cfg.OUTPUT_DIR) / "made_with.json", making, iteration=trainer.state.iteration)
     idist.barrier()
-    sinks += build_sinks(cfg, resume=resume)
+    sinks += build_sinks(cfg, resumed_iteration=progress.get("iteration"))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     logger.info(
         "%s on %s, %d process(es): %.2f M parameters, %d identities, %d images, %d iterations an epoch",

@@ -187,12 +187,14 @@ def build_average(cfg, model: nn.Module) -> ModelAverage:
     return ModelAverage(model, cfg.SOLVER.EMA)
 
 
-def build_sinks(cfg, *, resume: bool) -> list[Sink]:
-    """Where numbers go: metrics.jsonl, TensorBoard, Visdom; nowhere on ranks above 0."""
+def build_sinks(cfg, *, resumed_iteration: int | None = None) -> list[Sink]:
+    """Where numbers go: metrics.jsonl, TensorBoard, Visdom; nowhere on ranks above 0.
+
+    A resumed run says from which iteration, as later numbers of the old one are forgotten.
+    """
     if idist.get_rank() > 0:
         return []
     folder = Path(cfg.OUTPUT_DIR)
-    resumed_iteration = _saved_iteration(folder / "checkpoints" / "last.pt") if resume else None
     sinks: list[Sink] = [MetricsFile(folder / "metrics.jsonl", resumed_iteration=resumed_iteration)]
     if cfg.LOG.TENSORBOARD:
         sinks.append(create_tensorboard_sink(folder / "tensorboard", resumed_iteration=resumed_iteration))
@@ -202,10 +204,6 @@ def build_sinks(cfg, *, resume: bool) -> list[Sink]:
             VisdomSink(cfg.LOG.VISDOM_SERVER, cfg.LOG.VISDOM_PORT, env=folder.name, replay_file=replay)
         )
     return sinks
-
-
-def _saved_iteration(path: Path) -> int:
-    return load_checkpoint(path)["progress"]["iteration"]
 
 
 def build_trainer(

@@ -1,17 +1,24 @@
 """Checkpoint files: written whole or not at all, read without executing anything."""
 
+import logging
 import os
+import shutil
 from pathlib import Path
 
 import torch
 
 from modeling.weights import read_checkpoint
 
+logger = logging.getLogger("ember.train")
+
 FORMAT = "ember-reid/1"
+LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
-def save_checkpoint(path: Path, content: dict) -> None:
+def save_checkpoint(path: Path, content: dict, *, previous: Path | None = None) -> None:
     """Write `content` so that `path` holds either the old file or the whole new one at any moment.
+
+    The old file stays as `previous`, where one is named.
 
     Raises:
         OSError: the disk is full or not writable; the file that was there stays as it was.
@@ -23,6 +30,8 @@ def save_checkpoint(path: Path, content: dict) -> None:
             torch.save({"format": FORMAT, **content}, file)
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            _keep(path, previous)
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
@@ -31,6 +40,17 @@ def save_checkpoint(path: Path, content: dict) -> None:
         raise OSError(
             f"checkpoint {path} could not be written: {_first_line(error)}{kept}; is the disk full?"
         ) from error
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Let `previous` be the file at `path` as well; a copy of it where the file system knows no second names."""
+    temporary = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, previous)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -63,6 +83,27 @@ def load_checkpoint(path: str | Path) -> dict:
             f"{path} is no checkpoint of this program (format {FORMAT}): give its recipe with -c as well"
         )
     return content
+
+
+def load_last(folder: Path) -> tuple[Path, dict]:
+    """`last.pt` of a run and its content; where it cannot be read, after one line, the one that was there before it.
+
+    Raises:
+        FileNotFoundError: there is no `last.pt`.
+        ValueError: neither of them can be read; the message is about `last.pt`.
+    """
+    path, previous = folder / LAST, folder / PREVIOUS
+    if not path.is_file():
+        raise FileNotFoundError(f"--resume: there is no {path}; start without --resume")
+    try:
+        return path, load_checkpoint(path)
+    except ValueError as error:
+        try:
+            content = load_checkpoint(previous)
+        except (OSError, ValueError):
+            raise error from None
+        logger.warning("%s; going on from %s, one checkpoint earlier", error, previous)
+        return previous, content
 
 
 def _first_line(error: BaseException) -> str:

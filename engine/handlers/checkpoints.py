@@ -1,4 +1,4 @@
-"""`last.pt` and `best.pt`: everything a run needs to go on, or to be tested, in one file."""
+"""`last.pt`, `previous.pt` and `best.pt`: everything a run needs to go on, or to be tested, in one file."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +9,15 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from engine.checkpoint import LAST, PREVIOUS, load_last, save_checkpoint
 
 logger = logging.getLogger("ember.train")
 
 
 class Checkpoints:
     """Trainer, EPOCH_COMPLETED: writes `last.pt` every `period` epochs and at the end; rank 0 writes.
+
+    The `last.pt` before that one stays as `previous.pt`, and is what --resume takes where `last.pt` cannot be read.
 
     Args:
         folder: OUTPUT_DIR/checkpoints.
@@ -53,7 +55,9 @@ class Checkpoints:
         """Write `<name>.pt` with the state after the trainer's last complete iteration."""
         self.before_saving()
         if idist.get_rank() == 0:
-            save_checkpoint(self.folder / f"{name}.pt", self.content(engine))
+            path = self.folder / f"{name}.pt"
+            previous = self.folder / PREVIOUS if path.name == LAST else None
+            save_checkpoint(path, self.content(engine), previous=previous)
 
     def content(self, engine: Engine) -> dict:
         state = engine.state
@@ -66,17 +70,14 @@ class Checkpoints:
             "progress": {"iteration": state.iteration, "epoch_length": state.epoch_length},
         }
 
-    def restore(self, name: str = "last") -> dict[str, int]:
-        """Load `<name>.pt` into all parts; returns its progress {iteration, epoch_length}.
+    def restore(self) -> dict[str, int]:
+        """Load `last.pt` into all parts; returns its progress {iteration, epoch_length}.
 
         Raises:
             FileNotFoundError: nothing to resume from.
             ValueError: the file belongs to another model or another set of optimizers.
         """
-        path = self.folder / f"{name}.pt"
-        if not path.is_file():
-            raise FileNotFoundError(f"--resume: there is no {path}; start without --resume")
-        content = load_checkpoint(path)
+        path, content = load_last(self.folder)
         try:
             self.average.load_state_dict(content["model"])
             self.model.load_state_dict(content.get("trained", content["model"]))
