@@ -49,7 +49,8 @@ AT_LEAST_ONE = (
 ).split()
 NOT_NEGATIVE = (
     "SEED NUM_PROCESSES NUM_THREADS LOSS.CE.WEIGHT LOSS.TRIPLET.WEIGHT LOSS.TRIPLET.MARGIN LOSS.CENTER.WEIGHT "
-    "LOSS.CIRCLE.WEIGHT LOSS.COSFACE.WEIGHT LOSS.FOCAL.WEIGHT INPUT.PADDING INPUT.NUM_FRAMES_TEST "
+    "LOSS.CIRCLE.WEIGHT LOSS.COSFACE.WEIGHT LOSS.FOCAL.WEIGHT LOSS.XBM.SIZE LOSS.XBM.WEIGHT "
+    "LOSS.XBM.START INPUT.PADDING INPUT.NUM_FRAMES_TEST "
     "DATALOADER.NUM_WORKERS SOLVER.BASE_LR SOLVER.WEIGHT_DECAY SOLVER.WEIGHT_DECAY_BIAS "
     "SOLVER.WEIGHT_DECAY_NORM SOLVER.WARMUP_EPOCHS SOLVER.DELAY_EPOCHS SOLVER.CLIP_NORM SOLVER.FREEZE_ITERS SOLVER.BASE_BATCH "
     "SOLVER.PRECISE_BN_ITERS "
@@ -139,8 +140,27 @@ def _contradictions(cfg: Config) -> list[str]:
         )
     if loader.SAMPLER != "random" and loader.NUM_INSTANCES == 1 and any(pairwise.values()):
         mistakes.append("DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more")
+    mistakes += _memory_mistakes(cfg, any(pairwise.values()))
     if not any([loss.CE.WEIGHT, loss.CENTER.WEIGHT, loss.FOCAL.WEIGHT, *pairwise.values()]):
         mistakes.append("all LOSS.*.WEIGHT are 0: nothing would be trained")
+    return mistakes
+
+
+def _memory_mistakes(cfg: Config, has_pairs: bool) -> list[str]:
+    """What is wrong with LOSS.XBM."""
+    size, batch = cfg.LOSS.XBM.SIZE, cfg.SOLVER.IMS_PER_BATCH
+    mistakes = []
+    if size > 0 and not has_pairs:
+        mistakes.append(
+            "LOSS.XBM.SIZE gives pairwise losses more pairs, and there are none: set LOSS.TRIPLET.WEIGHT, "
+            "LOSS.CIRCLE.WEIGHT or LOSS.COSFACE.WEIGHT, or LOSS.XBM.SIZE 0"
+        )
+    if size > 0 and cfg.MODEL.HEAD.NAME == "mgn":
+        mistakes.append(
+            "LOSS.XBM.SIZE needs one feature per image, MODEL.HEAD.NAME mgn has five: set it to 0"
+        )
+    if 0 < size < batch:
+        mistakes.append(f"LOSS.XBM.SIZE is {size}, less than one batch (SOLVER.IMS_PER_BATCH {batch})")
     return mistakes
 
 

@@ -14,7 +14,7 @@ from config import load_config, parse_config
 from data.build import build_normalization, build_test_loader
 from data.records import JUNK, Splits
 from engine.checkpoint import is_ours, load_checkpoint
-from engine.criterion import Criterion, OverFeatures, Term, mean_over
+from engine.criterion import Criterion, OverFeatures, OverMemory, Term, mean_over
 from engine.evaluator import EmbeddingStore, create_evaluator
 from engine.handlers.average import ModelAverage
 from engine.handlers.batch import Augment, Seeder, ToDevice
@@ -32,6 +32,7 @@ from engine.trainer import create_trainer
 from evaluate import Rerank
 from layers import (
     CenterLoss,
+    MemoryBank,
     apply_margin,
     circle_loss,
     cosface_loss,
@@ -83,30 +84,51 @@ def build_criterion(
     def focal(output, batch):
         return mean_over(output.logits, lambda logits: focal_loss(logits, batch.pids, gamma=loss.FOCAL.GAMMA))
 
+    share = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
+
     def over_pairs(pair_loss):
         """The mean of a loss (features, pids) over the heads; SOLVER.MINING says whose features it compares."""
 
         def term(output, batch):
-            share = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
             pids = share(batch.pids)
             return mean_over(output.features, lambda features: pair_loss(share(features), pids))
 
         return term
 
-    def triplet(features, pids):
-        features = nn.functional.normalize(features.float()) if loss.TRIPLET.NORMALIZE else features
-        return triplet_loss(features, pids, margin=loss.TRIPLET.MARGIN, mining=loss.TRIPLET.MINING)
+    def triplet(features, pids, references=None):
+        if loss.TRIPLET.NORMALIZE:
+            features = nn.functional.normalize(features.float())
+            references = references and references._replace(
+                embeddings=nn.functional.normalize(references.embeddings)
+            )
+        return triplet_loss(
+            features, pids, margin=loss.TRIPLET.MARGIN, mining=loss.TRIPLET.MINING, references=references
+        )
 
-    circle = partial(circle_loss, margin=loss.CIRCLE.MARGIN, gamma=loss.CIRCLE.GAMMA)
-    cosface = partial(cosface_loss, margin=loss.COSFACE.MARGIN, gamma=loss.COSFACE.GAMMA)
-
-    terms = {
-        "ce": Term(loss.CE.WEIGHT, cross_entropy),
-        "focal": Term(loss.FOCAL.WEIGHT, focal),
-        "triplet": Term(loss.TRIPLET.WEIGHT, over_pairs(triplet)),
-        "circle": Term(loss.CIRCLE.WEIGHT, over_pairs(circle)),
-        "cosface": Term(loss.COSFACE.WEIGHT, over_pairs(cosface)),
+    pairwise = {
+        "triplet": (loss.TRIPLET.WEIGHT, triplet),
+        "circle": (
+            loss.CIRCLE.WEIGHT,
+            partial(circle_loss, margin=loss.CIRCLE.MARGIN, gamma=loss.CIRCLE.GAMMA),
+        ),
+        "cosface": (
+            loss.COSFACE.WEIGHT,
+            partial(cosface_loss, margin=loss.COSFACE.MARGIN, gamma=loss.COSFACE.GAMMA),
+        ),
     }
+    terms = {"ce": Term(loss.CE.WEIGHT, cross_entropy), "focal": Term(loss.FOCAL.WEIGHT, focal)}
+    terms |= {name: Term(weight, over_pairs(pair_loss)) for name, (weight, pair_loss) in pairwise.items()}
+    if loss.XBM.SIZE > 0:
+
+        def weighted_pairs(features, pids, references):
+            return sum(
+                w * pair_loss(features, pids, references=references)
+                for w, pair_loss in pairwise.values()
+                if w > 0
+            )
+
+        bank = MemoryBank(loss.XBM.SIZE, feature_dim, start=loss.XBM.START * cfg.SOLVER.IMS_PER_BATCH)
+        terms["xbm"] = Term(loss.XBM.WEIGHT, OverMemory(weighted_pairs, bank, share=share))
     if loss.CENTER.WEIGHT > 0:
         terms["center"] = Term(loss.CENTER.WEIGHT, OverFeatures(CenterLoss(num_classes, feature_dim)))
     terms = {name: term for name, term in terms.items() if term.weight > 0}

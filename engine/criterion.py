@@ -3,7 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import ignite.distributed as idist
 from torch import Tensor, nn
+
+from engine.ranks import gather_rows
+from layers import MemoryBank
 
 
 class Term(NamedTuple):
@@ -44,3 +48,23 @@ class OverFeatures(nn.Module):
 
     def forward(self, output, batch) -> Tensor:
         return mean_over(output.features, lambda features: self.loss(features, batch.pids))
+
+
+class OverMemory(nn.Module):
+    """A pair loss (features, pids, references=) between the batch and the embeddings of earlier ones, as a term.
+
+    Every process keeps the embeddings of all, so the memory is the same everywhere; `share` says whose features are anchors,
+    as for the pairs of the batch.
+    """
+
+    def __init__(self, loss: Callable[..., Tensor], bank: MemoryBank, *, share: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.loss, self.bank, self.share = loss, bank, share
+
+    def forward(self, output, batch) -> Tensor:
+        (features,) = output.features
+        references = self.bank.store(gather_rows(features.detach()), gather_rows(batch.pids))
+        anchors, pids = self.share(features), self.share(batch.pids)
+        first = idist.get_rank() * len(pids) % len(references.own)  # 0 where all processes share
+        own = references.own[first : first + len(pids)]
+        return self.loss(anchors, pids, references=references._replace(own=own))

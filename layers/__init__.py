@@ -14,6 +14,7 @@ from layers.distillation import (
     similarity_matching,
 )
 from layers.margins import MARGINS, apply_margin
+from layers.memory import MemoryBank, References
 from layers.normalization import IBNa
 from layers.overhaul import margin_relu, negative_means, partial_distance
 from layers.pairwise import circle_loss, cosface_loss
@@ -32,7 +33,9 @@ __all__ = [
     "GeMPool",
     "IBNa",
     "MaxPool",
+    "MemoryBank",
     "NonLocal",
+    "References",
     "SqueezeExcite",
     "apply_margin",
     "circle_loss",

@@ -1,29 +1,39 @@
-"""Pairwise losses over the cosines of all pairs of a batch. B: images, D: width of the embedding."""
+"""Pairwise losses over the cosines of all pairs of a batch. B: images, M: references, D: width of the embedding."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from layers.distances import cosine_similarities
+from layers.memory import EMPTY, References, references_or_batch
 
 # Stands in for the logit of a pair that does not count: its exponential is 0 beside any other.
 _EXCLUDED = -1e9
 
 
-def _pair_loss(positive_logits: Tensor, negative_logits: Tensor, pids: Tensor) -> Tensor:
-    """Mean over the anchors of softplus(logsumexp(positives) + logsumexp(negatives)); logits [B, B].
+def _pair_loss(positive_logits: Tensor, negative_logits: Tensor, pids: Tensor, others: References) -> Tensor:
+    """Mean over the anchors of softplus(logsumexp(positives) + logsumexp(negatives)); logits [B, M].
 
     An anchor without a positive (other than itself) or without a negative is left out.
     """
-    same = pids[:, None] == pids
-    positive = same.clone().fill_diagonal_(False)
+    same = pids[:, None] == others.pids
+    positive = same & (torch.arange(len(others.pids), device=pids.device) != others.own[:, None])
+    negative = ~same & (others.pids != EMPTY)
     lse_p = positive_logits.masked_fill(~positive, _EXCLUDED).logsumexp(dim=1)
-    lse_n = negative_logits.masked_fill(same, _EXCLUDED).logsumexp(dim=1)
-    qualified = positive.any(dim=1) & (~same).any(dim=1)
+    lse_n = negative_logits.masked_fill(~negative, _EXCLUDED).logsumexp(dim=1)
+    qualified = positive.any(dim=1) & negative.any(dim=1)
     losses = F.softplus(lse_p + lse_n)
     return losses.where(qualified, 0).sum() / qualified.sum().clamp(min=1)
 
 
-def circle_loss(embeddings: Tensor, pids: Tensor, *, margin: float, gamma: float) -> Tensor:
+def circle_loss(
+    embeddings: Tensor,
+    pids: Tensor,
+    *,
+    margin: float,
+    gamma: float,
+    references: References | None = None,
+) -> Tensor:
     """Circle loss with pair labels (Sun et al. 2020, eq. 6), averaged over the anchors.
 
     Args:
@@ -31,14 +41,23 @@ def circle_loss(embeddings: Tensor, pids: Tensor, *, margin: float, gamma: float
         pids: [B].
         margin: m; the optima are 1 + m and -m, the decision boundaries 1 - m and m.
         gamma: scale.
+        references: where positives and negatives are looked for, [M, D]; None is the batch itself.
     """
-    s = cosine_similarities(embeddings, embeddings)
+    others = references_or_batch(references, embeddings, pids)
+    s = cosine_similarities(embeddings, others.embeddings)
     alpha_p = (1 + margin - s.detach()).clamp(min=0)
     alpha_n = (s.detach() + margin).clamp(min=0)
-    return _pair_loss(-gamma * alpha_p * (s - 1 + margin), gamma * alpha_n * (s - margin), pids)
+    return _pair_loss(-gamma * alpha_p * (s - 1 + margin), gamma * alpha_n * (s - margin), pids, others)
 
 
-def cosface_loss(embeddings: Tensor, pids: Tensor, *, margin: float, gamma: float) -> Tensor:
+def cosface_loss(
+    embeddings: Tensor,
+    pids: Tensor,
+    *,
+    margin: float,
+    gamma: float,
+    references: References | None = None,
+) -> Tensor:
     """CosFace between pairs: circle loss without its weights, one margin between positives and negatives.
 
     Args:
@@ -46,6 +65,8 @@ def cosface_loss(embeddings: Tensor, pids: Tensor, *, margin: float, gamma: floa
         pids: [B].
         margin: by how much a positive cosine has to exceed a negative one.
         gamma: scale.
+        references: where positives and negatives are looked for, [M, D]; None is the batch itself.
     """
-    s = cosine_similarities(embeddings, embeddings)
-    return _pair_loss(-gamma * s, gamma * (s + margin), pids)
+    others = references_or_batch(references, embeddings, pids)
+    s = cosine_similarities(embeddings, others.embeddings)
+    return _pair_loss(-gamma * s, gamma * (s + margin), pids, others)

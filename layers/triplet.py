@@ -1,10 +1,11 @@
-"""Triplet losses over all pairs of a batch. B: images, D: width of the embedding."""
+"""Triplet losses over all pairs of a batch. B: images, M: references, D: width of the embedding."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from layers.distances import euclidean_distances
+from layers.memory import EMPTY, References, references_or_batch
 
 MININGS = ("hard", "weighted")
 
@@ -23,7 +24,14 @@ def _softmax_weighted(distances: Tensor, positive: Tensor, negative: Tensor) -> 
     return (w_p * distances).sum(dim=1), (w_n * distances).sum(dim=1)
 
 
-def triplet_loss(embeddings: Tensor, pids: Tensor, *, margin: float, mining: str = "hard") -> Tensor:
+def triplet_loss(
+    embeddings: Tensor,
+    pids: Tensor,
+    *,
+    margin: float,
+    mining: str = "hard",
+    references: References | None = None,
+) -> Tensor:
     """Triplet loss with one positive and one negative distance per anchor, the mean over the anchors.
 
     Args:
@@ -33,6 +41,7 @@ def triplet_loss(embeddings: Tensor, pids: Tensor, *, margin: float, mining: str
         mining: "hard": the farthest positive, the nearest negative (Hermans et al. 2017, eq. 5).
             "weighted": softmax-weighted means over all of them (AGW, Ye et al. 2021, eq. 5). There the anchor
             counts among its own positives, as in the authors' program.
+        references: where positives and negatives are looked for, [M, D], each anchor among them; None is the batch itself.
 
     An anchor without another image of its identity, or without another identity, is left out; when all are,
     the loss is 0 and its gradient is 0.
@@ -42,9 +51,10 @@ def triplet_loss(embeddings: Tensor, pids: Tensor, *, margin: float, mining: str
     """
     if mining not in MININGS:
         raise ValueError(f"mining is {mining!r}; choose one of {', '.join(MININGS)}")
-    distances = euclidean_distances(embeddings, embeddings)
-    positive = pids[:, None] == pids
-    negative = ~positive
+    others = references_or_batch(references, embeddings, pids)
+    distances = euclidean_distances(embeddings, others.embeddings)
+    positive = pids[:, None] == others.pids
+    negative = ~positive & (others.pids != EMPTY)
     mine = _hardest if mining == "hard" else _softmax_weighted
     d_ap, d_an = mine(distances, positive, negative)
     losses = F.softplus(d_ap - d_an) if margin == 0 else F.relu(d_ap - d_an + margin)
