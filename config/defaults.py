@@ -156,6 +156,7 @@ _C.DATALOADER.SKIP_BROKEN = False  # True: go on without unreadable images, and 
 # ---------------------------------------------------------------------------------------------------- solver
 _C.SOLVER = CN()
 _C.SOLVER.OPTIMIZER = "adam"  # adam | adamw | sgd
+_C.SOLVER.FUSED = "auto"  # kernels of the optimizer: auto (torch's) | torch | apex (NVIDIA's, on GPUs) | none
 _C.SOLVER.BASE_LR = 3.5e-4
 _C.SOLVER.BASE_BATCH = 0  # the batch that BASE_LR is meant for: it is scaled to IMS_PER_BATCH; 0: as it is
 _C.SOLVER.BIAS_LR_FACTOR = 1.0

@@ -27,6 +27,7 @@ CHOICES = {
     "DATALOADER.SAMPLER": ("identity", "identity-once", "random"),
     "DATALOADER.CACHE": ("auto", "device", "ram", "none"),
     "SOLVER.OPTIMIZER": ("adam", "adamw", "sgd"),
+    "SOLVER.FUSED": ("auto", "torch", "apex", "none"),
     "SOLVER.SCHEDULE": ("multistep", "cosine"),
     "SOLVER.SCHEDULE_BY": ("epoch", "iteration"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant", "exp"),

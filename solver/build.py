@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from torch import nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from yacs.config import CfgNode
 
 from solver.optimizers import create_optimizer, group_parameters
@@ -33,10 +33,13 @@ def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> li
     others = [p for name, p in learned.items() if not name.endswith("centers")]
     if others:
         groups.append({"params": others, "lr": lr, "initial_lr": lr, "weight_decay": s.WEIGHT_DECAY})
-    optimizers = [create_optimizer(s.OPTIMIZER, groups, momentum=s.MOMENTUM, nesterov=s.NESTEROV)]
+    optimizers = [
+        create_optimizer(s.OPTIMIZER, groups, momentum=s.MOMENTUM, nesterov=s.NESTEROV, fused=s.FUSED)
+    ]
     if centers:
         rate = cfg.LOSS.CENTER.LR
-        optimizers.append(SGD([{"params": centers, "lr": rate, "initial_lr": rate}], lr=rate))
+        group = {"params": centers, "lr": rate, "initial_lr": rate}
+        optimizers.append(create_optimizer("sgd", [group], momentum=0.0, fused=s.FUSED))
     return optimizers
 
 

@@ -1,9 +1,12 @@
+import sys
+import types
+
 import pytest
 import torch
 from torch import nn
 
 from config import load_config
-from solver import build_optimizers, create_optimizer, group_parameters
+from solver import OPTIMIZERS, build_optimizers, create_optimizer, group_parameters
 
 
 class Tiny(nn.Module):
@@ -77,11 +80,13 @@ def test_every_optimizer_steps_downhill(name):
     assert losses == sorted(losses, reverse=True)
 
 
+@pytest.mark.parametrize("fused", ["auto", "none"])
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_parts_may_join_the_training_later(name):
+def test_parts_may_join_the_training_later(name, fused):
     first, later = nn.Linear(3, 2), nn.Linear(2, 1)
     model = nn.Sequential(first, later)
-    optimizer = create_optimizer(name, group_parameters(model, lr=0.05, weight_decay=0.1), momentum=0.9)
+    groups = group_parameters(model, lr=0.05, weight_decay=0.1)
+    optimizer = create_optimizer(name, groups, momentum=0.9, fused=fused)
     before = later.weight.clone()
     for step in range(3):
         optimizer.zero_grad()
@@ -90,6 +95,105 @@ def test_parts_may_join_the_training_later(name):
             later.zero_grad()
         optimizer.step()
         assert torch.equal(later.weight, before) == (step == 0)
+
+
+def trained(name, fused, *, steps=6, reload_at=None):
+    """The weights after some steps on random gradients, of which one parameter misses the first two."""
+    rng = torch.Generator().manual_seed(0)
+    model = nn.Linear(3, 2)
+    nn.init.constant_(model.weight, 0.5)
+    nn.init.constant_(model.bias, 0.25)
+    groups = group_parameters(model, lr=0.05, weight_decay=0.1)
+    optimizer = create_optimizer(name, groups, nesterov=True, fused=fused)
+    for step in range(steps):
+        model.weight.grad = torch.randn(2, 3, generator=rng)
+        model.bias.grad = torch.randn(2, generator=rng) if step > 1 else None
+        if step == reload_at:
+            state = optimizer.state_dict()
+            optimizer = create_optimizer(
+                name, group_parameters(model, lr=0.05, weight_decay=0.1), nesterov=True, fused=fused
+            )
+            optimizer.load_state_dict(state)
+        optimizer.step()
+    return torch.cat([model.weight.detach().flatten(), model.bias.detach()])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_fused_kernels_compute_the_same(name):
+    torch.testing.assert_close(trained(name, "torch"), trained(name, "none"), rtol=1e-5, atol=1e-6)
+    assert torch.equal(trained(name, "auto", reload_at=1), trained(name, "torch"))
+
+
+def test_sgd_goes_on_from_a_state_without_momentum():
+    """A checkpoint of another SOLVER.FUSED, written while a part was frozen."""
+    plain = nn.Linear(1, 1)
+    fused = nn.Linear(1, 1)
+    fused.load_state_dict(plain.state_dict())
+    slow = create_optimizer("sgd", group_parameters(plain, lr=0.1, weight_decay=0.0), fused="none")
+    fast = create_optimizer("sgd", group_parameters(fused, lr=0.1, weight_decay=0.0), fused="torch")
+    fast.load_state_dict(slow.state_dict())
+    for model, optimizer in ((plain, slow), (fused, fast)):
+        model(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(plain.weight, fused.weight)
+
+
+class FakeFused(torch.optim.SGD):
+    """Takes what NVIDIA's optimizers take, and remembers it."""
+
+    def __init__(self, params, lr, momentum=0.0, nesterov=False, adam_w_mode=None):
+        super().__init__(params, lr=lr, momentum=momentum, nesterov=nesterov)
+        self.adam_w_mode = adam_w_mode
+
+    def zero_grad(self):
+        super().zero_grad()
+
+
+@pytest.fixture
+def fake_apex(monkeypatch):
+    package, optimizers = types.ModuleType("apex"), types.ModuleType("apex.optimizers")
+    optimizers.FusedAdam = optimizers.FusedSGD = FakeFused
+    monkeypatch.setitem(sys.modules, "apex", package)
+    monkeypatch.setitem(sys.modules, "apex.optimizers", optimizers)
+
+
+@pytest.mark.parametrize("name, adam_w_mode", [("adam", False), ("adamw", True), ("sgd", None)])
+def test_apex_is_used_where_it_is_installed(fake_apex, name, adam_w_mode, caplog):
+    model = nn.Linear(3, 1, device="meta")
+    optimizer = create_optimizer(name, group_parameters(model, lr=0.1, weight_decay=0.0), fused="apex")
+    assert isinstance(optimizer, FakeFused) and optimizer.adam_w_mode == adam_w_mode
+    assert optimizer.param_groups[0]["lr"] == 0.1 and not caplog.messages
+
+
+def test_apex_on_a_cpu_is_refused_in_one_line(fake_apex, caplog):
+    optimizer = create_optimizer(
+        "adam", group_parameters(nn.Linear(3, 1), lr=0.1, weight_decay=0.0), fused="apex"
+    )
+    assert optimizer.param_groups[0]["fused"]
+    assert caplog.messages == ["SOLVER.FUSED apex is not used but torch's own kernels: it works on GPUs only"]
+
+
+def test_without_apex_one_line_says_so(caplog):
+    cfg = load_config(None, ["SOLVER.FUSED", "apex"])
+    (optimizer,) = build_optimizers(cfg, Tiny(), nn.Identity())
+    assert optimizer.param_groups[0]["fused"]
+    (line,) = caplog.messages
+    assert line.startswith("SOLVER.FUSED apex is not used but torch's own kernels: No module named 'apex'")
+
+
+def test_devices_without_fused_kernels_do_without(monkeypatch, caplog):
+    class Unsupported(torch.optim.Adam):
+        def __init__(self, groups, lr, fused=False):
+            if fused:
+                raise RuntimeError("`fused=True` requires supported devices\nand more")
+            super().__init__(groups, lr=lr)
+
+    monkeypatch.setitem(OPTIMIZERS, "adam", Unsupported)
+    groups = group_parameters(nn.Linear(3, 1), lr=0.1, weight_decay=0.0)
+    assert isinstance(create_optimizer("adam", groups), Unsupported)
+    assert caplog.messages == [
+        "SOLVER.FUSED auto is not used but none: `fused=True` requires supported devices"
+    ]
 
 
 def test_sgd_takes_momentum_from_the_configuration():
@@ -113,6 +217,8 @@ def test_centres_get_an_sgd_of_their_own():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'lamb'; choose one of adam, adamw, sgd"):
         create_optimizer("lamb", [])
+    with pytest.raises(ValueError, match="SOLVER.FUSED is 'yes'; choose one of auto, torch, apex, none"):
+        create_optimizer("adam", [], fused="yes")
     with pytest.raises(ValueError, match="the model has no trainable parameters"):
         create_optimizer("adam", [])
 
