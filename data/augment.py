@@ -30,7 +30,7 @@ class Normalization:
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.shift.device != images.device:
-            self.shift, self.scale = self.shift.to(images.device), self.scale.to(images.device)
+            self.shift, self.scale = (upload(value, images.device) for value in (self.shift, self.scale))
         return images.to(torch.float32).sub_(self.shift).mul_(self.scale)
 
 

@@ -18,6 +18,7 @@ logger = logging.getLogger("ember.train")
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 FUSED = ("auto", "torch", "apex", "none")
+FUSED_DEVICES = {"cpu", "cuda"}
 Groups = Sequence[dict[str, Any]]
 
 
@@ -91,24 +92,29 @@ def create_optimizer(
     options = {"lr": 0.0}
     if name == "sgd":
         options |= {"momentum": momentum, "nesterov": nesterov}
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
     if fused == "apex":
         try:
-            return _create_apex(name, groups, options)
+            return _create_apex(name, groups, options, devices=devices)
         except (ImportError, AttributeError, RuntimeError, TypeError) as error:
-            logger.warning("SOLVER.FUSED apex is not used but torch's own kernels: %s", _first_line(error))
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            logger.warning("SOLVER.FUSED apex is not used but torch's own kernels: %s", reason)
     if fused != "none":
-        try:
+        if devices <= FUSED_DEVICES:
             return _start_momentum(OPTIMIZERS[name](groups, fused=True, **options))
-        except RuntimeError as error:
-            logger.warning("SOLVER.FUSED %s is not used but none: %s", fused, _first_line(error))
+        logger.warning(
+            "SOLVER.FUSED %s: torch has no such kernels for %s, none are used", fused, ", ".join(devices)
+        )
     return OPTIMIZERS[name](groups, **options)
 
 
-def _create_apex(name: str, groups: Groups, options: dict[str, float | bool]) -> Optimizer:
+def _create_apex(
+    name: str, groups: Groups, options: dict[str, float | bool], *, devices: set[str]
+) -> Optimizer:
     """NVIDIA's optimizer; a package of the same name on the index is something else, and has none."""
     from apex.optimizers import FusedAdam, FusedSGD
 
-    if any(parameter.device.type == "cpu" for group in groups for parameter in group["params"]):
+    if "cpu" in devices:
         raise RuntimeError("it works on GPUs only")
     if name == "sgd":
         return _start_momentum(FusedSGD(groups, **options))
@@ -127,7 +133,3 @@ def _start_momentum(optimizer: Optimizer) -> Optimizer:
     fill(optimizer)
     optimizer.register_load_state_dict_post_hook(fill)
     return optimizer
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

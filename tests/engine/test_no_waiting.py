@@ -1,0 +1,151 @@
+"""Nothing in a training step waits for a GPU.
+
+The device here is "meta": it holds shapes and no numbers, so whatever reads a number back fails by itself. Copies to it are
+watched: one from ordinary memory makes the host wait until the device has done all of its work.
+"""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from ignite.engine import Events
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import data.cache
+from config import load_config
+from data.build import build_augmentation, build_splits, build_train_loader
+from engine.build import attach_handlers, build_average, build_criterion
+from engine.trainer import create_trainer
+from modeling import build_model
+from solver import build_optimizers, build_schedule
+
+META = torch.device("meta")
+aten = torch.ops.aten
+LOSSES = (
+    "LOSS.CENTER.WEIGHT 0.1 LOSS.CIRCLE.WEIGHT 1 LOSS.COSFACE.WEIGHT 1 LOSS.FOCAL.WEIGHT 1 LOSS.XBM.SIZE 16"
+)
+HANDLERS = "SOLVER.EMA 0.1 SOLVER.CLIP_NORM 5 SOLVER.FREEZE ('backbone',) SOLVER.FREEZE_ITERS 2 SOLVER.LOG_PERIOD 100"
+
+
+READS = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.equal)
+INDEXING = (aten.index, aten.index_put, aten.index_put_)
+
+
+class WatchOperations(TorchDispatchMode):
+    """Raises where the host would wait for "meta", were it a GPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = function(*args, **kwargs)
+        operation = function.overloadpacket
+        tensors = [value for value in tree_leaves(args) if isinstance(value, torch.Tensor)]
+        devices = {tensor.device for tensor in tensors}
+        if operation in (aten.copy_, aten._to_copy) and len(devices | {out.device}) > 1:
+            if not (kwargs.get("non_blocking") or args[2:]):
+                raise AssertionError(f"{function} between {out.device} and the other device waits")
+        if operation in READS and META in devices:
+            raise AssertionError(f"{function} waits")
+        if operation in INDEXING and args[0].device == META:
+            indices = [index for index in args[1] if index is not None]
+            if any(index.dtype == torch.bool or index.device != META for index in indices):
+                raise AssertionError(f"{function} with an index of the host or a mask waits")
+        return out
+
+
+class WatchLiterals(TorchFunctionMode):
+    """Raises where numbers of Python go to "meta" directly."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if (
+            function in (torch.tensor, torch.as_tensor)
+            and torch.device(kwargs.get("device") or "cpu") == META
+        ):
+            raise AssertionError("torch.tensor(..., device=) waits")
+        if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and args[0].device == META:
+            if any(
+                isinstance(index, list) for index in (args[1] if isinstance(args[1], tuple) else args[1:2])
+            ):
+                raise AssertionError("a list as an index waits")
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def no_waiting():
+    with WatchOperations(), WatchLiterals():
+        yield
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: torch.ones(3).to(META),
+        lambda x: x.copy_(torch.ones(3)),
+        lambda x: torch.tensor([1.0], device=META) + x,
+        lambda x: x[[0, 1]],
+        lambda x: x[torch.tensor([True, False, True])],
+        lambda x: x.sum().item(),
+        lambda x: bool(x.sum() > 0),
+        lambda x: x.nonzero(),
+    ],
+)
+def test_the_watch_sees_what_waits(wait):
+    with no_waiting(), pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
+        wait(torch.empty(3, device=META))
+
+
+def test_the_watch_lets_pass_what_does_not():
+    x = torch.empty(3, device=META)
+    with no_waiting():
+        x.copy_(torch.ones(3), non_blocking=True)
+        x[torch.ones(2, dtype=torch.int64).to(META, non_blocking=True)] = 0.0
+        torch.ones(3).nonzero()
+        assert torch.ones(3).sum().item() == 3
+
+
+@pytest.mark.parametrize("mining", ["global", "local"])
+def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, tmp_path):
+    """Cache on the device, augmentation, all losses, all handlers: as main.run builds them."""
+    words = [*LOSSES.split(), *HANDLERS.split(), "SOLVER.MINING", mining, "SOLVER.OPTIMIZER", "sgd"]
+    parts = ["SOLVER.ACCUMULATION_STEPS", "2", "DATALOADER.CACHE", "device", "OUTPUT_DIR", str(tmp_path)]
+    cfg = load_config(tiny_recipe, [*words, *parts, "INPUT.JITTER_PROB", "1", "INPUT.AFFINE_PROB", "1"])
+    monkeypatch.setattr(data.cache, "free_memory", lambda device=None: 2**40)
+    corpus = build_splits(cfg)
+    model = build_model(cfg, num_classes=corpus.num_classes).to(META)
+    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(META)
+    optimizers = build_optimizers(cfg, model, criterion)
+    loader = build_train_loader(cfg, corpus.train, device=META)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    trainer = create_trainer(
+        model,
+        criterion,
+        optimizers,
+        scaler=scaler,
+        device_type="cpu",
+        accumulation_steps=2,
+        joint_loss=mining == "global",
+    )
+    attach_handlers(
+        cfg,
+        trainer,
+        device=META,
+        model=model,
+        average=build_average(cfg, model),
+        criterion=criterion,
+        optimizers=optimizers,
+        scaler=scaler,
+        schedule=build_schedule(cfg, len(loader)),
+        augmentation=build_augmentation(cfg),
+        train_loader=loader,
+        train_records=corpus.train,
+        benchmarks={},
+        sinks=[],
+        description={},
+    )
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=4), lambda engine: engine.terminate(True))
+    with no_waiting():
+        trainer.run(loader, max_epochs=2, epoch_length=len(loader))
+    assert trainer.state.iteration == 4
+    assert {value.device for value in trainer.state.output.losses.values()} == {META}
