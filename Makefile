@@ -3,6 +3,7 @@
 # make distill-demo  a teacher, a small student alone and with the teacher, their scores, speed and heatmaps
 # make test-recipes  every recipe trains two iterations on made-up data and is scored
 # make docs   the documents as a site in site/, every link checked
+# make test-exports  every network is exported in every format and compared with PyTorch
 # make test-faults   fifty runs killed at random moments, each of which must end with the bits of an undisturbed one
 PYTHON ?= python3
 VENV := .venv
@@ -46,6 +47,9 @@ test: $(INSTALLED)
 
 test-faults: $(INSTALLED)
 	$(PY) -m pytest -m faults
+
+test-exports: $(INSTALLED)
+	$(PY) -m pytest -m "exports or not exports" tests/engine/test_deploy.py
 
 test-recipes: $(INSTALLED)
 	$(PY) -m pytest -m recipes tests/test_recipes.py

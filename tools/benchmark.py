@@ -8,7 +8,7 @@ One subcommand a part of the program; docs/performance.md holds results and says
 import argparse
 import sys
 
-from tools import benchmark_evaluate, benchmark_latency, benchmark_train
+from tools import benchmark_evaluate, benchmark_latency, benchmark_search, benchmark_train
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -22,6 +22,7 @@ def create_parser() -> argparse.ArgumentParser:
     for name, module in {
         "evaluate": benchmark_evaluate,
         "latency": benchmark_latency,
+        "search": benchmark_search,
         "train": benchmark_train,
     }.items():
         command = commands.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__)

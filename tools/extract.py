@@ -19,16 +19,19 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 
 from config import get_defaults
 from data.images import ImageError, num_cpus
+from engine.build import build_device
 from engine.deploy.build import build_deployed_network, load_model, read_inference_config
 from engine.deploy.embedder import Embedder
 from engine.deploy.formats import create_embedder, kind_of
@@ -47,8 +50,9 @@ class Job(NamedTuple):
     words: list[str]  # of the configuration
     half: bool
     batch_size: int
-    folder: Path  # of the parts
     progress: bool
+    chunk: int  # images of a part
+    folder: Path = Path()  # of the parts
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -117,7 +121,7 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
         raise ValueError(f"--out is {arguments.out}, it must end in .npz")
     images = read_images(sources, ids=arguments.ids)
     job = Job(
-        images, arguments.config, keys, arguments.half, arguments.batch, Path(), not arguments.no_progress
+        images, arguments.config, keys, arguments.half, arguments.batch, not arguments.no_progress, CHUNK
     )
     embedder, weights, config = open_embedder(job, local_rank=_ranks()[2])
     plan = _plan(images, embedder)
@@ -155,14 +159,15 @@ def _ranks() -> tuple[int, int, int]:
 
 def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]:
     """The network, its file and its configuration."""
+    use_cuda = embedder_on_gpu(job)
+    if use_cuda:
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
     named = dict(zip(job.words[::2], job.words[1::2], strict=False)).get("TEST.WEIGHT", "")
     if named and kind_of(Path(named)) != "checkpoint":
-        return load_model(named), str(Path(named).resolve()), ""
+        return load_model(named, device="cuda" if use_cuda else "cpu"), str(Path(named).resolve()), ""
     cfg = read_inference_config(job.config, job.words)
     network, card = build_deployed_network(cfg, half=job.half)
-    use_cuda = cfg.DEVICE != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda", local_rank % torch.cuda.device_count()) if use_cuda else torch.device("cpu")
-    return create_embedder(network, card, device), str(Path(cfg.TEST.WEIGHT).resolve()), cfg.dump()
+    return create_embedder(network, card, build_device(cfg)), str(Path(cfg.TEST.WEIGHT).resolve()), cfg.dump()
 
 
 def _plan(images: Sequence[ImageFile], embedder: Embedder) -> str:
@@ -190,7 +195,11 @@ def _embed_all(job: Job, embedder: Embedder, processes: int, rank: int, world_si
     if world_size > 1 or processes == 1:
         embed_share(job, embedder, rank, world_size)
     else:
-        torch.multiprocessing.spawn(_work, args=(job, processes), nprocs=processes)
+        try:
+            torch.multiprocessing.spawn(_work, args=(job, processes), nprocs=processes)
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f"a process failed: {reason}; the same command goes on where it was") from error
 
 
 def embedder_on_gpu(job: Job) -> bool:
@@ -208,17 +217,21 @@ def _work(rank: int, job: Job, num_processes: int) -> None:
 
 
 def _parts(job: Job) -> list[Path]:
-    return [job.folder / f"{first:09d}.npz" for first in range(0, len(job.images), CHUNK)]
+    return [job.folder / f"{first:09d}.npz" for first in range(0, len(job.images), job.chunk)]
 
 
 def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> None:
-    """Write every `num_processes`-th part that is not there yet."""
+    """Write every `num_processes`-th part that is not there yet; a process that was spawned ends with the one it serves."""
+    parent = parent_process()
     mine = list(enumerate(_parts(job)))[rank::num_processes]
-    total = sum(len(job.images[number * CHUNK : (number + 1) * CHUNK]) for number, _ in mine)
+    total = sum(len(job.images[number * job.chunk : (number + 1) * job.chunk]) for number, _ in mine)
     hidden = None if job.progress and rank == 0 else True  # None: shown on terminals
-    with tqdm(total=total, unit="image", disable=hidden, leave=False) as bar:
+    share = f"1 of {num_processes} processes" if num_processes > 1 else None
+    with tqdm(total=total, unit="image", desc=share, disable=hidden, leave=False) as bar:
         for number, path in mine:
-            images = job.images[number * CHUNK : (number + 1) * CHUNK]
+            if parent and not parent.is_alive():
+                return
+            images = job.images[number * job.chunk : (number + 1) * job.chunk]
             if not path.is_file():
                 save_arrays(path, _embed_part(images, embedder, job.batch_size))
             bar.update(len(images))
@@ -265,8 +278,8 @@ def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: st
             time.sleep(0.5)
         with np.load(path, allow_pickle=False) as part:
             embeddings.append(part["embeddings"])
-            kept += (number * CHUNK + part["positions"]).tolist()
-            broken += (number * CHUNK + part["broken"]).tolist()
+            kept += (number * job.chunk + part["positions"]).tolist()
+            broken += (number * job.chunk + part["broken"]).tolist()
             reasons += part["reasons"].tolist()
     if not kept:
         raise ValueError(f"none of the {len(job.images)} images can be read; the first: {reasons[0]}")

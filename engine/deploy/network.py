@@ -87,9 +87,11 @@ class DeployedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> float32 [B, D] of length 1."""
         pixels = ((images.to(torch.float32) - self.shift) * self.scale).to(self.dtype)
+        if self.flip:  # one pass of twice the images: an exported file holds the network once
+            pixels = torch.cat([pixels, pixels.flip(-1)])  # [2*B, 3, H, W]
         embeddings = self.model(pixels).embedding.float()
         if self.flip:
-            embeddings = embeddings + self.model(pixels.flip(-1)).embedding.float()
+            embeddings = embeddings.unflatten(0, (2, -1)).sum(dim=0)  # [2*B, D] -> [2, B, D] -> [B, D]
         return F.normalize(embeddings)
 
 

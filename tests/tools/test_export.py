@@ -7,10 +7,9 @@ import torch
 from PIL import Image
 
 from engine import load_model
-from engine.deploy.formats import check_installed, kind_of, write_network
+from engine.deploy.formats import check_installed, kind_of
 from engine.deploy.network import Card, DeployedNetwork, fingerprint, read_card
 from modeling import ReidOutput
-from tests.modeling.models import build
 from tools.export import _run, check_gate, compare_images, main
 
 CARD = Card(
@@ -154,23 +153,6 @@ def test_half_keeps_the_head_in_float32(best, photos, tmp_path):
     exact, half = load_model(best, device="cpu"), load_model(best, device="cpu", half=True)
     assert half.card.precision == "half" and half.card.fingerprint == exact.card.fingerprint
     assert (half.embed(photos) * exact.embed(photos)).sum(dim=1).min() > 0.999
-
-
-@pytest.mark.parametrize(
-    ("name", "suffix", "options"),
-    [
-        ("resnet18_ibn_a", ".pt2", {"MODEL__BACKBONE__WIDTH": 0.125, "MODEL__POOL__NAME": "gem"}),
-        ("osnet_x0_25", ".ts", {}),
-        ("mobilenet_v2", ".ts", {}),
-    ],
-)
-def test_backbones_export_with_any_batch_size(tmp_path, name, suffix, options):
-    network, path = deployed(build(name, **options)), tmp_path / f"x{suffix}"
-    write_network(network, CARD, path, target={".pt2": "exported-program", ".ts": "torchscript"}[suffix])
-    exported = load_model(path, device="cpu")
-    for count in (1, 3):
-        images = torch.randint(0, 256, (count, 3, 64, 32), dtype=torch.uint8)
-        assert torch.allclose(exported.run(images), network(images), atol=1e-5)
 
 
 def test_clips_are_the_mean_of_their_frames():

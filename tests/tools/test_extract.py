@@ -1,11 +1,14 @@
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from engine import load_model
-from tools.extract import main, split_words
+from engine.deploy.build import build_deployed_network, read_inference_config
+from engine.deploy.formats import write_network
+from tools.extract import Job, embed_share, main, split_words
 from tools.features import load_features
 from tools.image_lists import read_images
 
@@ -87,6 +90,40 @@ def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_pa
         assert run(best, shared, photos) == 0
     one, two = load_features(alone)[0], load_features(shared)[0]
     assert one.paths.tolist() == two.paths.tolist() and np.array_equal(one.embeddings, two.embeddings)
+
+
+def test_two_processes_make_the_same_file(best, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tools.extract.CHUNK", 1)
+    exported = tmp_path / "person.ts"  # processes started anew do not know the tiny network of these tests
+    network, card = build_deployed_network(read_inference_config(None, ["TEST.WEIGHT", str(best)]))
+    write_network(network, card, exported, target="torchscript")
+    alone, shared = tmp_path / "alone.npz", tmp_path / "shared.npz"
+    assert run(exported, alone, photos) == 0
+    expected = capsys.readouterr().out
+    assert run(exported, shared, photos, "--processes", "2") == 0
+    assert capsys.readouterr().out == expected.replace(str(alone), str(shared))
+    one, two = load_features(alone)[0], load_features(shared)[0]
+    assert one.paths.tolist() == two.paths.tolist() and one.reasons.tolist() == two.reasons.tolist()
+    assert np.allclose(one.embeddings, two.embeddings, atol=1e-6) and not list(tmp_path.glob(".*"))
+
+
+def test_a_process_that_failed_is_one_line(best, photos, tmp_path, monkeypatch, capsys):
+    def spawn(function, args, nprocs):
+        raise torch.multiprocessing.ProcessRaisedException("Traceback ...\nOSError: the disk is full\n", 1, 7)
+
+    monkeypatch.setattr("torch.multiprocessing.spawn", spawn)
+    assert run(best, tmp_path / "x.npz", photos, "--processes", "2") == 2
+    assert capsys.readouterr().err == (
+        "extract: a process failed: OSError: the disk is full; the same command goes on where it was\n"
+    )
+
+
+def test_a_process_whose_parent_is_gone_stops(best, photos, tmp_path, monkeypatch):
+    gone = SimpleNamespace(is_alive=lambda: False)
+    monkeypatch.setattr("tools.extract.parent_process", lambda: gone)
+    job = Job(read_images([photos]), None, [], False, 2, progress=False, chunk=1, folder=tmp_path)
+    embed_share(job, load_model(best, device="cpu"), 0, 1)
+    assert not list(tmp_path.glob("*.npz"))
 
 
 def test_words_are_keys_or_images():

@@ -8,7 +8,7 @@ import torch
 from evaluate import rerank_distances
 from tools.extract import main as extract
 from tools.features import load_features, save_features
-from tools.nearest import check_faiss, measure_recall, nearest, nearest_faiss, open_faiss, rerank
+from tools.nearest import build_faiss, check_faiss, nearest, nearest_faiss, open_faiss, reach_recall, rerank
 from tools.search import main
 
 
@@ -133,13 +133,37 @@ def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos,
     marker = tmp_path / "marker"
     marker.touch()
     index = open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker)
-    recall = measure_recall(index, gallery[:3], gallery, 5, num_samples=50)
-    assert recall.recall == 1 and recall.num_queries == 53  # every cell of so few entries is probed
+    reached = reach_recall(index, gallery[:3], gallery, 5, wanted=1, num_samples=50)
+    assert reached.recall == 1 and reached.num_queries == 53 and reached.num_probed <= reached.num_cells == 10
+    index.nprobe = index.nlist
     assert torch.equal(nearest_faiss(index, gallery[:3], 5).indices, nearest(gallery[:3], gallery, 5).indices)
+    assert open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker).ntotal == 400
+    (tmp_path / "index").write_bytes(b"damaged")
     assert open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker).ntotal == 400
     words = [str(features), str(photos[0]), "--out", str(tmp_path), "--top", "3", "--faiss", "--rerank", "4"]
     assert main(words) == 0
-    assert "faiss finds 100.00% of the exact 4 nearest" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "faiss finds 100.00% of the exact 4 nearest" in said and "in 1 of 1 cells" in said
+
+
+def test_faiss_looks_into_as_many_cells_as_the_recall_needs():
+    pytest.importorskip("faiss", reason="the extra `search` is not installed")
+    gallery = directions(4000, dim=16)
+    index = build_faiss(gallery.numpy())
+    query = directions(20, dim=16, seed=1)
+    reached = [reach_recall(index, query, gallery, 10, wanted=wanted) for wanted in (0.1, 0.9, 1)]
+    assert reached[0].num_probed == 8 < reached[1].num_probed < reached[2].num_probed <= index.nlist == 102
+    # The recall by a loop over the queries alone; entries of the gallery that find themselves do not count.
+    alone = reach_recall(index, query, gallery, 10, wanted=0.9, num_samples=0)
+    exact, found = (
+        nearest(query, gallery, 10).indices.tolist(),
+        nearest_faiss(index, query, 10).indices.tolist(),
+    )
+    hits = sum(len(set(a) & set(b)) for a, b in zip(exact, found, strict=True))
+    assert alone.recall == pytest.approx(hits / 200) and alone.recall >= 0.9
+    assert (
+        reach_recall(index, query[:0], gallery[:1], 1, num_samples=1).recall == 1
+    )  # nobody but itself to find
 
 
 def test_missing_faiss_is_named(monkeypatch):
@@ -163,6 +187,8 @@ def test_missing_faiss_is_named(monkeypatch):
             "--threshold is near, it must be auto, none, or a cosine",
         ),
         (["FEATURES", "PHOTO", "--top", "0"], "--top is 0, it must be at least 1"),
+        (["FEATURES", "PHOTO", "--recall", "99"], "--recall is 99, it is a fraction in 0..1"),
+        (["FEATURES", "PHOTO", "--rerank", "-1"], "--rerank is -1, it must be at least 1"),
         (["FEATURES", "FEATURES", "PHOTO"], "must be the only query"),
         (["PHOTO", "PHOTO"], "is no file of tools.extract"),
     ],

@@ -1,0 +1,126 @@
+"""Contract: every registered network exports, and the file answers as the network does, whatever the size of a batch.
+
+`make test` exports one network of each kind, `make test-exports` all of them (minutes).
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from config import load_config
+from engine.deploy.formats import PACKAGES, open_network, write_network
+from engine.deploy.network import Card, DeployedNetwork
+from layers.pooling import POOLINGS
+from modeling.build import HEADS
+from modeling.heads import CHOICES
+from tests.modeling.models import NAMES, build, randomize
+
+SIZE = (64, 32)
+CPU = torch.device("cpu")
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
+NARROW = {"MODEL__BACKBONE__WIDTH": 0.125}  # for the backbones that have the switch
+MGN = {"name": "resnet50_ibn_a", **NARROW, "MODEL__HEAD__NAME": "mgn", "MODEL__HEAD__EMBEDDING_DIM": 16}
+
+# The words of a model by what is special about it. Backbones:
+NETWORKS = {
+    name: {"name": name, **(NARROW if name.startswith(("resnet", "se_resnet")) else {})} for name in NAMES
+}
+# Transformers and others of timm:
+TIMM = {
+    name: {"name": f"timm:{name}", "INPUT__SIZE_TRAIN": SIZE, "INPUT__SIZE_TEST": SIZE}
+    for name in ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto", "repvit_m0_9")
+}
+# Heads, and what else changes the graph:
+HEADS_AND_SWITCHES = {
+    "mgn": MGN,
+    **{f"pooling {name}": {"name": "tiny", "MODEL__POOL__NAME": name} for name in POOLINGS},
+    "gem with a fixed exponent": {"name": "tiny", "MODEL__POOL__NAME": "gem", "MODEL__POOL__GEM_LEARNABLE": False},
+    "without a neck": {"name": "tiny", "MODEL__HEAD__NECK": "none"},
+    "before the neck": {"name": "tiny", "TEST__NECK_FEAT": "before"},
+    "cosine classifier": {"name": "tiny", "MODEL__HEAD__CLASSIFIER": "cosine"},
+    "linear reduction": {"name": "tiny", "MODEL__HEAD__EMBEDDING_DIM": 6},
+    "reduction with norm": {
+        "name": "tiny", "MODEL__HEAD__EMBEDDING_DIM": 6, "MODEL__HEAD__REDUCTION": "bn_relu"
+    },
+    "non-local": {"name": "resnet18", **NARROW, "MODEL__BACKBONE__NON_LOCAL": "(0,1,1,0)"},
+}  # fmt: skip
+EVERYTHING = NETWORKS | HEADS_AND_SWITCHES | (TIMM if find_spec("timm") else {})
+# One of each kind; a few seconds each, nearly all of it torch's exporter.
+IN_SHORT = {
+    "onnx": ("resnet18_ibn_a", "pooling gem"),
+    "torchscript": ("osnet_x0_25", "mgn", "non-local"),
+    "exported-program": ("mobilenet_v2", "without a neck"),
+}
+
+
+def cases():
+    """(target, what is special) pairs; those that `make test` leaves out are marked."""
+    for target, shortened in IN_SHORT.items():
+        for special in EVERYTHING:
+            marks = () if special in shortened else pytest.mark.exports
+            yield pytest.param(target, special, id=f"{target}: {special}", marks=marks)
+
+
+def deployed(words: dict[str, object]) -> DeployedNetwork:
+    """A network with random numbers and the batch-norm statistics that go with them; it adds the mirror image."""
+    words = dict(words)
+    model = build(words.pop("name"), **words)
+    randomize(model)
+    norms = [module for module in model.modules() if hasattr(module, "running_mean")]
+    for norm in norms:
+        norm.momentum = 1.0  # of the last batch only
+    shift, scale = torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 0.02)
+    with torch.no_grad():
+        model.train()((pictures(8) - shift) * scale)
+    return DeployedNetwork(model, shift, scale, flip=True)
+
+
+def card(network: DeployedNetwork) -> Card:
+    grey = (0.47, 0.47, 0.47)
+    dim = network(pictures(1)).shape[1]
+    return Card("0123456789abcdef", SIZE, "bilinear", grey, grey, True, dim, threshold=0.25)
+
+
+def pictures(count: int) -> Tensor:
+    """uint8 [count, 3, H, W] that differ in noise, brightness and colour."""
+    rng = torch.Generator().manual_seed(count)
+    noise = torch.randint(0, 120, (count, 3, *SIZE), generator=rng)
+    return (noise + torch.randint(0, 136, (count, 3, 1, 1), generator=rng)).to(torch.uint8)
+
+
+@pytest.mark.parametrize(("target", "special"), list(cases()))
+def test_an_exported_file_answers_as_the_network(tmp_path: Path, target: str, special: str):
+    for package in PACKAGES[target]:
+        pytest.importorskip(package, reason="the extra `export` is not installed")
+    network, path = deployed(EVERYTHING[special]), tmp_path / f"x{SUFFIXES[target]}"
+    described = card(network)
+    write_network(network, described, path, target=target)
+    exported = open_network(path, device=CPU)
+    assert exported.card == described
+    for count in (1, 3):
+        with torch.inference_mode():
+            expected = network(pictures(count))
+        found = exported.run(pictures(count))
+        assert found.shape == expected.shape and found.dtype == torch.float32
+        assert cosine_similarity(found, expected).min() > 0.9999
+    apart = (1 - expected @ expected.T).max()  # cosine distance of the two images that differ most
+    assert apart > 1e-2, "all images look alike to this network: the comparison above says nothing"
+    assert (found - expected).square().sum(dim=1).max() / 2 < apart / 100
+
+
+def test_all_that_is_registered_is_in_the_list():
+    words = list(EVERYTHING.values())
+    assert set(NAMES) <= {entry["name"] for entry in words}
+    assert set(HEADS) == {entry.get("MODEL__HEAD__NAME", "global") for entry in words}
+    assert set(POOLINGS) == {entry.get("MODEL__POOL__NAME", "avg") for entry in words}
+    for key, choices in CHOICES.items():
+        if key != "MODEL.HEAD.METRIC_FEATURE":  # for the losses only
+            default = load_config(None)
+            for part in key.split("."):
+                default = default[part]
+            assert set(choices) == {entry.get(key.replace(".", "__"), default) for entry in words}, key
+    assert all(special in EVERYTHING for shortened in IN_SHORT.values() for special in shortened)
