@@ -250,10 +250,11 @@ def test_resume_without_a_checkpoint(complain):
 @pytest.mark.parametrize(
     "damage", [lambda data: data[: len(data) // 2], lambda data: b""], ids=["half", "empty"]
 )
-def test_resume_from_a_damaged_checkpoint(tiny_run, tiny_recipe, tmp_path, capfd, damage):
+def test_resume_from_two_damaged_checkpoints(tiny_run, tiny_recipe, tmp_path, capfd, damage):
     folder = shutil.copytree(tiny_run, tmp_path / "copy")
-    last = folder / "checkpoints" / "last.pt"
-    last.write_bytes(damage(last.read_bytes()))
+    for name in ("last.pt", "previous.pt"):
+        path = folder / "checkpoints" / name
+        path.write_bytes(damage(path.read_bytes()))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert main.main(["-c", str(tiny_recipe), "--resume", "OUTPUT_DIR", str(folder)]) == 2
     assert "last.pt is broken or no file of torch" in capfd.readouterr().err

@@ -85,7 +85,11 @@ def test_files_of_a_run(tiny_run):
         "metrics.jsonl",
         "results.json",
     ]
-    assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
+    assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == [
+        "best.pt",
+        "last.pt",
+        "previous.pt",
+    ]
     results = json.loads((tiny_run / "results.json").read_text())
     assert set(results) == {"market1501"}
     assert set(results["market1501"]) == SCORES

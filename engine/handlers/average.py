@@ -23,7 +23,10 @@ class ModelAverage:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        for average, weights in zip(self.model.parameters(), self.trained.parameters(), strict=True):
-            average.lerp_(weights, self.momentum)
-        for average, buffer in zip(self.model.buffers(), self.trained.buffers(), strict=True):
-            average.copy_(buffer)
+        # all tensors at once: on a GPU a few launches in the place of some hundred
+        torch._foreach_lerp_(
+            list(self.model.parameters()), list(self.trained.parameters()), weight=self.momentum
+        )
+        buffers = list(self.model.buffers())
+        if buffers:
+            torch._foreach_copy_(buffers, list(self.trained.buffers()))

@@ -63,12 +63,3 @@ def test_a_damaged_checkpoint_costs_one_epoch_and_no_bit(how, tiny_recipe, tiny_
     assert (
         places == sorted(places) and places.count(8) == 2
     )  # nothing twice: the last losses and the last scores
-
-
-def test_two_damaged_checkpoints_are_one_line(tiny_recipe, tiny_run, tmp_path, capfd):
-    folder = shutil.copytree(tiny_run, tmp_path / "run")
-    for name in ("last.pt", "previous.pt"):
-        damage(folder / "checkpoints" / name, "truncated")
-    assert main.main(["-c", str(tiny_recipe), "--resume", "OUTPUT_DIR", str(folder)]) == 2
-    err = capfd.readouterr().err
-    assert err.count("\n") == 1 and "last.pt is broken or no file of torch" in err
