@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -326,10 +327,14 @@ def launch(cfg: Config, args: argparse.Namespace) -> None:
             logging.ERROR
         )  # the ranks say what happened
         previous = {number: signal.signal(number, _pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        if "lo" in (name for _, name in socket.if_nameindex()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else is to reach these processes
         try:
-            idist.spawn(
-                backend, work, args=(cfg, args), nproc_per_node=num_processes, master_port=_free_port()
-            )
+            with (
+                tempfile.TemporaryDirectory() as folder
+            ):  # they find each other in a file, not at an open port
+                where = f"file://{folder}/processes"
+                idist.spawn(backend, work, args=(cfg, args), nproc_per_node=num_processes, init_method=where)
         except ProcessExitedException as error:
             if error.exit_code < 0:
                 _complain(f"process {error.error_index} was ended by {error.signal_name}; --resume goes on")
@@ -345,12 +350,6 @@ def _pass_on(number: int, _frame) -> None:
     """A signal to the parent of several processes is meant for them; they save and end, and so does their parent."""
     for child in multiprocessing.active_children():
         os.kill(child.pid, number)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def main(argv: list[str] | None = None) -> int:
