@@ -15,7 +15,9 @@ from torch.utils._pytree import tree_leaves
 
 import data.cache
 from config import load_config
+from data.augment import Augmentation, AugmentationSettings, Normalization
 from data.build import build_augmentation, build_splits, build_train_loader
+from data.policies import OPERATIONS
 from engine.build import attach_handlers, build_average, build_criterion
 from engine.trainer import create_trainer
 from modeling import build_model
@@ -105,6 +107,18 @@ def test_the_watch_lets_pass_what_does_not():
         assert torch.ones(3).sum().item() == 3
 
 
+@pytest.mark.parametrize("shape", [(8, 3, 32, 16), (4, 2, 3, 32, 16)], ids=["pictures", "clips"])
+def test_the_strongest_augmentation_does_not_wait(shape):
+    always = {field: 1.0 for field in AugmentationSettings._fields if field.endswith("_prob")}
+    augmentation = Augmentation(Normalization((0.5,) * 3, (0.5,) * 3), AugmentationSettings(**always))
+    images = torch.empty(shape, dtype=torch.uint8, device=META)
+    with no_waiting():
+        for seed in range(5):
+            assert augmentation(images, torch.Generator().manual_seed(seed)).shape == shape
+        for operation in OPERATIONS.values():
+            operation.apply(images[..., 0, :, :, :].reshape(-1, 32, 16)[:3], operation.strength(5))
+
+
 @pytest.mark.parametrize("mining", ["global", "local"])
 def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, tmp_path):
     """Cache on the device, augmentation, all losses, all handlers: as main.run builds them."""
@@ -144,8 +158,8 @@ def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, 
         sinks=[],
         description={},
     )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=4), lambda engine: engine.terminate(True))
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), lambda engine: engine.terminate(True))
     with no_waiting():
         trainer.run(loader, max_epochs=2, epoch_length=len(loader))
-    assert trainer.state.iteration == 4
+    assert trainer.state.iteration == 3
     assert {value.device for value in trainer.state.output.losses.values()} == {META}
