@@ -107,16 +107,14 @@ def test_the_watch_lets_pass_what_does_not():
         assert torch.ones(3).sum().item() == 3
 
 
-@pytest.mark.parametrize("shape", [(8, 3, 32, 16), (4, 2, 3, 32, 16)], ids=["pictures", "clips"])
-def test_the_strongest_augmentation_does_not_wait(shape):
+def test_the_strongest_augmentation_does_not_wait():
     always = {field: 1.0 for field in AugmentationSettings._fields if field.endswith("_prob")}
     augmentation = Augmentation(Normalization((0.5,) * 3, (0.5,) * 3), AugmentationSettings(**always))
-    images = torch.empty(shape, dtype=torch.uint8, device=META)
+    images = torch.empty((1, 2, 3, 32, 16), dtype=torch.uint8, device=META)  # a clip of two frames
     with no_waiting():
-        for seed in range(5):
-            assert augmentation(images, torch.Generator().manual_seed(seed)).shape == shape
+        assert augmentation(images, torch.Generator().manual_seed(0)).shape == images.shape
         for operation in OPERATIONS.values():
-            operation.apply(images[..., 0, :, :, :].reshape(-1, 32, 16)[:3], operation.strength(5))
+            operation.apply(images[0, 0], operation.strength(5))
 
 
 @pytest.mark.parametrize("mining", ["global", "local"])
