@@ -31,6 +31,7 @@ from engine.evaluator import Embedded
 from engine.handlers.evaluation import Benchmark
 from engine.handlers.logs import setup_logging
 from engine.scores import retrieval_scores
+from tools.calibration import collect_histograms
 from tools.image_lists import read_images
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
@@ -121,9 +122,10 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
             quantize_onnx(draft, draft, card._replace(precision="int8"), batches)
         exported = load_model(draft, device="cpu")
         card = exported.card
+        threshold = "not calibrated" if card.threshold is None else f"{card.threshold:.4f}"
         yield (
             f"{arguments.to}, {card.precision}: fingerprint {card.fingerprint}, {card.size[0]} x {card.size[1]} pixels, "
-            f"{card.embedding_dim} dimensions, threshold {'not calibrated' if card.threshold is None else card.threshold}"
+            f"{card.embedding_dim} dimensions, threshold {threshold}"
         )
         report = {"card": card._asdict(), "checkpoint": str(arguments.checkpoint)}
         if photos:
@@ -203,7 +205,27 @@ def compare_tests(
         scores = [retrieval_scores(side, len(benchmark.query), settings)["mAP"] for side in (ours, theirs)]
         cosines = _cosines(torch.nn.functional.cosine_similarity(ours.embeddings, theirs.embeddings))
         compared[name] = {**cosines, "mAP": scores[0], "exported_mAP": scores[1]}
+        if reference.card.threshold is not None:
+            rates = [
+                error_rates(side, len(benchmark.query), reference.card.threshold) for side in (ours, theirs)
+            ]
+            compared[name] |= {"rates": rates[0], "exported_rates": rates[1]}
     return compared
+
+
+def error_rates(embedded: Embedded, num_query: int, threshold: float) -> dict[str, float]:
+    """False matches of the different pairs and false non-matches of the same ones at a threshold, exact to a bin of 1/2048."""
+    columns = [
+        part for ids in (embedded.pids, embedded.camids) for part in (ids[:num_query], ids[num_query:])
+    ]
+    features = embedded.embeddings[:num_query], embedded.embeddings[num_query:]
+    histograms = collect_histograms(*features, *(ids.numpy() for ids in columns))
+    near = int((histograms.edges[1:] <= threshold).sum())  # bins below it
+    same, different = (counts.sum(axis=0) for counts in (histograms.same, histograms.different))
+    return {
+        "false_match_rate": float(different[:near].sum() / max(different.sum(), 1)),
+        "false_non_match_rate": float(same[near:].sum() / max(same.sum(), 1)),
+    }
 
 
 def _run(embedder: Embedder, images: Tensor) -> Tensor:
@@ -228,6 +250,12 @@ def _describe(answers: Mapping[str, Mapping]) -> Iterator[str]:
         if "mAP" in found:
             line += f", mAP {found['mAP']:.2%} in PyTorch, {found['exported_mAP']:.2%} exported"
         yield line
+        if "rates" in found:
+            errors = " and ".join(
+                f"{name.replace('_', ' ')} {found['rates'][name]:.2%} in PyTorch, {found['exported_rates'][name]:.2%} exported"
+                for name in found["rates"]
+            )
+            yield f"at the threshold: {errors}"
 
 
 def check_gate(answers: Mapping[str, Mapping], *, precision: str, max_drop: float) -> None:

@@ -11,6 +11,7 @@ Queries are images, folders, csv lists, or one .npz of tools.extract, made by th
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = _parse(argv)
     setup_logging()
+    logging.getLogger("ember").setLevel(logging.WARNING)  # re-ranking would say its plan for each query
     try:
         for line in search(arguments):
             print(line)
@@ -197,7 +199,6 @@ def _answer(
 ) -> dict:
     """A query and its answers, as they are in search.json; "same" is None without a threshold."""
     pairs = zip(found.distances[row].tolist(), found.indices[row].tolist(), strict=True)
-    pairs = [(distance, index) for distance, index in pairs if index >= 0][:top]
     answers = [
         {
             "rank": rank,
@@ -207,14 +208,15 @@ def _answer(
             "distance": distance,
             "same": None if threshold is None else distance <= threshold,
         }
-        for rank, (distance, index) in enumerate(pairs, start=1)
+        for rank, (distance, index) in enumerate(((d, i) for d, i in pairs if i >= 0), start=1)
     ]
     known = None if threshold is None else closest <= threshold
     if known is False:
         decision = f"unknown (the nearest is at {closest:.3f})"
-    else:
-        first = answers[0]
+    else:  # re-ranking may put one that is beyond the threshold first
+        first = next(answer for answer in answers if answer["same"] is not False)
         decision = f"{first['pid'] or first['path']} at {first['distance']:.3f}"
+    answers = answers[:top]
     return {"path": path, "known": known, "decision": decision, "closest": closest, "answers": answers}
 
 

@@ -9,8 +9,9 @@ from PIL import Image
 from engine import load_model
 from engine.deploy.formats import check_installed, kind_of
 from engine.deploy.network import Card, DeployedNetwork, fingerprint, read_card
+from engine.evaluator import Embedded
 from modeling import ReidOutput
-from tools.export import _run, check_gate, compare_images, main
+from tools.export import _run, check_gate, compare_images, error_rates, main
 
 CARD = Card(
     fingerprint="0" * 16,
@@ -183,6 +184,35 @@ def test_a_refused_export_leaves_nothing_behind(best, tmp_path, capsys, monkeypa
     monkeypatch.setattr("tools.export.MIN_COSINE", 1.1)
     assert main([str(best), "--to", "torchscript", "--out", str(tmp_path / "x.ts")]) == 2
     assert "export: not written: " in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_a_drop_of_map_beyond_the_limit_refuses_and_leaves_what_was_there(
+    best, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "x.ts"
+    out.write_bytes(b"an older one")
+    words = [str(best), "--to", "torchscript", "--out", str(out), "--max-drop", "0.05"]
+    scores = iter([{"mAP": 0.9}, {"mAP": 0.8}, {"mAP": 0.9}, {"mAP": 0.86}])
+    monkeypatch.setattr("tools.export.retrieval_scores", lambda *arguments: next(scores))
+    assert main(words) == 2
+    assert "mAP drops by 0.1000, --max-drop allows 0.05" in capsys.readouterr().err
+    assert out.read_bytes() == b"an older one" and list(tmp_path.iterdir()) == [out]
+    assert main(words) == 0 and kind_of(out) == "torchscript"
+
+
+def test_error_rates_at_a_threshold_by_hand():
+    # Two identities at 0 and 90 degrees; the gallery under another camera at 60 (distance 0.5), 90 (0), and junk at 0.
+    degrees = torch.deg2rad(torch.tensor([0.0, 90, 60, 90, 0]))
+    embedded = Embedded(
+        embeddings=torch.stack([degrees.cos(), degrees.sin()], dim=1),
+        pids=torch.tensor([1, 2, 1, 2, -1]),
+        camids=torch.tensor([0, 0, 1, 1, 1]),
+        indices=torch.arange(5),
+    )
+    # Same pairs at 0.5 and 0; different ones at 1 - cos 90 = 1 and 1 - cos 30 = 0.134.
+    for threshold, false_matches, false_non_matches in ((0.1, 0, 0.5), (0.4, 0.5, 0.5), (0.6, 0.5, 0)):
+        rates = error_rates(embedded, 2, threshold)
+        assert rates == {"false_match_rate": false_matches, "false_non_match_rate": false_non_matches}
 
 
 def test_missing_packages_are_named(monkeypatch):

@@ -8,8 +8,17 @@ import torch
 from evaluate import rerank_distances
 from tools.extract import main as extract
 from tools.features import load_features, save_features
-from tools.nearest import build_faiss, check_faiss, nearest, nearest_faiss, open_faiss, reach_recall, rerank
-from tools.search import main
+from tools.nearest import (
+    Nearest,
+    build_faiss,
+    check_faiss,
+    nearest,
+    nearest_faiss,
+    open_faiss,
+    reach_recall,
+    rerank,
+)
+from tools.search import _answer, main
 
 
 def directions(count, dim=6, seed=0):
@@ -116,6 +125,20 @@ def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, b
         assert known() is None
     finally:
         calibration.unlink()
+
+
+def test_a_query_is_known_as_the_first_who_is_near_enough(features):
+    found, _ = load_features(features)
+    ranked = Nearest(torch.tensor([[0.5, 0.3, 0.1]]), torch.tensor([[0, 2, 1]]))  # as re-ranking may put them
+
+    def decide(threshold, top=3):
+        return _answer("query.jpg", found, ranked, 0, top=top, closest=0.1, threshold=threshold)
+
+    assert decide(0.4)["decision"] == f"{found.pids[2]} at 0.300" and decide(0.4, top=1)["known"] is True
+    assert decide(0.4, top=1)["decision"] == f"{found.pids[2]} at 0.300"
+    assert [answer["same"] for answer in decide(0.4)["answers"]] == [False, True, True]
+    assert decide(0.05)["decision"] == "unknown (the nearest is at 0.100)"
+    assert decide(None)["decision"] == f"{found.pids[0]} at 0.500"
 
 
 def test_a_stranger_is_unknown(features, tmp_path):
