@@ -21,7 +21,7 @@ from data.policies import OPERATIONS
 from engine.build import attach_handlers, build_average, build_criterion
 from engine.trainer import create_trainer
 from modeling import build_model
-from solver import build_optimizers, build_schedule
+from solver import build_optimizers, build_schedule, create_optimizer, group_parameters
 
 META = torch.device("meta")
 aten = torch.ops.aten
@@ -161,3 +161,28 @@ def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, 
         trainer.run(loader, max_epochs=2, epoch_length=len(loader))
     assert trainer.state.iteration == 3
     assert {value.device for value in trainer.state.output.losses.values()} == {META}
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_half_precision_does_not_ask_whether_gradients_are_finite(name):
+    """A scaler decides on the device whether to step, where the optimizer's kernels are fused."""
+
+    class Count(TorchDispatchMode):
+        reads = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.reads += function.overloadpacket in READS
+            return function(*args, **(kwargs or {}))
+
+    counts = {}
+    for fused in ("auto", "none"):
+        net = torch.nn.Linear(3, 2)
+        optimizer = create_optimizer(name, group_parameters(net, lr=0.1, weight_decay=0.1), fused=fused)
+        scaler = torch.amp.GradScaler("cpu")
+        with Count() as count:
+            scaler.scale(net(torch.ones(4, 3)).sum()).backward()
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        counts[fused] = count.reads
+    assert counts["auto"] == 0 < counts["none"]

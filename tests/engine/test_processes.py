@@ -100,6 +100,12 @@ def test_two_processes_train_and_score_like_one(launch, single, monkeypatch, tmp
     assert (tmp_path / "rank0.json").read_text() == (tmp_path / "rank1.json").read_text()
 
 
+def test_four_processes_share_a_batch_like_one(launch, single):
+    code, folder = launch("four", *PLAIN, "NUM_PROCESSES", "4")
+    assert code == 0
+    assert difference(weights_of(folder), weights_of(single)) < 1e-5
+
+
 def test_mining_within_a_process_gives_other_gradients(launch, single):
     code, folder = launch("local", *PLAIN, *TWO, "SOLVER.MINING", "local")
     assert code == 0
