@@ -1,25 +1,38 @@
 """The nearest items of every item among all of them, and how far the farthest is, in tiles.
 
-Letters: N items, k neighbours of each (the item itself is its own first neighbour), b rows of a block.
+Letters: N items, k neighbours of each (the item itself is its own first neighbour), b rows of a block, K and F
+candidates of an item for its nearest and its farthest.
 """
 
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
+from .codes import Codes, create_codes
 from .device_ranking import sort_within_rows
-from .products import Product
+from .products import Product, product_integers
 from .ranking import num_threads
-from .sharding import ALONE, Shard, merge_nearest
+from .sharding import ALONE, Shard, all_agree, merge_lists
 from .tiles import COLUMNS, Rows, distance_tile
 
 try:
-    from .eval_cylib import rerank_cy
+    from .eval_cylib import neighbours_cy, rerank_cy
 except ImportError:
-    rerank_cy = None
+    neighbours_cy = rerank_cy = None
+
+logger = logging.getLogger("ember.evaluate")
 
 SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
+NEAR, FAR = 4, 64  # candidates kept with codes: for each neighbour that is wanted, and for the farthest item
+REFINED = 4096  # items refined at once: Python sees Ctrl-C in between
+FEW = 64  # items done at once over whole rows
+
+Tiles = Callable[[int, int], Iterator[tuple[int, torch.Tensor]]]
 
 
 class Neighbours(NamedTuple):
@@ -30,9 +43,22 @@ class Neighbours(NamedTuple):
     farthest: torch.Tensor  # float32 [N]
 
 
+class Lists(NamedTuple):
+    """Candidates of every item, rising by bound; of equal bounds the lower position comes first.
+
+    A bound says that the distance is at least this, or, for the farthest items, that minus the distance is. From
+    distances in float32 it is the distance itself.
+    """
+
+    near: torch.Tensor  # int32 [N, K]
+    near_bounds: torch.Tensor  # float32 [N, K]; infinity where there is no item
+    far: torch.Tensor  # int32 [N, F]
+    far_bounds: torch.Tensor  # float32 [N, F]
+
+
 def has_kernel(backend: str = "auto") -> bool:
     """Whether the compiled kernels were built and are wanted."""
-    return rerank_cy is not None and backend != "python"
+    return neighbours_cy is not None and backend != "python"
 
 
 def use_compiled(rows: Rows, backend: str = "auto") -> bool:
@@ -41,38 +67,157 @@ def use_compiled(rows: Rows, backend: str = "auto") -> bool:
 
 
 def nearest_neighbours(
-    rows: Rows, k: int, product: Product, block: int, *, compiled: bool, shard: Shard = ALONE
+    rows: Rows,
+    k: int,
+    product: Product,
+    block: int,
+    *,
+    compiled: bool,
+    coded: bool = False,
+    shard: Shard = ALONE,
 ) -> Neighbours:
     """The k nearest of every item: by the compiled kernel on a CPU, else in torch on the features' device.
 
-    Processes that share the work each see part of the pairs, and all get the merged lists.
+    `coded` (compiled only) looks for candidates among eight-bit codes first; the result is the same. Processes that
+    share the work each see part of the pairs, and all get the merged lists.
     """
     spans = shard.mine(rows.spans(0, rows.num_items, block))
-    found = Neighbours(
-        torch.zeros(rows.num_items, k, dtype=torch.int32, device=rows.device),
-        torch.full((rows.num_items, k), torch.inf, device=rows.device),
-        torch.zeros(rows.num_items, device=rows.device),
+    if coded:
+        found = refine(rows, coded_lists(rows, k, spans, shard), k, product, shard)
+        if found is not None:
+            return found
+    lists = create_lists(rows, k, 1)
+    if compiled:
+        exact = torch.zeros(rows.num_items)  # there is no error to allow for
+        fill_lists(lists, k, spans, partial(float_tiles, rows, product), exact, exact, 0.0)
+    else:
+        for first, last in tqdm(
+            spans, desc="neighbours", delay=SECONDS_OF_SILENCE, disable=None, leave=False
+        ):
+            items = torch.arange(first, last, device=rows.device)
+            take_rows(lists, rows, items, rows.left_factor(first, last), product)
+    return exact_neighbours(merged(lists, shard))
+
+
+def create_lists(rows: Rows, num_near: int, num_far: int) -> Lists:
+    """Lists of the given lengths, with nothing in them."""
+    shapes = [(rows.num_items, length) for length in (num_near, num_far)]
+    empty = [
+        (rows.scales.new_zeros(shape, dtype=torch.int32), rows.scales.new_full(shape, torch.inf))
+        for shape in shapes
+    ]
+    return Lists(*empty[0], *empty[1])
+
+
+def merged(lists: Lists, shard: Shard) -> Lists:
+    """The lists of all processes as one."""
+    return Lists(
+        *merge_lists(lists.near, lists.near_bounds, shard), *merge_lists(lists.far, lists.far_bounds, shard)
     )
-    take = _take_compiled if compiled else _take_torch
+
+
+def exact_neighbours(lists: Lists) -> Neighbours:
+    """What lists hold whose bounds are distances."""
+    return Neighbours(lists.near, lists.near_bounds, -lists.far_bounds[:, 0])
+
+
+def fill_lists(
+    lists: Lists,
+    k: int,
+    spans: list,
+    tiles: Tiles,
+    residuals: torch.Tensor,
+    reaches: torch.Tensor,
+    slack: float,
+) -> None:
+    """Rows of each span against themselves and all behind: each tile serves its rows and its columns.
+
+    Of an item only what may be among its k nearest, or be its farthest, is taken: see `codes.Codes` for the errors.
+    """
+    errors = residuals.numpy(), reaches.numpy(), slack
+    num = len(lists.near)
+    near = lists.near.numpy(), lists.near_bounds.numpy(), np.full((num, k), np.inf, np.float32)
+    far = lists.far.numpy(), lists.far_bounds.numpy(), np.full((num, 1), np.inf, np.float32)
     for first, last in tqdm(spans, desc="neighbours", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
-        take(found, rows, first, last, product)
-    return Neighbours(*merge_nearest(*found, shard))
+        for low, tile in tiles(first, last):
+            neighbours_cy.update_lists(tile.numpy(), first, low, *errors, near, far, num_threads())
 
 
-def _take_compiled(found: Neighbours, rows: Rows, first: int, last: int, product: Product) -> None:
-    """Rows first..last-1 against themselves and all behind: each tile serves its rows and its columns."""
+def float_tiles(rows: Rows, product: Product, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
+    """(low, distances [b, n] of items first..last-1 to items low..), up to the last item."""
     left = rows.left_factor(first, last)
-    arrays = [tensor.numpy() for tensor in found]
     for low, high in rows.spans(first, rows.num_items, COLUMNS):
         tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
         if not rows.constant:
             tile += rows.squares[first:last, None]
-        rerank_cy.update_nearest(tile.numpy(), first, low, *arrays, num_threads())
+        yield low, tile
 
 
-def _take_torch(found: Neighbours, rows: Rows, first: int, last: int, product: Product) -> None:
-    """Rows first..last-1 against everything; equal distances at the k-th place go to the lower position."""
-    k, left = found.indices.shape[1], rows.left_factor(first, last)
+def code_tiles(
+    codes: Codes, products: torch.Tensor, tile: torch.Tensor, first: int, last: int
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """The same of codes, by way of two buffers: int32 and float32 [b * COLUMNS]."""
+    steps, squares = codes.steps.numpy(), codes.squares.numpy()
+    for low in range(first, len(steps), COLUMNS):
+        high = min(low + COLUMNS, len(steps))
+        whole, out = (
+            buffer[: (last - first) * (high - low)].view(last - first, -1) for buffer in (products, tile)
+        )
+        product_integers(codes.values[first:last], codes.values[low:high], out=whole)
+        neighbours_cy.decode_tile(
+            whole.numpy(),
+            steps[first:last],
+            squares[first:last],
+            steps[low:high],
+            squares[low:high],
+            out.numpy(),
+            num_threads(),
+        )
+        yield low, out
+
+
+def coded_lists(rows: Rows, k: int, spans: list, shard: Shard) -> Lists:
+    """Candidates out of the codes of all items."""
+    codes = create_codes(rows)
+    size = max((last - first for first, last in spans), default=0) * COLUMNS
+    tiles = partial(code_tiles, codes, torch.empty(size, dtype=torch.int32), torch.empty(size))
+    lists = create_lists(rows, NEAR * k, FAR)
+    fill_lists(lists, k, spans, tiles, codes.residuals, codes.reaches, codes.slack)
+    return merged(lists, shard)
+
+
+def refine(rows: Rows, lists: Lists, k: int, product: Product, shard: Shard) -> Neighbours | None:
+    """Measures candidates in float32 until no other item can come before them.
+
+    Items whose lists end too early for that are compared with all others. None where they are so many that
+    all items are better compared with all.
+    """
+    num = rows.num_items
+    found = create_lists(rows, k, 1)
+    farthest, certain = torch.zeros(num), torch.zeros(num, dtype=torch.int8)
+    query, gallery = (part.contiguous().numpy() for part in rows.parts)
+    arrays = [tensor.numpy() for tensor in (*lists, found.near, found.near_bounds, farthest, certain)]
+    measures = rows.scales.numpy(), rows.squares.numpy(), rows.constant
+    starts = range(0, num, REFINED)
+    for first in tqdm(starts, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
+        last = min(first + REFINED, num)
+        neighbours_cy.refine(query, gallery, *measures, first, last, *arrays, num_threads())
+    found.far_bounds[:, 0] = -farthest
+    uncertain = torch.nonzero(certain == 0).flatten()
+    logger.info("codes of 8 bits left %d of %d items to compare with all in float32", len(uncertain), num)
+    if not all_agree(len(uncertain) < num / 8, shard):
+        return None
+    for items in uncertain.split(FEW):
+        take_rows(found, rows, items, rows.gather(items) * (-2 * rows.scales[items, None]), product)
+    return exact_neighbours(found)
+
+
+def take_rows(lists: Lists, rows: Rows, items: torch.Tensor, left: torch.Tensor, product: Product) -> None:
+    """Some items against all; equal distances at the k-th place go to the lower position.
+
+    Args: items int64 [b]; left: their `left_factor` [b, D].
+    """
+    k = lists.near.shape[1]
     tile = torch.cat(
         [
             distance_tile(rows, left, low, high, product, constant=rows.constant)
@@ -80,14 +225,15 @@ def _take_torch(found: Neighbours, rows: Rows, first: int, last: int, product: P
         ],
         dim=1,
     )  # [b, N]
-    tile.add_(rows.squares[first:last, None]).clamp_(min=0)
-    tile[torch.arange(last - first), torch.arange(first, last)] = 0
+    tile.add_(rows.squares[items, None]).clamp_(min=0)
+    each = torch.arange(len(items), device=rows.device)
+    tile[each, items] = 0
     limit = torch.topk(tile, k, largest=False).values[:, -1]
     of_row, near = torch.nonzero(tile <= limit[:, None], as_tuple=True)  # at least k a row, rows rising
     values = tile[of_row, near]
     order = sort_within_rows(of_row, values)
-    row_starts = torch.searchsorted(of_row, torch.arange(last - first, device=rows.device))
+    row_starts = torch.searchsorted(of_row, each)
     chosen = order[row_starts[:, None] + torch.arange(k, device=rows.device)]  # [b, k]
-    found.indices[first:last] = near[chosen].int()
-    found.distances[first:last] = values[chosen]
-    found.farthest[first:last] = tile.amax(dim=1)
+    lists.near[items] = near[chosen].int()
+    lists.near_bounds[items] = values[chosen]
+    lists.far_bounds[items, 0] = -tile.amax(dim=1)

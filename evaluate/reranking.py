@@ -23,11 +23,12 @@ import torch
 from scipy import sparse
 
 from .checks import check_feature_pair, check_fraction, check_positive_int
-from .neighbours import Neighbours, has_kernel, nearest_neighbours, rerank_cy, use_compiled
-from .products import Product, choose_product, full_precision
+from .codes import BYTES_PER_ITEM, MOST_DIMS
+from .neighbours import FAR, NEAR, Neighbours, has_kernel, nearest_neighbours, rerank_cy, use_compiled
+from .products import Product, choose_product, full_precision, prefer_integers
 from .ranking import num_threads
-from .sharding import ALONE, Shard
-from .tiles import COLUMNS, Rows, create_rows, distance_tile, plan_blocks
+from .sharding import ALONE, Shard, all_agree
+from .tiles import COLUMNS, GIB, Rows, create_rows, distance_tile, plan_blocks
 
 PAIRS = 4096  # pairs of features gathered at once for single distances
 SPARSE_BYTES = 64  # for each stored neighbour, in all sparse matrices alive at once
@@ -39,6 +40,14 @@ class Rerank(NamedTuple):
     k1: int = 20
     k2: int = 6
     lambda_value: float = 0.3
+
+
+class Plan(NamedTuple):
+    """How the neighbours are found."""
+
+    block: int  # rows of a block
+    compiled: bool  # by the kernel
+    coded: bool  # among eight-bit codes first
 
 
 class Encoding(NamedTuple):
@@ -64,10 +73,10 @@ def rerank_distances(query, gallery, *, k1: int = 20, k2: int = 6, lambda_value:
         rows = create_rows((query, gallery), "cosine")
         compiled = has_kernel()
         product = choose_product(rows.device, float(rows.num_items) ** 2 * rows.dims)
-        block = plan_reranking(rows, len(query), rerank, None, use_compiled(rows))
-        encoding = encode(rows, len(query), rerank, product, block)
+        plan = plan_reranking(rows, len(query), rerank)
+        encoding = encode(rows, len(query), rerank, product, plan)
         result = query.new_empty(len(query), len(gallery))
-        for first, last in rows.spans(0, len(query), block):
+        for first, last in rows.spans(0, len(query), plan.block):
             write_reranked(
                 result[first:last],
                 first,
@@ -93,36 +102,43 @@ def check_rerank(rerank: Rerank) -> Rerank:
 
 
 def plan_reranking(
-    rows: Rows, num_query: int, rerank: Rerank, memory_gib: float | None, compiled: bool
-) -> int:
-    """Rows of a block under the budget; the sparse part was seen to stay below what is reckoned here."""
+    rows: Rows,
+    num_query: int,
+    rerank: Rerank,
+    memory_gib: float | None = None,
+    *,
+    backend: str = "auto",
+    shard: Shard = ALONE,
+) -> Plan:
+    """The plan under the budget; codes are left out of it where they are no faster, or do not fit."""
     num, k = rows.num_items, min(rerank.k1 + 1, rows.num_items)
-    # without the kernel, neighbours come from whole rows and a sort of what is near
+    compiled = use_compiled(rows, backend)
+    # without the kernel, neighbours come from whole rows and a sort of what is near; the sparse part was seen to
+    # stay below what is reckoned here
     width = num - num_query if compiled else 6 * num
-    return plan_blocks(
+    needs = num * (8 * k + 8) + num * k * SPARSE_BYTES + PAIRS * rows.dims * 12
+    more = num * (rows.dims + BYTES_PER_ITEM + 8 * (NEAR * k + FAR))
+    coded = compiled and rows.dims <= MOST_DIMS and prefer_integers(rows.device, float(num) ** 2 * rows.dims)
+    coded = all_agree(coded, shard) and (memory_gib is None or needs + more < memory_gib * GIB / 2)
+    block = plan_blocks(
         f"re-ranking {num:,} items",
         rows,
         num,
         bytes_per_row=4 * width,
-        bytes_fixed=num * (8 * k + 8) + num * k * SPARSE_BYTES + PAIRS * rows.dims * 12,
+        bytes_fixed=needs + coded * more,
         memory_gib=memory_gib,
     )
+    return Plan(block, compiled, coded)
 
 
 def encode(
-    rows: Rows,
-    num_query: int,
-    rerank: Rerank,
-    product: Product,
-    block: int,
-    *,
-    backend: str = "auto",
-    shard: Shard = ALONE,
+    rows: Rows, num_query: int, rerank: Rerank, product: Product, plan: Plan, shard: Shard = ALONE
 ) -> Encoding:
     """From features to sparse weights V (eq. 2 to 11)."""
     k = min(rerank.k1 + 1, rows.num_items)
-    compiled = use_compiled(rows, backend)
-    neighbours = nearest_neighbours(rows, k, product, block, compiled=compiled, shard=shard)
+    neighbours = nearest_neighbours(
+        rows, k, product, plan.block, compiled=plan.compiled, coded=plan.coded, shard=shard
+    )
     neighbours = neighbours._replace(
         farthest=neighbours.farthest.clamp_(min=1e-12)
     )  # all items equal: D' is 0

@@ -22,7 +22,7 @@ from .checks import (
 )
 from .device_ranking import count_ranks_torch
 from .matches import Matches, find_matches
-from .neighbours import has_kernel, use_compiled
+from .neighbours import has_kernel
 from .products import Product, choose_product, full_precision
 from .ranking import AVERAGE_PRECISIONS, RankScores, choose_backend, scores_from_ranks
 from .reranking import Rerank, check_rerank, encode, plan_reranking, write_reranked
@@ -88,9 +88,9 @@ def evaluate_features(
             write = partial(write_plain, rows=rows, num_query=len(query), product=product)
         else:
             product = choose_product(rows.device, float(rows.num_items) ** 2 * rows.dims)
-            block = plan_reranking(rows, len(query), rerank, memory_gib, use_compiled(rows, backend))
-            encoding = encode(rows, len(query), rerank, product, block, backend=backend, shard=shard)
-            compiled = has_kernel(backend)
+            plan = plan_reranking(rows, len(query), rerank, memory_gib, backend=backend, shard=shard)
+            encoding = encode(rows, len(query), rerank, product, plan, shard)
+            block, compiled = plan.block, has_kernel(backend)
             write = partial(write_reranked, encoding=encoding, rows=rows, product=product, compiled=compiled)
         ranks = count_in_blocks(write, rows, len(query), block, matches, backend, shard)
     return scores_from_ranks(ranks, matches, len(gallery), max_rank, average_precision)

@@ -1,6 +1,6 @@
 """The processes of torch.distributed that share one evaluation: every process takes every n-th block.
 
-Letters: W processes, N items, k neighbours.
+Letters: W processes, N items, K entries of a list.
 """
 
 from typing import NamedTuple
@@ -40,21 +40,25 @@ def sum_over_shards(counts: np.ndarray, shard: Shard) -> np.ndarray:
     return tensor.cpu().numpy()
 
 
-def merge_nearest(indices: torch.Tensor, distances: torch.Tensor, farthest: torch.Tensor, shard: Shard):
-    """One list a row out of each process' [N, k], by (distance, position), and the largest of the maxima."""
+def all_agree(answer: bool, shard: Shard) -> bool:
+    """Whether every process answers yes: what each measured for itself may differ."""
+    return int(sum_over_shards(np.array([answer], np.int64), shard)[0]) == shard.size
+
+
+def merge_lists(items: torch.Tensor, bounds: torch.Tensor, shard: Shard) -> tuple[torch.Tensor, torch.Tensor]:
+    """One list a row out of each process' [N, K], by (bound, position)."""
     if shard.size == 1:
-        return indices, distances, farthest
-    home, k = indices.device, indices.shape[1]
-    indices, distances, farthest = (t.to(_device()).contiguous() for t in (indices, distances, farthest))
-    all_indices = [torch.empty_like(indices) for _ in range(shard.size)]
-    all_distances = [torch.empty_like(distances) for _ in range(shard.size)]
-    dist.all_gather(all_indices, indices)
-    dist.all_gather(all_distances, distances)
-    dist.all_reduce(farthest, dist.ReduceOp.MAX)
-    indices, order = torch.cat(all_indices, dim=1).sort(dim=1, stable=True)  # [N, W k]
-    distances, by_distance = torch.cat(all_distances, dim=1).gather(1, order).sort(dim=1, stable=True)
-    indices = indices.gather(1, by_distance)
-    return indices[:, :k].contiguous().to(home), distances[:, :k].contiguous().to(home), farthest.to(home)
+        return items, bounds
+    home, length = items.device, items.shape[1]
+    gathered = []
+    for part in (items, bounds):
+        part = part.to(_device()).contiguous()
+        gathered.append([torch.empty_like(part) for _ in range(shard.size)])
+        dist.all_gather(gathered[-1], part)
+    items, order = torch.cat(gathered[0], dim=1).sort(dim=1, stable=True)  # [N, W K]
+    bounds, by_bound = torch.cat(gathered[1], dim=1).gather(1, order).sort(dim=1, stable=True)
+    items = items.gather(1, by_bound)
+    return items[:, :length].contiguous().to(home), bounds[:, :length].contiguous().to(home)
 
 
 def _device() -> torch.device:

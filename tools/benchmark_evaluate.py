@@ -17,7 +17,14 @@ import numpy as np
 import torch
 
 from evaluate import Rerank, evaluate_features, rank_metrics, ranking
-from evaluate.products import PRODUCTS, Product, choose_product, full_precision
+from evaluate.products import (
+    PRODUCTS,
+    Product,
+    choose_product,
+    full_precision,
+    prefer_integers,
+    product_integers,
+)
 from evaluate.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
 
 GIB = 2**30
@@ -66,18 +73,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--device", default="cpu", help="where the features are: cpu or cuda (default: %(default)s)"
     )
     parser.add_argument("--memory-gib", type=float, help="budget given to the evaluation (default: none)")
+    parser.add_argument(
+        "--gallery",
+        type=int,
+        help="gallery images instead of the shape's own number, as the official counts vary",
+    )
+    parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="only features to scores (re-ranked ones with --rerank), --repeats times and without a warm-up: no "
+        "products to compare with, no argsort",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """Measures and prints one line a result."""
-    for name in ("dims", "repeats"):
-        if getattr(options, name) < 1:
+    for name in ("dims", "repeats", "gallery"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, found {getattr(options, name)}.")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device is {options.device}, and torch sees no GPU here: choose cpu.")
-    data = create_test_set(SHAPES[options.shape], options.dims, torch.device(options.device))
-    print(describe_machine(options))
+    shape = SHAPES[options.shape]
+    shape = shape._replace(num_gallery=options.gallery or shape.num_gallery)
+    data = create_test_set(shape, options.dims, torch.device(options.device))
+    print(describe_machine(options, shape))
     with torch.no_grad(), full_precision():
+        if options.alone:
+            report_alone(data, options.repeats, options.memory_gib, Rerank() if options.rerank else None)
+            return
         report_products(data, options.repeats)
         report_evaluation(data, options.repeats, options.memory_gib)
         report_ranking(data, options.repeats)
@@ -107,17 +130,41 @@ def create_test_set(
     return TestSet(*features, (*pids, *camids))
 
 
+def report_alone(data: TestSet, repeats: int, memory_gib: float | None, rerank: Rerank | None) -> None:
+    """One way from features to scores, and the memory of the whole process with features and libraries."""
+
+    def evaluation():
+        return evaluate_features(data.query, data.gallery, *data.ids, rerank=rerank, memory_gib=memory_gib)
+
+    for _ in range(repeats):
+        start = time.perf_counter()
+        scores, peak = peak_memory(evaluation, data.query.device)
+        synchronize()
+        seconds = np.array([time.perf_counter() - start])
+        whole = f", {memory_status('VmHWM') / GIB:.3f} GiB in all" if not np.isnan(peak) else ""
+        print(
+            f"{'re-ranked' if rerank else 'plain'} scores alone  {format_seconds(seconds)}, {peak / GIB:.3f} GiB beyond "
+            f"the features{whole}, mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}"
+        )
+
+
 def report_products(data: TestSet, repeats: int) -> None:
-    """Speed of each library's matrix product on tiles of this shape."""
+    """Speed of each library's matrix product on tiles of this shape, and of the product behind codes of 8 bits."""
     work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
     chosen = choose_product(data.query.device, work)
     products = PRODUCTS if data.query.device.type == "cpu" else {"torch": chosen}
-    times = measure(
-        {name: bare_product(data, product, share=0.25) for name, product in products.items()}, repeats
-    )
-    for name, seconds in times.items():
-        mark = " (used)" if products[name] is chosen else ""
-        print(f"product by {name:<8} {0.25 * work / np.median(seconds) / 1e9:9.0f} GFLOP/s{mark}")
+    runs = {f"by {name}": bare_product(data, product, share=0.25) for name, product in products.items()}
+    if data.query.device.type == "cpu":
+        codes = data._replace(
+            query=(data.query * 127).to(torch.int8), gallery=(data.gallery * 127).to(torch.int8)
+        )
+        runs["of bytes"] = bare_product(codes, product_integers, share=0.25)
+    used = {"by " + next(name for name in products if products[name] is chosen)}
+    if prefer_integers(data.query.device, work):
+        used.add("of bytes")
+    for name, seconds in measure(runs, repeats).items():
+        mark = " (used)" if name in used else ""
+        print(f"product {name:<12} {0.25 * work / np.median(seconds) / 1e9:9.0f} GFLOP/s{mark}")
 
 
 def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> None:
@@ -163,7 +210,7 @@ def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
 
 
 def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> None:
-    """Features to re-ranked scores against the products alone: half of all pairs, and queries with the gallery."""
+    """Features to re-ranked scores against the products alone, in float32: half of all pairs, and queries x gallery."""
     num, dims = len(data.query) + len(data.gallery), data.query.shape[1]
     repeats = min(repeats, 3) if num > 50_000 else repeats
     work = float(num) ** 2 * dims + 2.0 * len(data.query) * len(data.gallery) * dims
@@ -180,7 +227,7 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
     print(f"products alone       {format_seconds(times['bare'])} (reckoned from queries x gallery)")
     print(
         f"features to these    {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the "
-        f"products alone, {peak / GIB:.3f} GiB beyond the features"
+        f"float32 products alone, {peak / GIB:.3f} GiB beyond the features"
     )
 
 
@@ -253,9 +300,8 @@ def format_seconds(seconds: np.ndarray) -> str:
     return f"{middle:.3g} {name} ({low:.3g}-{high:.3g})"
 
 
-def describe_machine(options: argparse.Namespace) -> str:
+def describe_machine(options: argparse.Namespace, shape: Shape) -> str:
     """What was measured where; the load tells how far to trust it."""
-    shape = SHAPES[options.shape]
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     device = torch.cuda.get_device_name() if options.device.startswith("cuda") else processor_name()
     return (

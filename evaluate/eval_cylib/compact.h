@@ -2,7 +2,8 @@
 
    compact_*: copies the values of a row that are not above a limit to `kept`, which needs room for n + 16 values, and
    returns how many they are; -1 when one is NaN.
-   any_below, any_below_one: whether one of LANES values is below its limit, or below one limit. */
+   find_inside: which distances in a chunk of a tile are candidates for lists of neighbours.
+   inner_product: of two rows of features. */
 #include <stddef.h>
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -89,39 +90,53 @@ static inline int count_below_double(const double *values, ptrdiff_t n, double l
 
 enum { LANES = 32 };
 
-static inline int any_below(const float *values, const float *limits) {
+typedef struct { float residual, reach, slack; } Error; /* of one item; see evaluate/codes.py */
+
+static inline float error_bound(Error row, float residual, float reach) {
+    return row.residual * reach + row.reach * residual + row.slack;
+}
+
+/* Which of LANES distances may be below their limit in `near`, or above minus their limit in `far`, as bits; step 0: one
+   limit for all. */
+static inline unsigned find_inside(const float *values, const float *residuals, const float *reaches, Error row,
+                                   const float *near, const float *far, int step) {
+    unsigned found = 0;
 #if defined(__AVX512F__)
-    return (_mm512_cmp_ps_mask(_mm512_loadu_ps(values), _mm512_loadu_ps(limits), _CMP_LT_OQ) |
-            _mm512_cmp_ps_mask(_mm512_loadu_ps(values + 16), _mm512_loadu_ps(limits + 16), _CMP_LT_OQ)) != 0;
+    const __m512 residual = _mm512_set1_ps(row.residual), reach = _mm512_set1_ps(row.reach);
+    for (int k = 0; k < LANES; k += 16) {
+        const __m512 value = _mm512_loadu_ps(values + k);
+        const __m512 part = _mm512_fmadd_ps(reach, _mm512_loadu_ps(residuals + k), _mm512_set1_ps(row.slack));
+        const __m512 error = _mm512_fmadd_ps(residual, _mm512_loadu_ps(reaches + k), part);
+        const __m512 below = step ? _mm512_loadu_ps(near + k) : _mm512_set1_ps(*near);
+        const __m512 above = step ? _mm512_loadu_ps(far + k) : _mm512_set1_ps(*far);
+        const __mmask16 is_near = _mm512_cmp_ps_mask(_mm512_sub_ps(value, error), below, _CMP_LT_OQ);
+        const __mmask16 is_far = _mm512_cmp_ps_mask(_mm512_add_ps(_mm512_add_ps(value, error), above),
+                                                    _mm512_setzero_ps(), _CMP_GT_OQ);
+        found |= (unsigned)(is_near | is_far) << k;
+    }
 #else
-    int found = 0;
-    for (int k = 0; k < LANES; k++) found |= values[k] < limits[k];
-    return found;
+    int any = 0; /* compilers vectorise this loop, and not the one that makes bits */
+    for (int k = 0; k < LANES; k++) {
+        const float error = error_bound(row, residuals[k], reaches[k]);
+        any |= (values[k] - error < near[k * step]) | (values[k] + error > -far[k * step]);
+    }
+    for (int k = 0; any && k < LANES; k++) {
+        const float error = error_bound(row, residuals[k], reaches[k]);
+        found |= (unsigned)((values[k] - error < near[k * step]) | (values[k] + error > -far[k * step])) << k;
+    }
 #endif
-}
-
-static inline int any_below_one(const float *values, float limit) {
-#if defined(__AVX512F__)
-    const __m512 bound = _mm512_set1_ps(limit);
-    return (_mm512_cmp_ps_mask(_mm512_loadu_ps(values), bound, _CMP_LT_OQ) |
-            _mm512_cmp_ps_mask(_mm512_loadu_ps(values + 16), bound, _CMP_LT_OQ)) != 0;
-#else
-    int found = 0;
-    for (int k = 0; k < LANES; k++) found |= values[k] < limit;
     return found;
-#endif
 }
 
-static inline void raise_to(float *most, const float *values, ptrdiff_t n) { /* most[c] = max(most[c], values[c]) */
-    for (ptrdiff_t c = 0; c < n; c++) most[c] = values[c] > most[c] ? values[c] : most[c];
-}
+static inline int lowest_bit(unsigned bits) { return __builtin_ctz(bits); }
 
-static inline float maximum(const float *values, ptrdiff_t n) { /* in lanes: compilers keep the order of a single one */
-    float lanes[LANES], most = values[0];
+static inline float inner_product(const float *left, const float *right, ptrdiff_t n) {
+    float lanes[2 * LANES] = {0}, sum = 0; /* compilers keep the order of a single sum */
     ptrdiff_t c = 0;
-    for (int k = 0; k < LANES; k++) lanes[k] = values[0];
-    for (; c + LANES <= n; c += LANES) raise_to(lanes, values + c, LANES);
-    for (; c < n; c++) most = values[c] > most ? values[c] : most;
-    for (int k = 0; k < LANES; k++) most = lanes[k] > most ? lanes[k] : most;
-    return most;
+    for (; c + 2 * LANES <= n; c += 2 * LANES)
+        for (int k = 0; k < 2 * LANES; k++) lanes[k] += left[c + k] * right[c + k];
+    for (; c < n; c++) sum += left[c] * right[c];
+    for (int half = LANES; half > 0; half /= 2)
+        for (int k = 0; k < half; k++) lanes[k] += lanes[k + half];
+    return sum + lanes[0];
 }

@@ -5,14 +5,16 @@ from retrieval_oracles import clustered_features, random_ids, reranked_by_formul
 
 from evaluate import Rerank, evaluate_features, neighbours, rank_metrics, rerank_distances, reranking, tiles
 
-KERNELS = [False] + ([True] if neighbours.rerank_cy is not None else [])
+PATHS = ["torch"] + (["kernel", "codes"] if neighbours.neighbours_cy is not None else [])
 
 
-@pytest.fixture(params=KERNELS, ids=lambda compiled: "kernel" if compiled else "torch")
+@pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
-    """Both ways through re-ranking, in small blocks so that lists run over many tiles."""
-    if not request.param:
-        monkeypatch.setattr(neighbours, "rerank_cy", None)
+    """All ways through re-ranking, in small blocks so that lists run over many tiles."""
+    if request.param == "torch":
+        monkeypatch.setattr(neighbours, "neighbours_cy", None)
+    if request.param == "codes":
+        monkeypatch.setattr(reranking, "prefer_integers", lambda device, work: True)
     monkeypatch.setattr(tiles, "ROWS_CPU", 7)
     monkeypatch.setattr(neighbours, "COLUMNS", 40)
     monkeypatch.setattr(reranking, "COLUMNS", 40)

@@ -19,7 +19,16 @@ def test_evaluate_prints_every_figure(capsys):
     for name in ("features to scores", "argsort of all rows", "rank_metrics python", "features to these"):
         assert sum(line.startswith(name) for line in lines) == 1
     assert sum("GiB beyond the features" in line for line in lines) == 2
-    assert sum("(used)" in line for line in lines) == 1
+    assert sum("(used)" in line for line in lines) == 1  # so small a set is not worth codes
+
+
+def test_evaluate_alone(capsys):
+    words = ["--shape", "tiny", "--gallery", "300", "--rerank", "--alone", "--dims", "64", "--repeats", "2"]
+    assert benchmark.main(["evaluate", *words]) == 0
+    first, *runs = capsys.readouterr().out.splitlines()
+    assert first.startswith("tiny: 60 x 300 x 64 float32 on ")
+    assert len(runs) == 2 and all(line.startswith("re-ranked scores alone") for line in runs)
+    assert len({line.partition("mAP")[2] for line in runs}) == 1
 
 
 def test_made_up_sets_have_the_counts():
@@ -45,6 +54,7 @@ def test_measures():
     "words, message",
     [
         (["--repeats", "0"], "--repeats must be at least 1, found 0."),
+        (["--gallery", "0"], "--gallery must be at least 1, found 0."),
         (["--dims", "-3"], "--dims must be at least 1, found -3."),
         (["--memory-gib", "0"], "memory_gib must be above zero, found 0.0"),
     ],

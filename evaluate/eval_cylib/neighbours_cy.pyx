@@ -1,0 +1,261 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Nearest and farthest items: running lists of candidates out of tiles of distances, and their exact distances.
+
+Called by `evaluate.neighbours` and `evaluate.codes` only.
+"""
+
+from cython.parallel cimport prange
+from libc.math cimport INFINITY
+from libc.stdlib cimport free, malloc
+from libc.string cimport memmove
+
+cdef extern from "compact.h" nogil:
+    ctypedef struct Error:
+        float residual
+        float reach
+        float slack
+    float error_bound(Error row, float residual, float reach)
+    unsigned find_inside(const float *values, const float *residuals, const float *reaches, Error row,
+                         const float *near, const float *far, int step)
+    int lowest_bit(unsigned bits)
+    float inner_product(const float *left, const float *right, Py_ssize_t n)
+    int LANES
+
+ctypedef long long index_t
+
+cdef unsigned EVERY = 0xFFFFFFFF  # all bits of a chunk: of the last one, which may be short
+
+cdef struct Lists:  # of all items, on one side: near or far
+    int *items            # [N, K]
+    float *bounds         # [N, K]  rising
+    Py_ssize_t length     # K
+    float *limits         # [N, k]  rising
+    Py_ssize_t num_wanted # k
+
+
+cdef Py_ssize_t make_room(float *bounds, float bound, Py_ssize_t length) noexcept nogil:
+    """Puts a bound, which is below the last, into a rising list; behind its equals. Returns its place."""
+    cdef Py_ssize_t low = 0, high = length - 1, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if bounds[middle] > bound:
+            high = middle
+        else:
+            low = middle + 1
+    memmove(bounds + low + 1, bounds + low, (length - 1 - low) * sizeof(float))
+    bounds[low] = bound
+    return low
+
+
+cdef float limit_of(Lists lists, Py_ssize_t at) noexcept nogil:
+    """What an item's bound must be below to become a candidate of item `at`."""
+    return min(lists.bounds[(at + 1) * lists.length - 1], lists.limits[(at + 1) * lists.num_wanted - 1])
+
+
+cdef void consider(float bound, float opposite, int item, Lists lists, Py_ssize_t at) noexcept nogil:
+    """Offers an item to the list of item `at`: it is at least `bound` away, and at most `opposite`."""
+    cdef int *items = lists.items + at * lists.length
+    cdef float *limits = lists.limits + at * lists.num_wanted
+    cdef Py_ssize_t place
+    if not bound < limit_of(lists, at):
+        return
+    place = make_room(lists.bounds + at * lists.length, bound, lists.length)
+    memmove(items + place + 1, items + place, (lists.length - 1 - place) * sizeof(int))
+    items[place] = item
+    if opposite < limits[lists.num_wanted - 1]:
+        make_room(limits, opposite, lists.num_wanted)
+
+
+cdef void consider_both(float distance, float error, int item, Lists near, Lists far, Py_ssize_t at) noexcept nogil:
+    """Offers an item at `distance`, give or take `error`, to both lists of item `at`."""
+    cdef float least = max(distance - error, 0), most = max(distance + error, 0)
+    consider(least, most, item, near, at)
+    consider(-most, -least, item, far, at)
+
+
+cdef void serve_row(const float *tile, Py_ssize_t n, index_t low, const float *residuals, const float *reaches,
+                    Error row, Lists near, Lists far, Py_ssize_t at) noexcept nogil:
+    """One row of a tile: its own lists take from all columns."""
+    cdef Py_ssize_t chunk, start, c
+    cdef unsigned found
+    cdef float near_limit = limit_of(near, at), far_limit = limit_of(far, at)
+    for chunk in range((n + LANES - 1) / LANES):
+        start = chunk * LANES
+        found = EVERY
+        if start + LANES <= n:
+            found = find_inside(tile + start, residuals + start, reaches + start, row, &near_limit, &far_limit, 0)
+        while found:
+            c = start + lowest_bit(found)
+            found &= found - 1
+            if c < n:
+                consider_both(tile[c], error_bound(row, residuals[c], reaches[c]), <int> (low + c), near, far, at)
+                near_limit = limit_of(near, at)
+                far_limit = limit_of(far, at)
+
+
+cdef void serve_columns(const float *tile, Py_ssize_t num_rows, Py_ssize_t stride, Py_ssize_t low, Py_ssize_t n,
+                        index_t first, const float *residuals, const float *reaches, float slack, Lists near,
+                        Lists far, float *near_limits) noexcept nogil:
+    """A stripe of n columns: each column's lists take from all rows, in the order of the rows."""
+    cdef Py_ssize_t r, chunk, start, c
+    cdef unsigned found
+    cdef const float *values
+    cdef Error row
+    cdef float *far_limits = near_limits + n
+    row.slack = slack
+    for c in range(n):
+        near_limits[c] = limit_of(near, low + c)
+        far_limits[c] = limit_of(far, low + c)
+    for r in range(num_rows):
+        values = tile + r * stride
+        row.residual, row.reach = residuals[first + r], reaches[first + r]
+        for chunk in range((n + LANES - 1) / LANES):
+            start = chunk * LANES
+            found = EVERY
+            if start + LANES <= n:
+                found = find_inside(values + start, residuals + low + start, reaches + low + start, row,
+                                    near_limits + start, far_limits + start, 1)
+            while found:
+                c = start + lowest_bit(found)
+                found &= found - 1
+                if c < n:
+                    consider_both(values[c], error_bound(row, residuals[low + c], reaches[low + c]), <int> (first + r),
+                                  near, far, low + c)
+                    near_limits[c] = limit_of(near, low + c)
+                    far_limits[c] = limit_of(far, low + c)
+
+
+cdef Lists view_lists(arrays):
+    cdef Lists lists
+    cdef int[:, ::1] items = arrays[0]
+    cdef float[:, ::1] bounds = arrays[1], limits = arrays[2]
+    lists.items, lists.bounds, lists.length = &items[0, 0], &bounds[0, 0], items.shape[1]
+    lists.limits, lists.num_wanted = &limits[0, 0], limits.shape[1]
+    return lists
+
+
+def update_lists(float[:, ::1] tile, index_t first, index_t low, const float[::1] residuals, const float[::1] reaches,
+                 float slack, near_arrays, far_arrays, int num_threads):
+    """Takes a tile of distances, rows first.. and columns low.., into the running lists of all items.
+
+    A distance d of items i, j is known to lie within residuals[i] * reaches[j] + reaches[i] * residuals[j] + slack of
+    the tile's. `near_arrays`: (items int [N, K], bounds float [N, K], limits float [N, k]). A list rises by the bound
+    that d is at least; its limits are the k smallest of what the d are at most, and nothing above them can be among
+    the k nearest. `far_arrays`: the same of minus d.
+    Rows take from all columns; columns behind the block of rows (first + rows and later) take from all rows. With
+    blocks in rising order every list sees its candidates in rising order, so equal bounds keep the lower position.
+    An item's distance to itself is set to 0.
+    """
+    cdef Py_ssize_t num_rows = tile.shape[0], num_columns = tile.shape[1], r, s
+    cdef Py_ssize_t skip = min(max(first + num_rows - low, 0), num_columns)
+    cdef Py_ssize_t width = 256, num_stripes = (num_columns - skip + width - 1) // width, start
+    cdef float *limits = <float *> malloc((num_stripes * 2 * width + 1) * sizeof(float))
+    cdef Lists near = view_lists(near_arrays), far = view_lists(far_arrays)
+    cdef Error row
+    if limits == NULL:
+        raise MemoryError("no memory for one row of a tile")
+    row.slack = slack
+    for r in range(num_rows):
+        if 0 <= first + r - low < num_columns:
+            tile[r, first + r - low] = 0
+    for r in prange(num_rows, nogil=True, num_threads=num_threads, schedule="static"):
+        row.residual = residuals[first + r]
+        row.reach = reaches[first + r]
+        serve_row(&tile[r, 0], num_columns, low, &residuals[low], &reaches[low], row, near, far, first + r)
+    for s in prange(num_stripes, nogil=True, num_threads=num_threads, schedule="static"):
+        start = skip + s * width
+        serve_columns(&tile[0, start], num_rows, num_columns, low + start, min(width, num_columns - start), first,
+                      &residuals[0], &reaches[0], slack, near, far, limits + s * 2 * width)
+    free(limits)
+
+
+def decode_tile(const int[:, ::1] products, const float[::1] row_steps, const float[::1] row_squares,
+                const float[::1] steps, const float[::1] squares, float[:, ::1] tile, int num_threads):
+    """tile [b, n] <- row_squares[r] + squares[c] - 2 row_steps[r] steps[c] products[r, c]."""
+    cdef Py_ssize_t num_rows = products.shape[0], n = products.shape[1], r, c
+    cdef float scale, square
+    for r in prange(num_rows, nogil=True, num_threads=num_threads, schedule="static"):
+        scale = -2 * row_steps[r]
+        square = row_squares[r]
+        for c in range(n):
+            tile[r, c] = square + (squares[c] + scale * steps[c] * products[r, c])
+
+
+cdef struct Items:  # features in two parts, queries first, and what their distances need: see evaluate.tiles.Rows
+    const float *query
+    const float *gallery
+    Py_ssize_t num_query
+    Py_ssize_t dims
+    const float *scales
+    const float *squares
+    float constant
+
+
+cdef float exact_distance(const Items *items, index_t i, index_t j) noexcept nogil:
+    """The squared distance of two items, in float32."""
+    cdef const float *left
+    cdef const float *right
+    if i == j:
+        return 0
+    left = items.query + i * items.dims if i < items.num_query else items.gallery + (i - items.num_query) * items.dims
+    right = items.query + j * items.dims if j < items.num_query else items.gallery + (j - items.num_query) * items.dims
+    return max(-2 * items.scales[i] * items.scales[j] * inner_product(left, right, items.dims)
+               + items.squares[i] + (items.squares[j] + items.constant), 0)
+
+
+cdef bint is_before(float distance, int item, float other_distance, int other) noexcept nogil:
+    return distance < other_distance or (distance == other_distance and item < other)
+
+
+cdef bint refine_nearest(const Items *items, index_t i, const int *candidates, const float *bounds, Py_ssize_t length,
+                         int *nearest, float *distances, Py_ssize_t k) noexcept nogil:
+    """The k nearest by (distance, position) out of a list of candidates; false when others may be nearer."""
+    cdef Py_ssize_t c, place, found = 0
+    cdef float distance
+    for c in range(length):
+        if bounds[c] == INFINITY or (found == k and bounds[c] > distances[k - 1]):
+            return True  # nor can any behind it be as near
+        distance = exact_distance(items, i, candidates[c])
+        if found < k:
+            found = found + 1
+        elif not is_before(distance, candidates[c], distances[k - 1], nearest[k - 1]):
+            continue
+        place = found - 1
+        while place > 0 and is_before(distance, candidates[c], distances[place - 1], nearest[place - 1]):
+            distances[place] = distances[place - 1]
+            nearest[place] = nearest[place - 1]
+            place = place - 1
+        distances[place] = distance
+        nearest[place] = candidates[c]
+    return False
+
+
+cdef bint refine_farthest(const Items *items, index_t i, const int *candidates, const float *bounds, Py_ssize_t length,
+                          float *farthest) noexcept nogil:
+    """The largest distance out of a list of candidates; false when others may be farther."""
+    cdef Py_ssize_t c
+    farthest[0] = 0
+    for c in range(length):
+        if -bounds[c] <= farthest[0]:
+            return True
+        farthest[0] = max(farthest[0], exact_distance(items, i, candidates[c]))
+    return False
+
+
+def refine(const float[:, ::1] query, const float[:, ::1] gallery, const float[::1] scales, const float[::1] squares,
+           float constant, index_t first, index_t last, const int[:, ::1] near, const float[:, ::1] near_bounds,
+           const int[:, ::1] far, const float[:, ::1] far_bounds, int[:, ::1] nearest, float[:, ::1] distances,
+           float[::1] farthest, char[::1] certain, int num_threads):
+    """Exact lists of items first..last-1 from their candidates (see `update_lists`), into rows of the same number.
+
+    Candidates are taken in the order of their bounds, until no other can be among the k nearest, or farther than the
+    farthest. `certain` [N] becomes 0 where a list ends before that is sure.
+    """
+    cdef Py_ssize_t i
+    cdef Items items
+    items.query, items.gallery, items.num_query, items.dims = &query[0, 0], &gallery[0, 0], query.shape[0], query.shape[1]
+    items.scales, items.squares, items.constant = &scales[0], &squares[0], constant
+    for i in prange(first, last, nogil=True, num_threads=num_threads, schedule="dynamic", chunksize=16):
+        certain[i] = refine_nearest(&items, i, &near[i, 0], &near_bounds[i, 0], near.shape[1],
+                                    &nearest[i, 0], &distances[i, 0], nearest.shape[1])
+        certain[i] &= refine_farthest(&items, i, &far[i, 0], &far_bounds[i, 0], far.shape[1], &farthest[i])

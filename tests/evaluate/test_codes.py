@@ -1,0 +1,163 @@
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from evaluate import neighbours, products, reranking
+from evaluate.codes import LARGEST, MOST_DIMS, create_codes
+from evaluate.neighbours import nearest_neighbours
+from evaluate.products import PRODUCTS, prefer_integers, product_integers, product_torch
+from evaluate.tiles import create_rows
+
+needs_kernel = pytest.mark.skipif(neighbours.neighbours_cy is None, reason="the kernels are not built")
+
+
+def made_up(kind, num=400, dims=48):
+    """Features [num, dims] that are hard on codes in one way."""
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(num, dims, generator=generator)
+    features += 2 * torch.randn(20, dims, generator=generator)[torch.arange(num) % 20]  # identities
+    if kind == "one-sided":
+        features.relu_()
+    if kind == "far from zero":
+        features += 30
+    if kind == "one large entry":
+        features[:, 0] += 200 * torch.randn(num, generator=generator)
+    if kind == "lengths":
+        features *= 10 ** torch.linspace(-2, 2, num)[torch.randperm(num, generator=generator), None]
+    if kind == "zeros":
+        features[5::50] = 0
+    if kind == "equal":
+        features[100:200] = features[7]
+    return features
+
+
+KINDS = ["plain", "one-sided", "far from zero", "one large entry", "lengths", "zeros", "equal"]
+
+
+def rows_of(features, metric="cosine"):
+    return create_rows((features[:90].clone(), features[90:].clone()), metric)
+
+
+def true_distances(features, metric):
+    """In float64; a row of zeros is orthogonal to everything under cosine."""
+    features = features.double()
+    if metric == "cosine":
+        features = features / features.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return 2 - 2 * features @ features.t()
+    return torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def test_codes_by_hand():
+    # mean 0; the largest entry of each row is 127 steps
+    features = torch.tensor([[127.0, 1.0], [-127.0, -1.0], [0.0, 254.0], [0.0, -254.0]])
+    codes = create_codes(create_rows((features[:1], features[1:]), "euclidean"))
+    assert codes.values.tolist() == [[127, 1], [-127, -1], [0, 127], [0, -127]]
+    assert codes.steps.tolist() == [1, 1, 2, 2]
+    assert codes.squares.tolist() == [127**2 + 1, 127**2 + 1, 254**2, 254**2]
+    assert codes.residuals.tolist() == [0, 0, 0, 0]
+    assert codes.reaches.tolist()[2] == 2 * 254
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_distances_of_codes_are_within_their_error(kind, metric):
+    features = made_up(kind)
+    codes = create_codes(rows_of(features, metric))
+    values = codes.values.double() * codes.steps[:, None]
+    found = codes.squares[:, None] + codes.squares - 2 * values @ values.t()
+    spread = codes.residuals[:, None] * codes.reaches
+    error = (spread + spread.t() + codes.slack).double()
+    wrong = (found - true_distances(features, metric)).abs()
+    wrong.fill_diagonal_(0)  # by definition, not by the codes
+    assert bool((wrong <= error).all())
+    assert float(wrong.max()) > 2 * codes.slack  # it is the remainders that are allowed for, not the slack
+
+
+def both(features, metric="cosine", k=9, block=32):
+    options = {"compiled": True, "coded": False}
+    rows = rows_of(features, metric)
+    expected = nearest_neighbours(rows, k, product_torch, block, **options)
+    return nearest_neighbours(rows, k, product_torch, block, **options | {"coded": True}), expected
+
+
+@needs_kernel
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_neighbours_are_those_of_float32(kind, metric, monkeypatch):
+    monkeypatch.setattr(neighbours, "COLUMNS", 50)
+    features = made_up(kind)
+    found, expected = both(features, metric)
+    rounding = 2e-6 * (1 if metric == "cosine" else float(features.square().sum(dim=1).max()))
+    np.testing.assert_allclose(found.distances, expected.distances, rtol=0, atol=rounding)
+    np.testing.assert_allclose(found.farthest, expected.farthest, rtol=0, atol=rounding)
+    if kind in ("plain", "one-sided"):  # elsewhere rounding orders what is as good as equally far
+        assert torch.equal(found.indices, expected.indices)
+
+
+@needs_kernel
+@pytest.mark.parametrize("k", [1, 3, 9])
+def test_ties_go_to_the_lower_position(k):
+    # entries of +-1: all distances are exact, few are different
+    features = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], (300, 8))).float()
+    found, expected = both(features, "euclidean", k)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@needs_kernel
+@pytest.mark.parametrize("near, far, word", [(2, 2, "left"), (1, 1, "left 400 of 400")])
+def test_lists_that_end_too_early(near, far, word, monkeypatch, caplog):
+    monkeypatch.setattr(neighbours, "NEAR", near)
+    monkeypatch.setattr(neighbours, "FAR", far)
+    with caplog.at_level(logging.INFO, "ember"):
+        found, expected = both(made_up("plain"))
+    assert word in caplog.text and "left 0 of" not in caplog.text
+    assert torch.equal(found.indices, expected.indices)
+    np.testing.assert_allclose(found.farthest, expected.farthest, rtol=1e-5)
+
+
+@needs_kernel
+def test_fewer_items_than_candidates():
+    found, expected = both(made_up("plain", 95), k=20)
+    assert torch.equal(found.indices, expected.indices)
+
+
+@needs_kernel
+def test_codes_are_left_out_of_a_small_budget(monkeypatch):
+    monkeypatch.setattr(reranking, "prefer_integers", lambda device, work: True)
+    rows = rows_of(made_up("plain"))
+    assert reranking.plan_reranking(rows, 90, reranking.Rerank(), 0.01).coded
+    assert not reranking.plan_reranking(rows, 90, reranking.Rerank(), 0.005).coded
+    assert not reranking.plan_reranking(rows, 90, reranking.Rerank(), backend="python").coded
+
+
+def test_products_of_whole_numbers_are_exact():
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randint(-127, 128, (n, 300), generator=generator, dtype=torch.int8) for n in (5, 17))
+    out = torch.empty(5, 17, dtype=torch.int32)
+    assert product_integers(left, right, out=out) is out
+    assert torch.equal(out.long(), left.long() @ right.long().t())
+    assert MOST_DIMS * LARGEST**2 < 2**31 <= (MOST_DIMS + 1) * LARGEST**2
+
+
+@pytest.mark.parametrize("faster, preferred", [(10, True), (1, False), (float("nan"), False)])
+def test_whole_numbers_are_used_where_they_are_fast(faster, preferred, monkeypatch):
+    def seconds(runs, sums):
+        assert all(float(run()[0, 0]) == sums[name] for name, run in runs.items())
+        return dict.fromkeys(PRODUCTS, 1.0) | {"8-bit integers": 1 / faster}
+
+    monkeypatch.setattr(products, "_chosen", {})
+    monkeypatch.setattr(products, "_seconds", seconds)
+    assert prefer_integers(torch.device("cpu"), 1e12) is preferred
+    assert prefer_integers(torch.device("cpu"), 1e6) is False
+
+
+def test_a_product_that_fails_or_rounds_is_not_chosen():
+    def fails():
+        raise RuntimeError("no such operator")
+
+    runs = {"right": lambda: torch.ones(1, 1), "wrong": lambda: torch.zeros(1, 1), "fails": fails}
+    seconds = products._seconds(runs, dict.fromkeys(runs, 1.0))
+    assert seconds["right"] < 1 and seconds["wrong"] == seconds["fails"] == float("inf")
