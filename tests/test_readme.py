@@ -1,11 +1,10 @@
-"""The README's commands, run as a newcomer runs them: in a checkout, with nothing there but the rendered people.
+"""The README's main commands, run as a newcomer runs them: in a checkout, with nothing there but the rendered people.
 
-The quickstart recipe is trained in full here and must reach what the README promises of it.
+That all commands of all documents run is test_docs_commands.py's; the quickstart recipe is trained in full here and must reach what the README promises of it.
 """
 
 import csv
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 QUICK = ["SOLVER.MAX_EPOCHS", "2", "INPUT.SIZE_TRAIN", "(32,16)", "INPUT.SIZE_TEST", "(32,16)"]
-
-
-def readme_commands() -> list[str]:
-    """The indented command lines of the README, without their comments."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^    ((?:python|make|torchrun) .*)$", text, flags=re.MULTILINE)
-    return [line.split("  #")[0].strip() for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +49,6 @@ def scores(folder: Path, run_name: str) -> dict:
     return next(iter(json.loads((folder / "runs" / run_name / "results.json").read_text()).values()))
 
 
-def test_every_command_of_the_readme_is_run_here():
-    assert readme_commands() == [
-        "make demo",
-        "make test",
-        "python main.py -c configs/quickstart.yml",
-        "python main.py -c configs/quickstart.yml SOLVER.BASE_LR 1e-3",
-        "python main.py -c configs/quickstart.yml --resume",
-        "python main.py -t TEST.WEIGHT runs/quickstart/checkpoints/best.pt",
-        "python -m tools.doctor csv:/data/cows/list.csv",
-        "python main.py -c configs/quickstart.yml DATASETS.NAMES csv:/data/cows/list.csv OUTPUT_DIR runs/cows",
-    ]
 
 
 def test_the_quickstart_recipe_learns_to_recognise_people_it_never_saw(checkout):

@@ -7,7 +7,14 @@ from typing import NamedTuple
 
 import yaml
 
-MACHINE = ("system", "processor", "cores", "GPU", "CUDA", "processes x threads")  # of made_with.json; the rest are versions
+MACHINE = (
+    "system",
+    "processor",
+    "cores",
+    "GPU",
+    "CUDA",
+    "processes x threads",
+)  # of made_with.json; the rest are versions
 ELSEWHERE = (
     "OUTPUT_DIR",
     "OVERWRITE",
