@@ -20,6 +20,7 @@ import numpy as np
 from data.build import build_splits
 from data.records import JUNK, Splits
 from engine.build import build_benchmarks, build_device, build_trained_model, read_test_config
+from engine.deploy.formats import check_checkpoint
 from engine.evaluator import Embedded
 from engine.handlers.logs import setup_logging
 from evaluate import identification_scores, verification_scores
@@ -85,6 +86,9 @@ def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
             raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be between 0 and 1")
     if arguments.resamples < 10:
         raise ValueError(f"--resamples is {arguments.resamples}, it must be at least 10")
+    named = dict(zip(arguments.overrides[::2], arguments.overrides[1::2], strict=False)).get("TEST.WEIGHT")
+    if named:
+        check_checkpoint(Path(named))
     cfg = read_test_config(arguments.config, arguments.overrides)
     device = build_device(cfg)
     corpus = build_splits(cfg, train=cfg.TEST.VALIDATION > 0)

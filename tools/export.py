@@ -1,7 +1,8 @@
-"""Writes a trained network as a file for other programs, after checking that it still answers the same.
+r"""Writes a trained network as a file for other programs, after checking that it still answers the same.
 
     python -m tools.export runs/quickstart/checkpoints/best.pt --to onnx --out person.onnx
-    python -m tools.export best.pt --to onnx --out small.onnx --int8 photos/ --max-drop 0.01
+    python -m tools.export runs/quickstart/checkpoints/best.pt --to onnx --out small.onnx \
+        --int8 datasets/quickstart/market1501/bounding_box_train --max-drop 0.01
     python -m tools.export best.pt --to exported-program --out person.pt2 --images photos/
 
 The file takes uint8 RGB images [B, 3, H, W] of any number B at the test size and gives embeddings of length 1; it
@@ -26,12 +27,20 @@ from data.build import build_splits
 from engine.build import build_benchmarks
 from engine.deploy.build import build_deployed_network, load_model, read_inference_config
 from engine.deploy.embedder import Embedder
-from engine.deploy.formats import PACKAGES, check_installed, create_embedder, quantize_onnx, write_network
+from engine.deploy.formats import (
+    PACKAGES,
+    check_checkpoint,
+    check_installed,
+    create_embedder,
+    quantize_onnx,
+    write_network,
+)
 from engine.evaluator import Embedded
 from engine.handlers.evaluation import Benchmark
 from engine.handlers.logs import setup_logging
 from engine.scores import retrieval_scores
-from tools.calibration import collect_histograms
+from evaluate import distance_blocks
+from evaluate.verification import pair_masks
 from tools.image_lists import read_images
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
@@ -175,6 +184,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"--out is {arguments.out}; with --to {arguments.to} it must end in {SUFFIXES[arguments.to]}"
         )
+    check_checkpoint(arguments.checkpoint)
 
 
 def compare_images(reference: Embedder, exported: Embedder, paths: list[Path]) -> dict[str, dict]:
@@ -214,18 +224,19 @@ def compare_tests(
 
 
 def error_rates(embedded: Embedded, num_query: int, threshold: float) -> dict[str, float]:
-    """False matches of the different pairs and false non-matches of the same ones at a threshold, exact to a bin of 1/2048."""
-    columns = [
-        part for ids in (embedded.pids, embedded.camids) for part in (ids[:num_query], ids[num_query:])
-    ]
+    """At a cosine distance: false matches of the different pairs, and false non-matches of the same ones."""
     features = embedded.embeddings[:num_query], embedded.embeddings[num_query:]
-    histograms = collect_histograms(*features, *(ids.numpy() for ids in columns))
-    near = int((histograms.edges[1:] <= threshold).sum())  # bins below it
-    same, different = (counts.sum(axis=0) for counts in (histograms.same, histograms.different))
-    return {
-        "false_match_rate": float(different[:near].sum() / max(different.sum(), 1)),
-        "false_non_match_rate": float(same[near:].sum() / max(same.sum(), 1)),
-    }
+    ids = [part for ids in (embedded.pids, embedded.camids) for part in (ids[:num_query], ids[num_query:])]
+    near, pairs = (
+        torch.zeros(2, dtype=torch.float64),
+        torch.zeros(2, dtype=torch.float64),
+    )  # of the same and of different identities
+    for first, last, distances in distance_blocks(*features, metric="cosine", copies=6):
+        for kind, mask in enumerate(pair_masks(ids, first, last)):
+            near[kind] += (distances[mask] <= threshold).sum()
+            pairs[kind] += mask.sum()
+    same, different = (near / pairs.clamp(min=1)).tolist()
+    return {"false_match_rate": different, "false_non_match_rate": 1 - same}
 
 
 def _run(embedder: Embedder, images: Tensor) -> Tensor:

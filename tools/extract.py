@@ -1,8 +1,9 @@
-"""Embeds your own images: files, folders, or csv lists with a column `path` (and `pid`, `camid` if known).
+r"""Embeds your own images: files, folders, or csv lists with a column `path` (and `pid`, `camid` if known).
 
-    python -m tools.extract TEST.WEIGHT runs/quickstart/checkpoints/best.pt photos/ --out features.npz
+    python -m tools.extract TEST.WEIGHT runs/quickstart/checkpoints/best.pt --ids prefix --out features.npz \
+        datasets/quickstart/market1501/bounding_box_test
     python -m tools.extract -c configs/x.yml TEST.WEIGHT FILE list.csv more/*.jpg --out features.npz --processes 4
-    python -m tools.extract TEST.WEIGHT best.pt datasets/quickstart/market1501/bounding_box_test --ids prefix --out f.npz
+    python -m tools.extract TEST.WEIGHT person.onnx photos/ --out features.npz
 
 FILE.npz holds `embeddings` [N, D] of length 1, `paths`, `pids`, `camids` and the `card` of the network with its
 fingerprint; tools.search searches it. Images that cannot be read are left out and listed at the end. A run that was

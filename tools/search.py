@@ -1,7 +1,7 @@
 """Searches the embeddings of tools.extract for the people, vehicles or animals on query images.
 
-    python -m tools.search features.npz query.jpg other.jpg
     python -m tools.search features.npz datasets/quickstart/market1501/query --top 5 --rerank
+    python -m tools.search features.npz query.jpg other.jpg
     python -m tools.search features.npz queries.npz --threshold 0.35 --faiss --out found
 
 Writes DIR/index.html, which holds its pictures, and DIR/search.json. A query whose nearest entry is farther than the

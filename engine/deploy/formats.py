@@ -161,6 +161,13 @@ def kind_of(path: Path) -> str:
     return "checkpoint"
 
 
+def check_checkpoint(path: Path) -> None:
+    """Raises ValueError for an exported file, where the checkpoint it was made of is asked for."""
+    kind = kind_of(path)
+    if kind != "checkpoint":
+        raise ValueError(f"{path} is an exported network ({kind}), give the checkpoint that it was made of")
+
+
 def open_network(path: Path, *, device: torch.device) -> Embedder:
     """The Embedder of an exported file. ONNX files run on the CPU in as many threads as torch has.
 

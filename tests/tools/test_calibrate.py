@@ -168,11 +168,17 @@ def test_no_identity_twice():
     [
         ([], "no checkpoint is named: TEST.WEIGHT runs/x/checkpoints/best.pt"),
         (["TEST.WEIGHT", "nowhere.pt"], "weight file nowhere.pt does not exist"),
+        (
+            ["TEST.WEIGHT", "person.onnx"],
+            "person.onnx is an exported network (onnx), give the checkpoint that it was made of",
+        ),
         (["--fmr", "0"], "--fmr is 0.0, it must be between 0 and 1"),
         (["--prior", "1"], "--prior is 1.0, it must be between 0 and 1"),
         (["--resamples", "3"], "--resamples is 3, it must be at least 10"),
     ],
 )
-def test_mistakes_end_in_one_line(capsys, words, message):
+def test_mistakes_end_in_one_line(capsys, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "person.onnx").touch()
     assert main(words) == 2
     assert capsys.readouterr().err == f"calibrate: {message}\n"

@@ -121,6 +121,8 @@ def test_files_of_torch_answer_like_the_checkpoint(best, photos, tmp_path, capsy
     assert exported.card == model.card
     for count in (1, 3):
         assert torch.allclose(exported.embed(photos[:count]), model.embed(photos[:count]), atol=1e-5)
+    assert main([str(out), "--to", target, "--out", str(tmp_path / f"again_{name}")]) == 2
+    assert f"is an exported network ({target}), give the checkpoint" in capsys.readouterr().err
     with pytest.raises(ValueError, match="its configuration is fixed"):
         load_model(out, "TEST.FLIP", True)
 
