@@ -1,6 +1,7 @@
 """The README's main commands, run as a newcomer runs them: in a checkout, with nothing there but the rendered people.
 
-That all commands of all documents run is test_docs_commands.py's; the quickstart recipe is trained in full here and must reach what the README promises of it.
+That the commands of all documents run is test_docs_commands.py's. Here the quickstart recipe is trained in full and must reach
+what the README promises of it.
 """
 
 import csv
@@ -47,8 +48,6 @@ def run(folder: Path, command: str, more: list[str] = ()) -> str:
 
 def scores(folder: Path, run_name: str) -> dict:
     return next(iter(json.loads((folder / "runs" / run_name / "results.json").read_text()).values()))
-
-
 
 
 def test_the_quickstart_recipe_learns_to_recognise_people_it_never_saw(checkout):

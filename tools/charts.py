@@ -25,7 +25,8 @@ def line_chart(title: str, lines: Sequence[Line], *, x: str, y: str = "", percen
         return ""
     points = [point for line in lines for point in line.points]
     heights = (0.0, 1.0) if percent else _span([p[1] for p in points], from_zero=True)
-    frame = _Frame(_span([p[0] for p in points]), heights, percent)
+    widths = _span([p[0] for p in points], from_zero=x == "epoch")
+    frame = _Frame(widths, heights, percent)
     marks = []
     for line, colour in zip(lines, _cycle(len(lines)), strict=True):
         path = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in line.points)

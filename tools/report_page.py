@@ -136,19 +136,35 @@ def _run(card: Card) -> str:
     if rows:
         title = "Scores on each test set" if len(run.results) > 1 else "Scores"
         parts.append(f"<h2>{title}</h2>{_table(('test set', *SCORES, 'queries', 'gallery'), rows)}")
+        if run.train:
+            names = ", ".join(map(str, flatten(run.config).get("DATASETS.NAMES", ())))
+            parts.append(f"<p>Of the weights at the end of the run, trained on {escape(names)}.</p>")
     else:
         parts.append('<p class="trouble">There is no results.json: the run has not ended.</p>')
     if run.distillation.get("rows"):
         parts.append(_teachers(run.distillation))
+    parts.append(_fingerprint(run))
     parts.append(_charts(_curves(run)))
     parts += [_examined(card, one) for one in card.examinations]
     if run.calibration:
         parts.append(_calibration(run.calibration))
-    prints = [[key, value] for key, value in fingerprint(run).items()]
-    parts.append(f"<h2>Fingerprint</h2>{_table((), prints)}")
+    return "".join(parts)
+
+
+def _fingerprint(run: Run) -> str:
+    """What makes the scores comparable, and the whole recipe; folded, as it is long."""
+    found = fingerprint(run)
+    hints = ", ".join(
+        f"{key.lower()} {found[key]}" for key in ("Seed", "Commit", "Scored by") if key in found
+    )
+    parts = [
+        f"<details><summary><b>Fingerprint</b>: {escape(hints)}</summary>{_table((), list(found.items()))}</details>"
+    ]
     if run.config:
         text = "\n".join(f"{key}: {value}" for key, value in sorted(flatten(run.config).items()))
-        parts.append(f"<details><summary>The whole recipe</summary><pre>{escape(text)}</pre></details>")
+        parts.append(
+            f"<details><summary><b>The whole recipe</b></summary><pre>{escape(text)}</pre></details>"
+        )
     return "".join(parts)
 
 
@@ -159,7 +175,7 @@ def _teachers(distillation: dict) -> str:
             _percent(row["mAP"]),
             _percent(row["rank1"]),
             f"{row['parameters'] / 1e6:.2f}",
-            f"{row['gflops']:.2f}",
+            f"{row['gflops']:.3g}",
             f"{row['milliseconds']:.2f}",
         ]
         for row in distillation["rows"]
@@ -216,7 +232,9 @@ def _examined(card: Card, one: Examination) -> str:
     """What a test set shows: curves, cameras, sizes, ranked lists."""
     charts = [line_chart("CMC", [Line(one.name, _cmc(one.cmc))], x="rank", percent=True), _distances(one)]
     rows = [[label, str(count), _percent(value)] for label, (value, count) in one.sizes.items()]
-    parts = [f"<h2>Looking closer at {escape(one.name)}</h2>{_charts(charts)}"]
+    weights = f"{card.run.weights.name}, " if card.run.weights else ""
+    score = f"<p>What follows is of {weights}mAP {_percent(one.mAP)}, Rank-1 {_percent(one.cmc[0])}.</p>"
+    parts = [f"<h2>Looking closer at {escape(one.name)}</h2>{score}{_charts(charts)}"]
     if one.protocol not in ("cross-camera", "all"):
         parts.append(
             f"<p>Its score is of the protocol {escape(one.protocol)}; this part follows the cross-camera rule.</p>"

@@ -8,6 +8,7 @@ h3 { font-size: 1rem; margin: 1.3rem 0 .3rem; } h4 { font-size: .92rem; margin: 
 p { margin: .2rem 0 .5rem; opacity: .85; } article + article { border-top: 2px solid #8886; margin-top: 2rem; }
 .trouble { border-left: 5px solid #c98a00; padding: .3rem .7rem; opacity: 1; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .87rem; }
+th { white-space: nowrap; }
 td, th { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884; font-variant-numeric: tabular-nums; }
 .cameras td { text-align: right; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1rem; }
@@ -26,6 +27,7 @@ nav button[aria-pressed=true] { background: #3a60be; color: #fff; border-color: 
            aspect-ratio: 1 / 2; object-fit: contain; background: #8882; }
 .query img { border-color: #3a60be; } .query { margin-right: .7rem !important; }
 .right img { border-color: #26a04c; } .wrong img { border-color: #d63430; border-style: dashed; }
+details { margin: .5rem 0; } summary { cursor: pointer; }
 pre { overflow-x: auto; background: #8882; padding: .6rem; border-radius: 4px; font-size: .8rem; }
 [hidden] { display: none !important; }
 """

@@ -48,7 +48,9 @@ def test_the_processor_is_named_somehow(monkeypatch, tmp_path):
 
 def test_versions_and_machine_without_names_of_host_or_user():
     making = describe_making(torch.device("cpu"))
-    assert making["Python"] == platform.python_version() and making["torch"] == torch.__version__.split("+")[0]
+    assert (
+        making["Python"] == platform.python_version() and making["torch"] == torch.__version__.split("+")[0]
+    )
     assert making["ember-reid"] == own_version() == "0.1.0" and making["GPU"] == "none"
     assert making["processes x threads"] == f"1 x {torch.get_num_threads()}"
     assert all(isinstance(value, str) for value in making.values())

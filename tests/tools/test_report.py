@@ -127,6 +127,8 @@ def test_ticks_are_round():
 def test_lines_end_in_the_corners():
     chart = line_chart("mAP", [Line("a<b", ((0.0, 0.0), (10.0, 1.0)))], x="epoch", percent=True)
     assert '<polyline points="46.0,186.0 350.0,10.0"' in chart and "a&lt;b: 100% at 10" in chart
+    only = line_chart("mAP", [Line("a", ((6.0, 0.5),))], x="epoch", percent=True)  # epochs count from 0
+    assert '<circle cx="350.0" cy="98.0"' in only
     assert line_chart("nothing", [Line("a", ()), Line("b", ((1.0, float("nan")),))], x="epoch") == ""
 
 
@@ -148,7 +150,10 @@ def test_a_run_is_read(tiny_run):
     assert found["Batch"] == "8 images = 4 identities x 2, 1 forward pass(es) a step, pairs global"
     assert found["Weights (SHA-256)"] == f"{run.weights_hash[:16]}  best.pt" and found["Seed"] == "1"
     assert found["Checkpoint chosen on"] == "the test set" and "1 process(es)" in found["Run"]
-    assert found["Scored by"] == "cosine, cross-camera, embedding after the neck" and found["Begun from"] == "none"
+    assert (
+        found["Scored by"] == "cosine, cross-camera, embedding after the neck"
+        and found["Begun from"] == "none"
+    )
     (start,) = run.starts
     assert found["Commit"] == start["commit"] and f"torch {start['torch']}, " in found["Versions"]
     assert f"processor {start['processor']}, cores {start['cores']}, GPU none" in found["Machine"]
@@ -306,7 +311,12 @@ def test_the_page_is_whole_and_fetches_nothing(page):
 
 def test_the_page_shows_what_there_is(page):
     text = page.read_text()
-    assert "teacher &lt;r101&gt;</td><td>90.00%</td><td>95.00%</td><td>42.50</td>" in text
+    assert (
+        "teacher &lt;r101&gt;</td><td>90.00%</td><td>95.00%</td><td>42.50</td><td>6.5</td><td>1.00</td>"
+        in text
+    )
+    assert "<b>Fingerprint</b>: seed 2, scored by " in text and text.count("<td>Versions</td>") == 3
+    assert "What follows is of mAP " in text and "Of the weights at the end of the run, trained on " in text
     assert "<td>village</td><td>12.50%</td>" in text and "<td>SEED</td><td>1</td><td>2</td>" in text
     assert "up to a distance of 0.2500, which lets a share of 0.001 of different pairs through" in text
     assert re.findall(r'data-kind="(\w+)"', text) == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2 + [
@@ -338,7 +348,9 @@ def test_a_browser_filters_the_lists(page, tmp_path):
     </script>"""
     probed = tmp_path / "probed.html"
     probed.write_text(page.read_text().replace("</body>", probe + "</body>"))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update"]
+    flags.append(f"--user-data-dir={tmp_path / 'profile'}")
     command = [CHROMIUM, *flags, "--window-size=500,900", "--dump-dom", probed.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     title = re.search("<title>(.*?)</title>", done.stdout, re.DOTALL).group(1).split("|")
@@ -371,6 +383,7 @@ def test_the_command_looks_at_the_network(copy, capsys):
     kinds = re.findall(r'data-kind="(\w+)"', text)
     assert kinds[:3] == ["best", "median", "worst"] and set(kinds) <= set(KINDS)
     assert "Looking closer at market1501" in text and "0009_c1s1_000001_00.jpg" in text
+    assert "What follows is of best.pt, mAP " in text and "trained on market1501:" in text
     assert text.count("<summary>Heat-maps</summary>") == len(kinds)
     assert "Distances and pictures are missing" not in text
     Tags(text)
