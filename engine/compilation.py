@@ -43,6 +43,8 @@ class Compilation:
         if not self.is_on:
             return step()
         self._steps += 1
+        if self._steps == 1:
+            logger.info("SOLVER.COMPILE %s: the first iterations take up to a minute or two", self.mode)
         before = [tensor.clone() for tensor in self._state] if self._steps <= _PROBATION else self._state
         torch.compiler.cudagraph_mark_step_begin()
         try:
