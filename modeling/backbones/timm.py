@@ -81,8 +81,8 @@ class TimmBackbone(nn.Module):
             out = out.permute(0, 3, 1, 2)  # [N, h, w, C] -> [N, C, h, w]
         elif self.layout == "tokens":
             tokens = out[:, self.num_prefix_tokens :]  # [N, h * w, C]
-            patch = (images.shape[2] * images.shape[3] / tokens.shape[1]) ** 0.5
-            rows = max(round(images.shape[2] / patch), 1)
+            height, width, num_patches = map(int, (*images.shape[2:], tokens.shape[1]))  # tensors when traced
+            rows = max(round(height / (height * width / num_patches) ** 0.5), 1)
             out = tokens.transpose(1, 2).unflatten(2, (rows, -1))
         return (out,)
 
