@@ -39,6 +39,7 @@ STANDS_FOR = {
     "IMAGES": "photos",
     "QUERY_IMAGE": "query.jpg",
     "OUT": "out",
+    "s": "1",  # a seed
 }
 PEOPLE = "--train-ids 4 --test-ids 3 --distractors 2 --junk 1 --frames 2 --workers 1 --overwrite".split()
 SMALL = (
