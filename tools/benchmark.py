@@ -8,7 +8,7 @@ One subcommand a part of the program; docs/performance.md holds results and says
 import argparse
 import sys
 
-from tools import benchmark_evaluate, benchmark_latency, benchmark_search, benchmark_train
+from tools import benchmark_distill, benchmark_evaluate, benchmark_latency, benchmark_search, benchmark_train
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -20,6 +20,7 @@ def create_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in {
+        "distill": benchmark_distill,
         "evaluate": benchmark_evaluate,
         "latency": benchmark_latency,
         "search": benchmark_search,

@@ -150,6 +150,7 @@ def _load_teacher(
         model,
         name=path,
         statistics=cfg.KD.TEACHER_STATISTICS,
+        folded=True,
         adapt=_build_input_adapter(cfg, own, path, device),
         common=common,
         with_maps=cfg.KD.FEATURE.WEIGHT > 0,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.distill.classes import CommonClasses
+from engine.distill.fold import fold_norms
 from engine.distill.stages import StageTaps, last_norms
 from engine.handlers.batch import iteration_seed
 from layers import negative_means
@@ -52,6 +53,8 @@ class Teacher:
         model: its parameters lose their gradients here; it is set to evaluation.
         name: for messages.
         statistics: "running" or "batch", what its batch norms normalise with; running statistics never move.
+        folded: ask a copy whose batch norms are folded into its convolutions, as long as `statistics` are "running"; for a
+            model whose weights stay as they are.
         adapt: see InputAdapter.
         common: the columns of its logits that the student has, too.
         with_maps: keep the maps in front of each stage's last ReLU.
@@ -63,6 +66,7 @@ class Teacher:
         *,
         name: str,
         statistics: str = "running",
+        folded: bool = False,
         adapt: InputAdapter | None = None,
         common: CommonClasses | None = None,
         with_maps: bool = False,
@@ -70,8 +74,13 @@ class Teacher:
         self.model = model.requires_grad_(False).eval()
         self.name, self.statistics = name, statistics
         self.adapt, self.common = adapt or InputAdapter(), common or CommonClasses()
-        self.taps = StageTaps(model.backbone) if with_maps else None
-        set_statistics(model, statistics)
+        self._margins: list[Tensor] = []
+        if folded and statistics == "running":
+            self._margins = self.margins() if with_maps else []
+            self.model = copy.deepcopy(self.model)
+            fold_norms(self.model.backbone)
+        self.taps = StageTaps(self.model.backbone) if with_maps else None
+        set_statistics(self.model, statistics)
 
     @torch.no_grad()
     def __call__(self, images: Tensor):
@@ -87,6 +96,8 @@ class Teacher:
 
     def margins(self) -> list[Tensor]:
         """[C_i] per stage: the mean of what the stage's last ReLU cuts off."""
+        if self._margins:
+            return self._margins
         return [negative_means(norm.weight, norm.bias) for norm in last_norms(self.model.backbone)]
 
 

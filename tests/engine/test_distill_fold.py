@@ -1,0 +1,105 @@
+"""Teachers whose batch norms are folded into their convolutions answer as before."""
+
+import pytest
+import torch
+from torch import nn
+
+from engine.distill.fold import fold_norms
+from engine.distill.teachers import Teacher
+from modeling.backbones import BackboneOptions, create_backbone
+from modeling.heads import GlobalHead, HeadOptions
+from modeling.model import ReidModel
+
+
+def randomise_norms(model: nn.Module) -> nn.Module:
+    """Stored statistics and weights as training leaves them, not 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                tensor.data.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+def test_one_norm_by_hand():
+    conv, norm = nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1, eps=1.0)
+    for tensor, value in zip(
+        (conv.weight, norm.running_mean, norm.running_var, norm.weight, norm.bias),
+        (2, 1, 3, 4, 5),
+        strict=True,
+    ):
+        tensor.data.fill_(value)
+    model = nn.Sequential(conv, norm).eval()
+    assert fold_norms(model) == 1
+    # (2 x - 1) / sqrt(3 + 1) * 4 + 5 = 4 x + 3
+    assert (model[0].weight.item(), model[0].bias.item()) == pytest.approx((4, 3))
+    assert isinstance(model[1], nn.Identity)
+
+
+@pytest.mark.parametrize(
+    ("name", "norms", "folded"),
+    [
+        ("resnet18", 20, 20),
+        ("resnet18_ibn_a", 20, 14),  # six blocks of stages 1 to 3 normalise half of their channels
+        ("mobilenet_v2", 52, 52),
+    ],
+)
+def test_outputs_are_equal_up_to_rounding(name, norms, folded):
+    options = BackboneOptions(width=0.125) if name.startswith("resnet") else BackboneOptions()
+    backbone = randomise_norms(create_backbone(name, options)).double()
+    images = torch.randn(2, 3, 32, 16, dtype=torch.double)
+    before = backbone(images)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()) == norms
+    assert fold_norms(backbone) == folded
+    for one, two in zip(before, backbone(images), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+class Shared(nn.Module):
+    """A convolution that is also read without its norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.norm(x) + x
+
+
+class Untraceable(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize("create", [Shared, Untraceable])
+def test_what_cannot_be_folded_stays(create):
+    model = create().eval()
+    assert fold_norms(model) == 0
+    assert isinstance(model.norm, nn.BatchNorm2d)
+
+
+@pytest.mark.parametrize(("statistics", "left"), [("running", 0), ("batch", 20)])
+def test_a_folded_teacher_answers_as_its_model_does(statistics, left):
+    model = ReidModel(
+        randomise_norms(create_backbone("resnet18", BackboneOptions(width=0.125))),
+        GlobalHead(64, 5, HeadOptions()),
+    )
+    plain = Teacher(model, name="t", with_maps=True)
+    images = torch.randn(2, 3, 32, 16)
+    expected = plain(images)
+    teacher = Teacher(model, name="t", statistics=statistics, folded=True, with_maps=True)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in teacher.model.backbone.modules()) == left
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.backbone.modules()) == 20
+    for one, two in zip(plain.margins(), teacher.margins(), strict=True):
+        assert torch.equal(one, two)
+    if statistics == "running":
+        answer = teacher(images)
+        for one, two in zip(
+            (expected.embedding, *expected.maps), (answer.embedding, *answer.maps), strict=True
+        ):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())

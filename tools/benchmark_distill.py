@@ -1,0 +1,129 @@
+"""What distillation adds to a training step: the step with and without teachers, and the teachers' forward passes alone.
+
+    python -m tools.benchmark distill -c configs/quickstart_logits.yml [KEY VALUE ...]
+
+The same functions as main.py build everything; all steps see one batch that is there. Rounds of the three take turns, so that
+whatever else the machine does slows all of them down.
+    plain       the student's step without the KD section
+    distilled   the teachers' forward passes, then the student's step with all terms
+    teachers    the forward passes of all teachers as networks of their own, in evaluation mode
+    overhead    distilled - plain - teachers: what the terms cost, and what the teachers' preparation saves
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from ignite.engine import Engine
+
+from config import Config, load_config
+from data.build import build_augmentation, build_splits, build_train_loader, loader_processes
+from engine.build import build_amp_dtype, build_criterion, build_device, build_trainer
+from engine.distill.build import build_distillation
+from engine.distill.teachers import EmaTeacher, ViewSubsample
+from engine.handlers.batch import Augment, ToDevice
+from modeling import build_model
+from solver import build_optimizers
+
+WARMUP = 3  # rounds that do not count
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m tools.benchmark distill`."""
+    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="a recipe with a KD section")
+    parser.add_argument("--rounds", type=int, default=20, help="timed rounds (default: %(default)s)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure and print."""
+    if options.rounds < 2:
+        raise ValueError(f"--rounds is {options.rounds}; at least 2 are needed")
+    with tempfile.TemporaryDirectory() as folder:
+        one_batch = ("DATALOADER.CACHE", "none", "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", folder)
+        cfg = load_config(options.config, (*options.overrides, *one_batch))
+        if cfg.NUM_THREADS:
+            torch.set_num_threads(cfg.NUM_THREADS)
+        times = measure(cfg, rounds=options.rounds)
+    medians = {}
+    for name, values in times.items():
+        lower, medians[name], upper = (1000 * value for value in statistics.quantiles(values, n=4))
+        print(f"{name:<10}{medians[name]:10.2f} ms   quartiles {lower:.2f} to {upper:.2f}")
+    parts = medians["plain"] + medians["teachers"]
+    overhead = medians["distilled"] - parts
+    print(f"{'overhead':<10}{overhead:10.2f} ms   {overhead / parts:+.1%} of plain + teachers")
+
+
+def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round by name.
+
+    Raises:
+        ValueError: a recipe without teachers.
+    """
+    torch.manual_seed(cfg.SEED)
+    device, corpus = build_device(cfg), build_splits(cfg)
+    amp_dtype = build_amp_dtype(cfg, device)
+    model = build_model(cfg, num_classes=corpus.num_classes).to(device, memory_format=torch.channels_last)
+    distillation = build_distillation(
+        cfg, model, classes=corpus.classes, records=corpus.train, device=device, amp_dtype=amp_dtype
+    )
+    averages = [part.teacher.model for part in distillation.parts.values() if isinstance(part, EmaTeacher)]
+    teachers = [*averages, *(contestant.model.eval() for contestant in distillation.contestants)]
+    if not teachers:
+        raise ValueError("the recipe has no teacher: KD.TEACHERS is empty and KD.EMA.ENABLED is False")
+    batch = _load_batch(cfg, corpus.train, device)
+
+    def create_step(terms: dict) -> Engine:
+        criterion = build_criterion(
+            cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim, extra=terms
+        ).to(device)
+        return build_trainer(cfg, model, criterion, build_optimizers(cfg, model, criterion), device=device)[0]
+
+    @torch.no_grad()
+    def ask_teachers() -> None:
+        with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
+            for teacher in teachers:
+                teacher(batch.images)
+
+    plain, distilled = create_step({}), create_step(distillation.terms)
+    distillation.attach(distilled)
+    if 0 < cfg.KD.STUDENT_VIEWS < cfg.INPUT.NUM_FRAMES:
+        ViewSubsample(cfg.KD.STUDENT_VIEWS, seed=cfg.SEED).attach(plain)
+    return _take_turns(
+        {
+            "plain": lambda: plain.run([batch], max_epochs=1),
+            "distilled": lambda: distilled.run([batch], max_epochs=1),
+            "teachers": ask_teachers,
+        },
+        rounds=rounds,
+        device=device,
+    )
+
+
+def _load_batch(cfg: Config, records: Sequence, device: torch.device):
+    """The first batch of training, on the device and augmented."""
+    fetcher = Engine(lambda engine, batch: engine.state.batch)
+    ToDevice(device).attach(fetcher)
+    Augment(build_augmentation(cfg), seed=cfg.SEED, rank=0, world_size=1).attach(fetcher)
+    loader = build_train_loader(cfg, records)
+    with loader_processes(loader):
+        return fetcher.run(loader, max_epochs=1, epoch_length=1).output
+
+
+def _take_turns(
+    actions: dict[str, Callable[[], object]], *, rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds that each action takes in each round, after the warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for number in range(WARMUP + rounds):
+        for name, action in actions.items():
+            start = time.perf_counter()
+            action()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number >= WARMUP:
+                times[name].append(time.perf_counter() - start)
+    return times
