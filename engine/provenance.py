@@ -1,4 +1,4 @@
-"""What a run is made with: versions, the commit of the checkout, the machine. Recorded when it starts, never a reason to fail."""
+"""What a run is made with: versions, commit, machine. Recorded when it starts, and never a reason to fail."""
 
 import json
 import os
