@@ -128,7 +128,15 @@ static inline unsigned find_inside(const float *values, const float *residuals, 
     return found;
 }
 
-static inline int lowest_bit(unsigned bits) { return __builtin_ctz(bits); }
+static inline int lowest_bit(unsigned bits) { /* of some */
+#if defined(__GNUC__)
+    return __builtin_ctz(bits);
+#else
+    int place = 0;
+    while (!(bits >> place & 1u)) place++;
+    return place;
+#endif
+}
 
 static inline float inner_product(const float *left, const float *right, ptrdiff_t n) {
     float lanes[2 * LANES] = {0}, sum = 0; /* compilers keep the order of a single sum */
