@@ -1,0 +1,43 @@
+from argparse import Namespace
+
+import pytest
+import torch
+
+from tools.benchmark import main
+from tools.benchmark_search import make_embeddings
+
+
+def test_identities_lie_as_near_as_asked():
+    options = Namespace(entries=4000, queries=100, dim=256, identities=50, spread=0.3)
+    gallery, query = make_embeddings(options)
+    assert gallery.shape == (4000, 256) and query.shape == (100, 256)
+    assert torch.allclose(gallery.norm(dim=1), torch.ones(4000), atol=1e-5)
+    same = torch.arange(100)[:, None] % 50 == torch.arange(100, 4100) % 50
+    distances = 1 - query @ gallery.T
+    assert distances[same].mean() == pytest.approx(0.3, abs=0.01)
+    assert distances[~same].mean() == pytest.approx(1, abs=0.02)
+    apart, asked = make_embeddings(Namespace(**{**vars(options), "identities": 0}))
+    assert (1 - asked @ apart.T).mean() == pytest.approx(1, abs=0.01)
+
+
+def test_the_command_prints_both_searches(capsys):
+    pytest.importorskip("faiss", reason="the extra `search` is not installed")
+    words = "search --entries 900 --dim 16 --queries 5 --identities 40 --top 3 --faiss".split()
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("900 x 16 float32, 0.00 GiB, 40 identities")
+    assert [line.split(",")[0] for line in lines[1:]] == ["exact", "exact", "faiss", "faiss"]
+    assert "1 queries at once" in lines[1] and "5 queries at once" in lines[2] and "recall at 3" in lines[4]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--entries", "0"], "--entries is 0, it must be at least 1"),
+        (["--identities", "-1"], "--identities is -1, it must be at least 0"),
+        (["--spread", "1"], "--spread is 1.0, it must be between 0 and 1"),
+    ],
+)
+def test_mistakes_end_in_one_line(capsys, words, message):
+    assert main(["search", *words]) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
