@@ -155,6 +155,35 @@ def test_a_resnet_starts_with_a_new_last_stage(tmp_path):
     assert not torch.equal(student.head.classifier.weight, teacher.head.classifier.weight)
 
 
+@pytest.mark.parametrize(
+    ("name", "begins_anew"),
+    [
+        ("resnet18", "layer4.1.conv2.weight"),
+        ("resnet34", "layer4.2.conv2.weight"),
+        ("resnet50", "layer4.2.conv3.weight"),
+        ("resnet101", "layer4.2.conv3.weight"),
+        ("resnet50_bam", "layer4.2.conv3.weight"),
+        ("resnet101_bam", "layer4.2.conv3.weight"),
+        ("densenet121", "features.denseblock4.denselayer16.conv2.weight"),
+        ("mobilenet_v2", ""),
+    ],
+)
+def test_every_backbone_of_vkd_has_its_last_stage(name, begins_anew):
+    from engine.distill.student import last_stage
+    from modeling.backbones import BackboneOptions, create_backbone
+
+    with torch.device("meta"):
+        backbone = create_backbone(name, BackboneOptions())
+    prefixes = last_stage(backbone)
+    new = [
+        parameter
+        for parameter, _ in backbone.named_parameters()
+        if f"backbone.{parameter}".startswith(prefixes)
+    ]
+    assert begins_anew in new if begins_anew else not new
+    assert len(new) < len(list(backbone.parameters())) / 2
+
+
 TERMS = [distance_matching, relational_distances, similarity_matching]
 
 
