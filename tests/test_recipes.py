@@ -111,7 +111,7 @@ def trainable() -> list:
 def test_a_recipe_trains_two_iterations_and_is_scored(name, tiny_market, tmp_path, monkeypatch):
     import main
 
-    monkeypatch.setattr("engine.handlers.checkpoints.save_checkpoint", lambda path, content: None)
+    monkeypatch.setattr("engine.handlers.checkpoints.save_checkpoint", lambda path, content, previous: None)
     small = SMALL | {"DATASETS.NAMES": f"['market1501:{tiny_market}']", "OUTPUT_DIR": str(tmp_path)}
     if "densenet" in name:  # strides of 32
         small |= {"INPUT.SIZE_TRAIN": "(64, 32)", "INPUT.SIZE_TEST": "(64, 32)"}
