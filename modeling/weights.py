@@ -98,7 +98,7 @@ def read_checkpoint(path: str | Path) -> Any:
         raise FileNotFoundError(f"weight file {path} does not exist")
     try:
         with torch.serialization.safe_globals(_NUMPY), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # one that fails is told below
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[-1] if "Unsupported" not in str(error) else _unsupported(str(error))

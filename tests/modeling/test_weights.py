@@ -91,7 +91,8 @@ def test_a_file_that_would_execute_code_is_refused(tmp_path):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "content", [b"", b"not a checkpoint at all", pickle.dumps([1, 2], protocol=2), pickle.dumps([1], protocol=4)]
+    "content",
+    [b"", b"not a checkpoint at all", pickle.dumps([1, 2], protocol=2), pickle.dumps([1], protocol=4)],
 )
 def test_foreign_files_are_named(content, tmp_path):
     (tmp_path / "weights.pt").write_bytes(content)
