@@ -60,6 +60,7 @@ TURNED_DOWN = {
     "tools.calibrate": ["--resamples", "20"],
     "tools.benchmark evaluate": ["--shape", "tiny", "--repeats", "1"],
     "tools.benchmark train": ["--iterations", "2", "--warmup", "1", *SMALL],
+    "tools.benchmark distill": ["--rounds", "2", *SMALL],
     "tools.benchmark latency": "--batch 2 --repeats 2 --device cpu --precision float32".split(),
 }
 
