@@ -20,9 +20,8 @@ logger = logging.getLogger("ember.evaluate")
 
 Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 WORTH_MEASURING = 5e10  # floating point operations; below, any library is done in an instant
-WORTH_CODING = (
-    1.5  # how much faster than floats whole numbers must be, as what they find is measured once more
-)
+# how much faster than floats whole numbers must be, as what they find is measured once more
+WORTH_CODING = 1.5
 
 
 class Choice(NamedTuple):
