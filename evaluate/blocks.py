@@ -44,7 +44,7 @@ def distance_blocks(
     for first, last in tqdm(spans, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
         out = buffer[: last - first]
         with torch.no_grad(), full_precision():  # not around the yield: the caller's own modes stay
-            left = rows.left_factor(first, last)
+            left = rows.left_factor(torch.arange(first, last, device=rows.device))
             for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
                 tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
                 out[:, low - num_query : high - num_query] = tile

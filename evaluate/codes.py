@@ -63,5 +63,4 @@ def create_codes(rows: Rows) -> Codes:
         squares[item] = norms.square() + (rows.constant / 2 + rows.squares[item] - lengths.square())
         reaches[item] = 2 * torch.maximum(norms, torch.linalg.vector_norm(rounded, dim=1))
         residuals[item] = torch.linalg.vector_norm(vectors - rounded, dim=1)
-    largest = rows.constant / 2 + float(rows.squares.max())  # squared norm of u
-    return Codes(values, steps, squares, residuals, reaches, largest * 2.0**-23 * (128 + rows.dims / 16))
+    return Codes(values, steps, squares, residuals, reaches, rows.rounding)

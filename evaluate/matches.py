@@ -18,18 +18,26 @@ class Matches(NamedTuple):
     left_columns: np.ndarray  # int64      same identity, same camera: left out for this query
     junk: np.ndarray  # int64             pid -1: left out for every query
 
-    def block(self, first: int, last: int) -> "Matches":
-        """The matches of rows first..last-1 of the distance matrix, with `queries` counted from `first`."""
-        low, high = np.searchsorted(self.queries, (first, last))
-        starts, left_starts = self.starts[low : high + 1], self.left_starts[low : high + 1]
-        return Matches(
-            self.queries[low:high] - first,
-            starts - starts[0],
-            self.columns[starts[0] : starts[-1]],
-            left_starts - left_starts[0],
-            self.left_columns[left_starts[0] : left_starts[-1]],
+    def take(self, numbers: np.ndarray) -> tuple["Matches", np.ndarray]:
+        """The matches of some valid queries, int64 [b], as those of a matrix with one row each; their places in `columns`."""
+        starts, places = take_ragged(self.starts, numbers)
+        left_starts, left_places = take_ragged(self.left_starts, numbers)
+        part = Matches(
+            np.arange(len(numbers)),
+            starts,
+            self.columns[places],
+            left_starts,
+            self.left_columns[left_places],
             self.junk,
         )
+        return part, places
+
+
+def take_ragged(starts: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of several lengths that lie one behind another: starts [b + 1] of those taken, and where they lie now."""
+    lengths = starts[numbers + 1] - starts[numbers]
+    taken = np.concatenate(([0], np.cumsum(lengths)))
+    return taken, np.arange(taken[-1]) + np.repeat(starts[numbers] - taken[:-1], lengths)
 
 
 def find_matches(query_pids, gallery_pids, query_camids, gallery_camids) -> Matches:

@@ -94,8 +94,7 @@ def nearest_neighbours(
         for first, last in tqdm(
             spans, desc="neighbours", delay=SECONDS_OF_SILENCE, disable=None, leave=False
         ):
-            items = torch.arange(first, last, device=rows.device)
-            take_rows(lists, rows, items, rows.left_factor(first, last), product)
+            take_rows(lists, rows, torch.arange(first, last, device=rows.device), product)
     return exact_neighbours(merged(lists, shard))
 
 
@@ -145,7 +144,7 @@ def fill_lists(
 
 def float_tiles(rows: Rows, product: Product, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
     """(low, distances [b, n] of items first..last-1 to items low..), up to the last item."""
-    left = rows.left_factor(first, last)
+    left = rows.left_factor(torch.arange(first, last))
     for low, high in rows.spans(first, rows.num_items, COLUMNS):
         tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
         if not rows.constant:
@@ -195,29 +194,25 @@ def refine(rows: Rows, lists: Lists, k: int, product: Product, shard: Shard) -> 
     num = rows.num_items
     found = create_lists(rows, k, 1)
     farthest, certain = torch.zeros(num), torch.zeros(num, dtype=torch.int8)
-    query, gallery = (part.contiguous().numpy() for part in rows.parts)
     arrays = [tensor.numpy() for tensor in (*lists, found.near, found.near_bounds, farthest, certain)]
-    measures = rows.scales.numpy(), rows.squares.numpy(), rows.constant
     starts = range(0, num, REFINED)
     for first in tqdm(starts, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
         last = min(first + REFINED, num)
-        neighbours_cy.refine(query, gallery, *measures, first, last, *arrays, num_threads())
+        neighbours_cy.refine(rows.arrays(), rows.constant, first, last, *arrays, num_threads())
     found.far_bounds[:, 0] = -farthest
     uncertain = torch.nonzero(certain == 0).flatten()
     logger.info("codes of 8 bits left %d of %d items to compare with all in float32", len(uncertain), num)
     if not all_agree(len(uncertain) < num / 8, shard):
         return None
     for items in uncertain.split(FEW):
-        take_rows(found, rows, items, rows.gather(items) * (-2 * rows.scales[items, None]), product)
+        take_rows(found, rows, items, product)
     return exact_neighbours(found)
 
 
-def take_rows(lists: Lists, rows: Rows, items: torch.Tensor, left: torch.Tensor, product: Product) -> None:
-    """Some items against all; equal distances at the k-th place go to the lower position.
-
-    Args: items int64 [b]; left: their `left_factor` [b, D].
-    """
+def take_rows(lists: Lists, rows: Rows, items: torch.Tensor, product: Product) -> None:
+    """Some items, int64 [b], against all; equal distances at the k-th place go to the lower position."""
     k = lists.near.shape[1]
+    left = rows.left_factor(items)
     tile = torch.cat(
         [
             distance_tile(rows, left, low, high, product, constant=rows.constant)

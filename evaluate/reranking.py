@@ -55,7 +55,7 @@ class Encoding(NamedTuple):
 
     query: sparse.csr_array  # float32 [Q, N]    V of the queries
     gallery: sparse.csc_array  # float32 [G, N]  V of the gallery, by column: an inverted index
-    farthest: torch.Tensor  # float32 [N]        max_r D[i, r]
+    neighbours: Neighbours  # of all N items
     lambda_value: float
 
 
@@ -77,14 +77,9 @@ def rerank_distances(query, gallery, *, k1: int = 20, k2: int = 6, lambda_value:
         encoding = encode(rows, len(query), rerank, product, plan)
         result = query.new_empty(len(query), len(gallery))
         for first, last in rows.spans(0, len(query), plan.block):
+            items = torch.arange(first, last, device=rows.device)
             write_reranked(
-                result[first:last],
-                first,
-                last,
-                encoding=encoding,
-                rows=rows,
-                product=product,
-                compiled=compiled,
+                result[first:last], items, encoding=encoding, rows=rows, product=product, compiled=compiled
             )
     return result.numpy() if as_numpy else result
 
@@ -149,9 +144,7 @@ def encode(
         nearest = indices[:, : rerank.k2]
         weights = membership(nearest, np.float32) @ weights
         weights.data /= nearest.shape[1]
-    return Encoding(
-        weights[:num_query], weights[num_query:].tocsc(), neighbours.farthest, rerank.lambda_value
-    )
+    return Encoding(weights[:num_query], weights[num_query:].tocsc(), neighbours, rerank.lambda_value)
 
 
 def membership(indices: np.ndarray, dtype=np.int32) -> sparse.csr_array:
@@ -212,24 +205,23 @@ def neighbour_weights(
 
 def write_reranked(
     out: torch.Tensor,
-    first: int,
-    last: int,
+    items: torch.Tensor,
     *,
     encoding: Encoding,
     rows: Rows,
     product: Product,
     compiled: bool,
 ) -> None:
-    """Final distances of queries first..last-1 to the whole gallery, into `out` [b, G] (eq. 10 and 12)."""
+    """Final distances of queries `items`, int64 [b], to the whole gallery, into `out` [b, G] (eq. 10 and 12)."""
     num_query, keep = encoding.query.shape[0], encoding.lambda_value
-    query, gallery = encoding.query[first:last], encoding.gallery
-    scales = keep / encoding.farthest[first:last]
+    query, gallery = encoding.query[items.cpu().numpy()], encoding.gallery
+    scales = keep / encoding.neighbours.farthest[items]
     if keep > 0:
-        left = rows.left_factor(first, last)
+        left = rows.left_factor(items)
         for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
             tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
             out[:, low - num_query : high - num_query] = tile
-        out.add_(rows.squares[first:last, None]).clamp_(min=0)
+        out.add_(rows.squares[items, None]).clamp_(min=0)
     else:
         out.zero_()
     if not compiled:
@@ -241,11 +233,7 @@ def write_reranked(
     rerank_cy.add_jaccard(
         target.numpy(),
         query.indptr,
-        query.indices,
-        query.data,
-        gallery.indptr,
-        gallery.indices,
-        gallery.data,
+        (query.indices, query.data, gallery.indptr, gallery.indices, gallery.data),
         scales.cpu().numpy(),
         keep,
         num_threads(),

@@ -26,6 +26,7 @@ from .neighbours import has_kernel
 from .products import Product, choose_product, full_precision
 from .ranking import AVERAGE_PRECISIONS, RankScores, choose_backend, scores_from_ranks
 from .reranking import Rerank, check_rerank, encode, plan_reranking, write_reranked
+from .settling import settle_reranked
 from .sharding import Shard, current_shard, sum_over_shards
 from .tiles import COLUMNS, METRICS, Rows, create_rows, distance_tile, plan_blocks
 
@@ -82,6 +83,7 @@ def evaluate_features(
     shard = current_shard(distributed)
     with torch.no_grad(), full_precision():
         rows = create_rows((query, gallery), metric)
+        settle = leave_all
         if rerank is None:
             product = choose_product(rows.device, 2.0 * len(query) * len(gallery) * rows.dims)
             block = plan_ranking(rows, len(query), memory_gib)
@@ -92,7 +94,9 @@ def evaluate_features(
             encoding = encode(rows, len(query), rerank, product, plan, shard)
             block, compiled = plan.block, has_kernel(backend)
             write = partial(write_reranked, encoding=encoding, rows=rows, product=product, compiled=compiled)
-        ranks = count_in_blocks(write, rows, len(query), block, matches, backend, shard)
+            if plan.compiled:
+                settle = partial(settle_reranked, encoding=encoding, rows=rows, matches=matches)
+        ranks = count_in_blocks(write, rows, len(query), block, matches, backend, shard, settle)
     return scores_from_ranks(ranks, matches, len(gallery), max_rank, average_precision)
 
 
@@ -112,29 +116,42 @@ def plan_ranking(rows: Rows, num_query: int, memory_gib: float | None) -> int:
 
 
 def write_plain(
-    out: torch.Tensor, first: int, last: int, *, rows: Rows, num_query: int, product: Product
+    out: torch.Tensor, items: torch.Tensor, *, rows: Rows, num_query: int, product: Product
 ) -> None:
-    """What ranks the gallery for queries first..last-1, into `out` [b, G]: distances but for a constant."""
-    left = rows.left_factor(first, last)
+    """What ranks the gallery for queries `items`, int64 [b], into `out` [b, G]: distances but for a constant."""
+    left = rows.left_factor(items)
     for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
         out[:, low - num_query : high - num_query] = distance_tile(rows, left, low, high, product)
 
 
+def leave_all(numbers: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Settles no query."""
+    return numbers
+
+
 def count_in_blocks(
-    write: Callable, rows: Rows, num_query: int, block: int, matches: Matches, backend: str, shard: Shard
+    write: Callable,
+    rows: Rows,
+    num_query: int,
+    block: int,
+    matches: Matches,
+    backend: str,
+    shard: Shard,
+    settle: Callable = leave_all,
 ) -> np.ndarray:
-    """Ranks of all matches [M]; `write(out, first, last)` fills a block of queries' distances [b, G]."""
+    """Ranks of all matches [M].
+
+    `write(out, items)` fills the distances [b, G] of some queries. `settle(numbers, ranks)` comes first: it fills the
+    ranks of those valid queries that it can do without, and returns the numbers of the others.
+    """
     on_cpu = rows.device.type == "cpu"
     count = choose_backend(backend)
     buffer = rows.scales.new_empty(min(block, num_query), rows.num_items - num_query)
     ranks = np.zeros(len(matches.columns), np.int64)
-    spans = shard.mine(rows.spans(0, num_query, block))
-    for first, last in tqdm(spans, desc="ranking", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
-        out, part = buffer[: last - first], matches.block(first, last)
-        if len(part.queries) == 0:
-            continue
-        write(out, first, last)
-        start = matches.starts[np.searchsorted(matches.queries, first)]
-        found = count(out.numpy(), part) if on_cpu else count_ranks_torch(out, part)
-        ranks[start : start + len(found)] = found
+    left = settle(np.array(shard.mine(range(len(matches.queries))), np.int64), ranks)
+    pieces = [left[first : first + block] for first in range(0, len(left), block)]
+    for numbers in tqdm(pieces, desc="ranking", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
+        out, (part, places) = buffer[: len(numbers)], matches.take(numbers)
+        write(out, torch.from_numpy(matches.queries[numbers]).to(rows.device))
+        ranks[places] = count(out.numpy(), part) if on_cpu else count_ranks_torch(out, part)
     return sum_over_shards(ranks, shard)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .products import Product
@@ -42,6 +43,10 @@ class Rows(NamedTuple):
     def dims(self) -> int:
         return self.parts[0].shape[1]
 
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """Both parts, scales and squares, as the kernels take them."""
+        return tuple(tensor.contiguous().numpy() for tensor in (*self.parts, self.scales, self.squares))
+
     def block(self, first: int, last: int) -> torch.Tensor:
         """Features of items first..last-1 [last - first, D], all in one part (see `spans`): a view."""
         for part in self.parts:
@@ -75,9 +80,15 @@ class Rows(NamedTuple):
         inner *= -2 * self.scales[left] * self.scales[right]
         return (inner + self.squares[left] + (self.squares[right] + self.constant)).clamp_(min=0)
 
-    def left_factor(self, first: int, last: int) -> torch.Tensor:
-        """Rows first..last-1 times -2 and their scale [b, D]: the left side of the product behind a tile."""
-        return self.block(first, last) * (-2 * self.scales[first:last, None])
+    def left_factor(self, items: torch.Tensor) -> torch.Tensor:
+        """Rows of items, int64 [b], times -2 and their scale [b, D]: the left side of the product behind a tile."""
+        return self.gather(items).mul_(-2 * self.scales[items, None])
+
+    @property
+    def rounding(self) -> float:
+        """More than all rounding in float32 adds to a distance."""
+        longest = self.constant / 2 + float(self.squares.max())  # squared norm
+        return longest * 2.0**-23 * (128 + self.dims / 16)
 
 
 def create_rows(parts: tuple[torch.Tensor, ...], metric: str) -> Rows:

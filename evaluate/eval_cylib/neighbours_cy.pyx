@@ -9,6 +9,8 @@ from libc.math cimport INFINITY
 from libc.stdlib cimport free, malloc
 from libc.string cimport memmove
 
+from .items cimport Items, exact_distance, index_t, view_items
+
 cdef extern from "compact.h" nogil:
     ctypedef struct Error:
         float residual
@@ -18,10 +20,7 @@ cdef extern from "compact.h" nogil:
     unsigned find_inside(const float *values, const float *residuals, const float *reaches, Error row,
                          const float *near, const float *far, int step)
     int lowest_bit(unsigned bits)
-    float inner_product(const float *left, const float *right, Py_ssize_t n)
     int LANES
-
-ctypedef long long index_t
 
 cdef unsigned EVERY = 0xFFFFFFFF  # all bits of a chunk: of the last one, which may be short
 
@@ -181,28 +180,6 @@ def decode_tile(const int[:, ::1] products, const float[::1] row_steps, const fl
             tile[r, c] = square + (squares[c] + scale * steps[c] * products[r, c])
 
 
-cdef struct Items:  # features in two parts, queries first, and what their distances need: see evaluate.tiles.Rows
-    const float *query
-    const float *gallery
-    Py_ssize_t num_query
-    Py_ssize_t dims
-    const float *scales
-    const float *squares
-    float constant
-
-
-cdef float exact_distance(const Items *items, index_t i, index_t j) noexcept nogil:
-    """The squared distance of two items, in float32."""
-    cdef const float *left
-    cdef const float *right
-    if i == j:
-        return 0
-    left = items.query + i * items.dims if i < items.num_query else items.gallery + (i - items.num_query) * items.dims
-    right = items.query + j * items.dims if j < items.num_query else items.gallery + (j - items.num_query) * items.dims
-    return max(-2 * items.scales[i] * items.scales[j] * inner_product(left, right, items.dims)
-               + items.squares[i] + (items.squares[j] + items.constant), 0)
-
-
 cdef bint is_before(float distance, int item, float other_distance, int other) noexcept nogil:
     return distance < other_distance or (distance == other_distance and item < other)
 
@@ -242,19 +219,16 @@ cdef bint refine_farthest(const Items *items, index_t i, const int *candidates, 
     return False
 
 
-def refine(const float[:, ::1] query, const float[:, ::1] gallery, const float[::1] scales, const float[::1] squares,
-           float constant, index_t first, index_t last, const int[:, ::1] near, const float[:, ::1] near_bounds,
+def refine(features, float constant, index_t first, index_t last, const int[:, ::1] near, const float[:, ::1] near_bounds,
            const int[:, ::1] far, const float[:, ::1] far_bounds, int[:, ::1] nearest, float[:, ::1] distances,
            float[::1] farthest, char[::1] certain, int num_threads):
     """Exact lists of items first..last-1 from their candidates (see `update_lists`), into rows of the same number.
 
-    Candidates are taken in the order of their bounds, until no other can be among the k nearest, or farther than the
-    farthest. `certain` [N] becomes 0 where a list ends before that is sure.
+    `features`: arrays of `items.view_items`. Candidates are taken in the order of their bounds, until no other can be among the
+    k nearest, or farther than the farthest. `certain` [N] becomes 0 where a list ends before that is sure.
     """
     cdef Py_ssize_t i
-    cdef Items items
-    items.query, items.gallery, items.num_query, items.dims = &query[0, 0], &gallery[0, 0], query.shape[0], query.shape[1]
-    items.scales, items.squares, items.constant = &scales[0], &squares[0], constant
+    cdef Items items = view_items(features, constant)
     for i in prange(first, last, nogil=True, num_threads=num_threads, schedule="dynamic", chunksize=16):
         certain[i] = refine_nearest(&items, i, &near[i, 0], &near_bounds[i, 0], near.shape[1],
                                     &nearest[i, 0], &distances[i, 0], nearest.shape[1])

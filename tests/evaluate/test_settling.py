@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from retrieval_oracles import clustered_features, random_ids, reranked_by_formula
+
+from evaluate import Rerank, evaluate_features, neighbours, rank_metrics, rerank_distances, settling
+
+
+@pytest.fixture
+def shares(monkeypatch):
+    """The share of queries that each evaluation settles; in pieces, so that there are several."""
+    found = []
+    settle = settling.settle_reranked
+
+    def record(numbers, ranks, **options):
+        left = settle(numbers, ranks, **options)
+        found.append(1 - len(left) / len(numbers))
+        return left
+
+    monkeypatch.setattr("evaluate.retrieval.settle_reranked", record)
+    monkeypatch.setattr(settling, "SETTLED", 10)
+    return found
+
+
+def people(seed, noise, *, num_query=40, num_gallery=400, num_pids=60):
+    """Features around identities, and ids of three cameras without junk."""
+    generator = np.random.default_rng(seed)
+    ids = random_ids(generator, num_query, num_gallery, num_pids, junk=False)
+    both = clustered_features(generator, np.concatenate(ids[:2]), noise=noise)
+    return both[:num_query], both[num_query:], ids
+
+
+COMPILED = pytest.mark.skipif(neighbours.neighbours_cy is None, reason="settled by the compiled kernels only")
+
+
+@COMPILED
+@pytest.mark.parametrize(
+    "noise, lambda_value, least, most",
+    [
+        (0.2, 0.3, 0.99, 1),
+        (0.8, 0.0, 0.9, 1),
+        (0.8, 0.3, 0.8, 0.95),
+        (0.8, 1.0, 0.2, 0.4),
+        (2.0, 0.3, 0.01, 0.1),
+    ],
+)
+def test_scores_are_those_of_whole_rows(shares, noise, lambda_value, least, most):
+    for seed in range(4):
+        query, gallery, ids = people(seed, noise)
+        scores = evaluate_features(query, gallery, *ids, rerank=Rerank(12, 4, lambda_value))
+        distances = rerank_distances(query, gallery, k1=12, k2=4, lambda_value=lambda_value)
+        expected = rank_metrics(distances, *ids)
+        np.testing.assert_allclose(scores.ap, expected.ap, atol=1e-6)
+        np.testing.assert_allclose(scores.inp, expected.inp, atol=1e-6)
+    assert least <= np.mean(shares) <= most
+
+
+@COMPILED
+def test_equally_far_entries_keep_gallery_order(shares):
+    # four entries of +-1 in 8 dimensions: all arithmetic is exact; the gallery holds everything four times
+    generator = np.random.default_rng(0)
+    both = np.zeros((60, 8), np.float32)
+    for row in both:
+        row[generator.choice(8, 4, replace=False)] = generator.choice([-1, 1], 4)
+    query, gallery = both[:20], np.tile(both, (4, 1))
+    ids = np.arange(20), np.tile(np.arange(60), 4), np.zeros(20, int), generator.integers(0, 2, 240)
+    scores = evaluate_features(query, gallery, *ids, rerank=Rerank(8, 1))
+    expected = rank_metrics(rerank_distances(query, gallery, k1=8, k2=1), *ids)
+    np.testing.assert_array_equal(scores.ap, expected.ap)
+    assert np.mean(shares) == 1
+
+
+@COMPILED
+def test_a_match_that_shares_nothing_is_not_settled(shares):
+    # query 0 and its match point apart; the two nearest of query 1 are its matches
+    query = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    near = np.array([[1, 0.1 * i, 0] for i in range(5)] + [[0.1 * i, 1, 0] for i in range(1, 6)], np.float32)
+    gallery = np.concatenate((near, [[0, 0, 1]])).astype(np.float32)
+    ids = np.array([0, 1]), np.array([2] * 5 + [1] * 2 + [2] * 3 + [0]), np.array([0, 0]), np.ones(11, int)
+    scores = evaluate_features(query, gallery, *ids, rerank=Rerank(3, 1))
+    assert shares == [0.5]
+    expected = reranked_by_formula(np.concatenate((query, gallery)), 2, 3, 1, 0.3)
+    before = (expected[0] < expected[0, -1]).sum()
+    assert scores.ap[0] == pytest.approx(1 / (before + 1))
+
+
+@COMPILED
+@pytest.mark.parametrize("lambda_value", [0.0, 0.3])
+def test_where_all_are_neighbours_all_are_settled(shares, lambda_value):
+    query, gallery, ids = people(0, 0.8, num_query=6, num_gallery=12, num_pids=3)
+    scores = evaluate_features(query, gallery, *ids, rerank=Rerank(20, 6, lambda_value))
+    expected = rank_metrics(rerank_distances(query, gallery, lambda_value=lambda_value), *ids)
+    np.testing.assert_allclose(scores.ap, expected.ap, atol=1e-6)
+    assert shares == [1]
