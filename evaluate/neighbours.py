@@ -30,6 +30,7 @@ logger = logging.getLogger("ember.evaluate")
 SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
 NEAR, FAR = 4, 64  # candidates kept with codes: for each neighbour that is wanted, and for the farthest item
 REFINED = 4096  # items refined at once: Python sees Ctrl-C in between
+PAIRS = 4096  # pairs measured at once
 FEW = 64  # items done at once over whole rows
 
 Tiles = Callable[[int, int], Iterator[tuple[int, torch.Tensor]]]
@@ -195,10 +196,10 @@ def refine(rows: Rows, lists: Lists, k: int, product: Product, shard: Shard) -> 
     found = create_lists(rows, k, 1)
     farthest, certain = torch.zeros(num), torch.zeros(num, dtype=torch.int8)
     arrays = [tensor.numpy() for tensor in (*lists, found.near, found.near_bounds, farthest, certain)]
-    starts = range(0, num, REFINED)
+    features, starts = rows.arrays(), range(0, num, REFINED)
     for first in tqdm(starts, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
         last = min(first + REFINED, num)
-        neighbours_cy.refine(rows.arrays(), rows.constant, first, last, *arrays, num_threads())
+        neighbours_cy.refine(features, rows.constant, first, last, *arrays, num_threads())
     found.far_bounds[:, 0] = -farthest
     uncertain = torch.nonzero(certain == 0).flatten()
     logger.info("codes of 8 bits left %d of %d items to compare with all in float32", len(uncertain), num)
@@ -207,6 +208,22 @@ def refine(rows: Rows, lists: Lists, k: int, product: Product, shard: Shard) -> 
     for items in uncertain.split(FEW):
         take_rows(found, rows, items, product)
     return exact_neighbours(found)
+
+
+def pair_distances(rows: Rows, left: np.ndarray, right: np.ndarray, *, compiled: bool) -> np.ndarray:
+    """Squared distances float32 [P] of single pairs of items, int64 and int32 [P]."""
+    distances = np.empty(len(left), np.float32)
+    features = rows.arrays() if compiled else None
+    for first in range(0, len(left), PAIRS):
+        piece = slice(first, first + PAIRS)
+        if compiled:
+            neighbours_cy.pair_distances(
+                features, rows.constant, left[piece], right[piece], distances[piece], num_threads()
+            )
+        else:
+            items = (torch.from_numpy(side[piece]).to(rows.device).long() for side in (left, right))
+            distances[piece] = rows.pair_distances(*items).cpu().numpy()
+    return distances
 
 
 def take_rows(lists: Lists, rows: Rows, items: torch.Tensor, product: Product) -> None:

@@ -24,13 +24,22 @@ from scipy import sparse
 
 from .checks import check_feature_pair, check_fraction, check_positive_int
 from .codes import BYTES_PER_ITEM, MOST_DIMS
-from .neighbours import FAR, NEAR, Neighbours, has_kernel, nearest_neighbours, rerank_cy, use_compiled
+from .neighbours import (
+    FAR,
+    NEAR,
+    PAIRS,
+    Neighbours,
+    has_kernel,
+    nearest_neighbours,
+    pair_distances,
+    rerank_cy,
+    use_compiled,
+)
 from .products import Product, choose_product, full_precision, prefer_integers
 from .ranking import num_threads
 from .sharding import ALONE, Shard, all_agree
 from .tiles import COLUMNS, GIB, Rows, create_rows, distance_tile, plan_blocks
 
-PAIRS = 4096  # pairs of features gathered at once for single distances
 SPARSE_BYTES = 64  # for each stored neighbour, in all sparse matrices alive at once
 
 
@@ -139,7 +148,7 @@ def encode(
     )  # all items equal: D' is 0
     indices = neighbours.indices.cpu().numpy()
     pattern = expanded_neighbours(indices, rerank.k1)
-    weights = neighbour_weights(pattern, rows, neighbours, indices)
+    weights = neighbour_weights(pattern, rows, neighbours, compiled=plan.compiled)
     if rerank.k2 > 1:
         nearest = indices[:, : rerank.k2]
         weights = membership(nearest, np.float32) @ weights
@@ -177,9 +186,10 @@ def expanded_neighbours(indices: np.ndarray, k1: int) -> sparse.csr_array:
 
 
 def neighbour_weights(
-    pattern: sparse.csr_array, rows: Rows, neighbours: Neighbours, indices: np.ndarray
+    pattern: sparse.csr_array, rows: Rows, neighbours: Neighbours, *, compiled: bool
 ) -> sparse.csr_array:
     """V before its local mean (eq. 7): distances from the lists, or computed anew for what is not there."""
+    indices = neighbours.indices.cpu().numpy()
     num, k = indices.shape
     owner = np.repeat(np.arange(num, dtype=np.int64), np.diff(pattern.indptr))
     order = np.argsort(indices, axis=1)
@@ -191,13 +201,7 @@ def neighbour_weights(
     place = np.minimum(np.searchsorted(stored_keys, keys), num * k - 1)
     distances = stored[place]
     missing = np.flatnonzero(stored_keys[place] != keys)
-    for first in range(0, len(missing), PAIRS):
-        piece = missing[first : first + PAIRS]
-        left, right = (
-            torch.from_numpy(owner[piece]),
-            torch.from_numpy(pattern.indices[piece].astype(np.int64)),
-        )
-        distances[piece] = rows.pair_distances(left.to(rows.device), right.to(rows.device)).cpu().numpy()
+    distances[missing] = pair_distances(rows, owner[missing], pattern.indices[missing], compiled=compiled)
     weights = np.exp(-distances / neighbours.farthest.cpu().numpy()[owner])
     sums = np.bincount(owner, weights, minlength=num).astype(np.float32)
     return sparse.csr_array((weights / sums[owner], pattern.indices, pattern.indptr), (num, num))

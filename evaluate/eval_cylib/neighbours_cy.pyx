@@ -219,6 +219,14 @@ cdef bint refine_farthest(const Items *items, index_t i, const int *candidates, 
     return False
 
 
+def pair_distances(features, float constant, const index_t[::1] left, const int[::1] right, float[::1] distances, int num_threads):
+    """distances[p] <- the squared distance of items left[p] and right[p]; `features`: arrays of `items.view_items`."""
+    cdef Py_ssize_t p
+    cdef Items items = view_items(features, constant)
+    for p in prange(left.shape[0], nogil=True, num_threads=num_threads, schedule="static"):
+        distances[p] = exact_distance(&items, left[p], right[p])
+
+
 def refine(features, float constant, index_t first, index_t last, const int[:, ::1] near, const float[:, ::1] near_bounds,
            const int[:, ::1] far, const float[:, ::1] far_bounds, int[:, ::1] nearest, float[:, ::1] distances,
            float[::1] farthest, char[::1] certain, int num_threads):
