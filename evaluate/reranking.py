@@ -40,6 +40,7 @@ from .ranking import num_threads
 from .sharding import ALONE, Shard, all_agree
 from .tiles import COLUMNS, GIB, Rows, create_rows, distance_tile, plan_blocks
 
+SETTLING_BYTES = 17  # for each gallery entry and thread, while queries are settled
 SPARSE_BYTES = 64  # for each stored neighbour, in all sparse matrices alive at once
 
 
@@ -120,7 +121,12 @@ def plan_reranking(
     # without the kernel, neighbours come from whole rows and a sort of what is near; the sparse part was seen to
     # stay below what is reckoned here
     width = num - num_query if compiled else 6 * num
-    needs = num * (8 * k + 8) + num * k * SPARSE_BYTES + PAIRS * rows.dims * 12
+    needs = (
+        num * (8 * k + 8)
+        + num * k * SPARSE_BYTES
+        + PAIRS * rows.dims * 12
+        + SETTLING_BYTES * num_threads() * num
+    )
     more = num * (rows.dims + BYTES_PER_ITEM + 8 * (NEAR * k + FAR))
     coded = compiled and rows.dims <= MOST_DIMS and prefer_integers(rows.device, float(num) ** 2 * rows.dims)
     coded = all_agree(coded, shard) and (memory_gib is None or needs + more < memory_gib * GIB / 2)
