@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from layers.precision import as_float
 
@@ -41,8 +42,24 @@ def partial_distance(student: Tensor, target: Tensor) -> Tensor:
     """Sum of squared differences where the target is positive or the student is above it (eq. 4).
 
     Args:
-        student, target: [N, C, H, W]; the target is a teacher's map after `margin_relu`.
+        student, target: [N, C, H, W]; the target is a teacher's map after `margin_relu`, and gets no gradient.
     """
-    target = as_float(target.detach())
-    difference = as_float(student) - target
-    return (difference.square() * ((difference > 0) | (target > 0))).sum()
+    return _PartialDistance.apply(student, target.detach())
+
+
+class _PartialDistance(torch.autograd.Function):
+    """With the gradient written down, 2 (student - target) where it counts, maps are gone through four times, not ten."""
+
+    @staticmethod
+    def forward(ctx, student: Tensor, target: Tensor) -> Tensor:
+        difference = as_float(student) - target
+        difference.mul_((difference > 0) | (target > 0))
+        ctx.save_for_backward(difference)
+        ctx.dtype = student.dtype
+        return torch.linalg.vector_norm(difference).square()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        return (difference * (2 * gradient)).to(ctx.dtype), None

@@ -1,4 +1,5 @@
-"""Losses and poolings are computed in float32, whatever automatic mixed precision chose around them."""
+"""Losses and poolings are computed in float32, whatever automatic mixed precision chose around them; layers that a term
+trains along follow its choice."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -12,6 +13,13 @@ def no_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     if not torch.amp.is_autocast_available(kind):  # "meta", tensors without numbers
         return nullcontext()
     return torch.autocast(kind, enabled=False)
+
+
+def autocast_like(tensor: Tensor) -> AbstractContextManager[None]:
+    """A context in which layers work in the half precision that `tensor` came in, or as always where it did not."""
+    if tensor.dtype not in (torch.float16, torch.bfloat16):
+        return nullcontext()
+    return torch.autocast(tensor.device.type, dtype=tensor.dtype)
 
 
 def as_float(tensor: Tensor) -> Tensor:

@@ -11,13 +11,14 @@ class StageTaps:
     Attributes:
         maps: [N, C_i, H_i, W_i] per stage, of the last forward pass.
 
-    The ReLUs work in place, so they are handed a copy; a block calls its ReLU several times and ends with it,
-    so the last call of a forward pass is the one that stays.
+    Those ReLUs no longer work in place, so that the maps stay as they are; a block calls its ReLU several times and
+    ends with it, so the last call of a forward pass is the one that stays.
     """
 
     def __init__(self, backbone: nn.Module):
         self._maps: list[Tensor] = [None] * 4
         for index, stage in enumerate(last_blocks(backbone)):
+            stage.relu.inplace = False
             stage.relu.register_forward_pre_hook(self._keep(index))
 
     @property
@@ -29,9 +30,8 @@ class StageTaps:
         self._maps = [None] * 4
 
     def _keep(self, index: int):
-        def hook(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor]) -> None:
             self._maps[index] = inputs[0]
-            return (inputs[0].clone(),)
 
         return hook
 

@@ -15,6 +15,7 @@ from engine.distill.stages import StageTaps
 from engine.distill.teachers import Teacher
 from engine.ranks import gather_rows
 from layers import cosine_matching, margin_relu, partial_distance, smoothed_cross_entropy
+from layers.precision import autocast_like
 from modeling.adapters import AttentionAdapter, create_connector, create_projection
 
 
@@ -131,13 +132,18 @@ class FeatureTerm(nn.Module):
         for stage, weight in enumerate(self.stage_weights):
             if weight == 0 or stage < self.skipped:
                 continue
-            student, target = own[stage - self.skipped].float(), theirs[stage].flatten(0, -4).float()
+            student, target = own[stage - self.skipped], theirs[stage].flatten(0, -4)
             if stage in self.rectified:
                 student, target = student.relu(), target.relu()
-            student = connectors[stage - self.skipped](student)
+            with autocast_like(student):
+                student = connectors[stage - self.skipped](student)
             if student.shape[2:] != target.shape[2:]:
                 target = F.interpolate(
-                    target, size=student.shape[2:], mode="bilinear", align_corners=False, antialias=True
+                    target.float(),
+                    size=student.shape[2:],
+                    mode="bilinear",
+                    align_corners=False,
+                    antialias=True,
                 )
             total = total + weight * partial_distance(student, margin_relu(target, margins[stage]))
         return total

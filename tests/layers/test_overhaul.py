@@ -45,3 +45,27 @@ def test_partial_distance_of_the_target_itself_is_zero_and_moves_the_student_onl
     partial_distance(student, target).backward()
     assert student.grad.abs().sum() > 0
     assert target.grad is None
+
+
+def test_partial_distance_has_the_gradient_of_its_formula():
+    generator = torch.Generator().manual_seed(0)
+    student, target = torch.randn(2, 3, 5, 4, 2, generator=generator, dtype=torch.double)
+    counts = ((student > target) | (target > 0)).double()
+    by_autograd = student.clone().requires_grad_()
+    formula = ((by_autograd - target).square() * counts).sum()
+    formula.backward()
+    student.requires_grad_()
+    found = partial_distance(student, target)
+    (3 * found).backward()
+    torch.testing.assert_close(found, formula)
+    torch.testing.assert_close(student.grad, 3 * by_autograd.grad)
+
+
+def test_half_precision_is_subtracted_in_float32():
+    student = torch.tensor([[[[1.0]]]], dtype=torch.bfloat16, requires_grad=True)
+    target = torch.tensor([[[[1.00390625]]]])  # 1 in bfloat16
+    distance = partial_distance(student, target)
+    assert distance.item() == 0.00390625**2
+    distance.backward()
+    assert student.grad.dtype == torch.bfloat16
+    assert student.grad.item() == -2 * 0.00390625
