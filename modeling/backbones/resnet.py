@@ -169,12 +169,20 @@ def create_resnet(
             block of stages 1 and 2 (Pan et al. 2018, section 3.3).
         bam: a bottleneck attention module after stages 1, 2 and 3.
         style: of all blocks.
+
+    Raises:
+        ValueError: a switch that a ResNet does not have, or a width that its groups do not divide.
     """
     switches = ("last_stride", "stem_relu", "stem_pool", "last_relu", "non_local", "width")
     refuse_others(f"a ResNet-{depth}", options, *switches)
     block = BasicBlock if depth < 50 else Bottleneck
     strides = (1, 2, 2, options.last_stride)
     widths = [round(width * options.width) for width in WIDTHS]
+    if any(width * style.width_factor % style.groups for width in widths):
+        raise ValueError(
+            f"MODEL.BACKBONE.WIDTH is {options.width}, which leaves this network convolutions of "
+            f"{widths[0] * style.width_factor} channels in {style.groups} groups; choose a multiple of 0.25"
+        )
     in_channels = widths[0]
     stages = []
     for i, (width, num_blocks) in enumerate(zip(widths, NUM_BLOCKS[depth], strict=True)):

@@ -198,6 +198,10 @@ def test_branches_of_mgn_start_alike_and_only_the_first_keeps_the_last_stride():
         ({"MODEL__BACKBONE__NON_LOCAL": "(0, 1)"}, "give one number per stage"),
         ({"MODEL__BACKBONE__NON_LOCAL": "(0, 0, 0, 4)"}, "but stage 4 has 2 blocks"),
         ({"MODEL__BACKBONE__LAST_DILATION": 2}, "LAST_DILATION is 2, but a ResNet-18 has no such switch"),
+        (
+            {"MODEL__BACKBONE__NAME": "se_resnext50", "MODEL__BACKBONE__WIDTH": 0.125},
+            "WIDTH is 0.125, which leaves this network convolutions of 16 channels in 32 groups; choose a multiple of 0.25",
+        ),
         (MGN, "MODEL.HEAD.NAME is 'mgn', which divides a ResNet with bottlenecks"),
         ({**MGN, "MODEL__BACKBONE__NAME": "resnest50"}, "which divides a ResNet with bottlenecks"),
         (
