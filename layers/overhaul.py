@@ -9,9 +9,11 @@ import math
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from layers.precision import as_float
 
+_PIECE = 2**18  # values that are squared at once: in float32 they stay in a core's cache
 _RARE = 1e-3  # share of negative values below which their mean would be noise
 
 
@@ -48,18 +50,24 @@ def partial_distance(student: Tensor, target: Tensor) -> Tensor:
 
 
 class _PartialDistance(torch.autograd.Function):
-    """With the gradient written down, 2 (student - target) where it counts, maps are gone through four times, not ten."""
+    """With the gradient written down, 2 (student - target) where it counts, maps are gone through half as often.
+
+    Differences of half precision are kept in it, as their gradient is rounded to it anyway; they are summed in float32.
+    """
 
     @staticmethod
     def forward(ctx, student: Tensor, target: Tensor) -> Tensor:
-        difference = as_float(student) - target
-        difference.mul_((difference > 0) | (target > 0))
+        target = target.to(student.dtype)
+        # A student below an "off" is lifted to it, and then as good. `threshold`, minus the target where that is not
+        # negative and infinity elsewhere, is many times as fast as masks on a CPU.
+        off = functional.threshold(-target, -torch.finfo(target.dtype).tiny, torch.inf).neg_()
+        difference = torch.maximum(student, off).sub_(target)
         ctx.save_for_backward(difference)
-        ctx.dtype = student.dtype
-        return torch.linalg.vector_norm(difference).square()
+        pieces = difference.tensor_split(1 + difference.numel() // _PIECE)
+        return sum(as_float(piece).square().sum() for piece in pieces)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         (difference,) = ctx.saved_tensors
-        return (difference * (2 * gradient)).to(ctx.dtype), None
+        return difference * (2 * gradient), None

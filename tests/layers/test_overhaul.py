@@ -61,11 +61,17 @@ def test_partial_distance_has_the_gradient_of_its_formula():
     torch.testing.assert_close(student.grad, 3 * by_autograd.grad)
 
 
-def test_half_precision_is_subtracted_in_float32():
-    student = torch.tensor([[[[1.0]]]], dtype=torch.bfloat16, requires_grad=True)
-    target = torch.tensor([[[[1.00390625]]]])  # 1 in bfloat16
-    distance = partial_distance(student, target)
-    assert distance.item() == 0.00390625**2
+def test_half_precision_is_summed_in_float32():
+    student = torch.full((1, 1, 32, 32), 1.0, dtype=torch.bfloat16, requires_grad=True)
+    distance = partial_distance(student, torch.full((1, 1, 32, 32), 0.9921875, dtype=torch.bfloat16))
+    assert distance.dtype == torch.float32
+    assert distance.item() == 1024 * 0.0078125**2
     distance.backward()
     assert student.grad.dtype == torch.bfloat16
-    assert student.grad.item() == -2 * 0.00390625
+    assert (student.grad == 2 * 0.0078125).all()
+
+
+def test_a_target_of_zero_is_off():
+    student = torch.tensor([[[[-1.0, 1.0, 2.0]]]])
+    target = torch.tensor([[[[0.0, -0.0, 1e-30]]]])
+    assert partial_distance(student, target).item() == 0 + 1 + 4
