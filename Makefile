@@ -10,7 +10,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 DISTILLED := $(foreach run,teacher student feature,runs/quickstart_$(run)/checkpoints/best.pt)
-KERNEL := $(wildcard evaluate/eval_cylib/*.pyx)
+KERNEL := $(wildcard evaluate/eval_cylib/*.pyx evaluate/eval_cylib/*.pxd evaluate/eval_cylib/*.h)
 
 .PHONY: demo distill-demo test test-faults test-recipes docs install clean
 
