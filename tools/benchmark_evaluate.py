@@ -6,6 +6,7 @@ Letters: Q queries, G gallery entries, N = Q + G, D dimensions.
 """
 
 import argparse
+import gc
 import os
 import platform
 import time
@@ -276,6 +277,7 @@ def peak_memory(function: Callable, device: torch.device):
         before = torch.cuda.memory_allocated(device)
         result = function()
         return result, torch.cuda.max_memory_allocated(device) - before
+    gc.collect()  # garbage that goes during the call would hide what the call adds
     try:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew at what is in use
     except OSError:
