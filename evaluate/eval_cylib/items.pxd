@@ -1,4 +1,4 @@
-"""Exact distances of single pairs of items, for the kernels that need few of them."""
+"""What the kernels share: exact distances of single pairs of items, and the order of equally far ones."""
 
 cdef extern from "compact.h" nogil:
     float inner_product(const float *left, const float *right, Py_ssize_t n)
@@ -13,6 +13,11 @@ cdef struct Items:  # features in two parts, queries first, and what their dista
     const float *scales
     const float *squares
     float constant
+
+
+cdef inline bint is_before(double distance, index_t item, double other_distance, index_t other) noexcept nogil:
+    """By distance; of equally far items the lower position comes first."""
+    return distance < other_distance or (distance == other_distance and item < other)
 
 
 cdef inline Items view_items(arrays, float constant):

@@ -9,7 +9,7 @@ from libc.math cimport INFINITY
 from libc.stdlib cimport free, malloc
 from libc.string cimport memmove
 
-from .items cimport Items, exact_distance, index_t, view_items
+from .items cimport Items, exact_distance, index_t, is_before, view_items
 
 cdef extern from "compact.h" nogil:
     ctypedef struct Error:
@@ -178,10 +178,6 @@ def decode_tile(const int[:, ::1] products, const float[::1] row_steps, const fl
         square = row_squares[r]
         for c in range(n):
             tile[r, c] = square + (squares[c] + scale * steps[c] * products[r, c])
-
-
-cdef bint is_before(float distance, int item, float other_distance, int other) noexcept nogil:
-    return distance < other_distance or (distance == other_distance and item < other)
 
 
 cdef bint refine_nearest(const Items *items, index_t i, const int *candidates, const float *bounds, Py_ssize_t length,

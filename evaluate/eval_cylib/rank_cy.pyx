@@ -9,13 +9,13 @@ below t_i. Entries that are left out are subtracted; gallery order decides betwe
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdlib cimport calloc, free, malloc, qsort
 
+from .items cimport index_t, is_before
+
 cdef extern from "compact.h" nogil:
     Py_ssize_t compact_float(const float *row, Py_ssize_t n, float limit, float *kept)
     Py_ssize_t compact_double(const double *row, Py_ssize_t n, double limit, double *kept)
     int count_below_float(const float *values, Py_ssize_t n, float limit, int *num_equal)
     int count_below_double(const double *values, Py_ssize_t n, double limit, int *num_equal)
-
-ctypedef long long index_t
 
 ctypedef fused real:
     float
@@ -32,9 +32,7 @@ cdef int MANY = 512  # above so many matches, one binary search a kept value is 
 cdef int compare_matches(const void *left, const void *right) noexcept nogil:
     cdef const Match *a = <const Match *> left
     cdef const Match *b = <const Match *> right
-    if a.distance != b.distance:
-        return -1 if a.distance < b.distance else 1
-    return -1 if a.column < b.column else (1 if a.column > b.column else 0)
+    return is_before(b.distance, b.column, a.distance, a.column) - is_before(a.distance, a.column, b.distance, b.column)
 
 
 cdef void sort_matches(Match *found, Py_ssize_t num) noexcept nogil:

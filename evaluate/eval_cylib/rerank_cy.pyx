@@ -7,7 +7,7 @@ Called by `evaluate.reranking` and `evaluate.settling` only.
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport calloc, free, malloc, qsort
 
-from .items cimport Items, exact_distance, index_t, view_items
+from .items cimport Items, exact_distance, index_t, is_before, view_items
 
 cdef struct Weights:  # of a query, and of the gallery by column
     const int *columns
@@ -92,9 +92,7 @@ def add_jaccard(float[:, ::1] tile, const int[::1] row_starts, sparse, const flo
 cdef int compare_entries(const void *left, const void *right) noexcept nogil:
     cdef const Entry *a = <const Entry *> left
     cdef const Entry *b = <const Entry *> right
-    if a.distance != b.distance:
-        return -1 if a.distance < b.distance else 1
-    return -1 if a.column < b.column else (1 if a.column > b.column else 0)
+    return is_before(b.distance, b.column, a.distance, a.column) - is_before(a.distance, a.column, b.distance, b.column)
 
 
 cdef Py_ssize_t measure(const Items *items, index_t query, Py_ssize_t column, bint is_match, float scale, float keep,
