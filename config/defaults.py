@@ -96,6 +96,7 @@ _C.KD.FEATURE = CN()
 _C.KD.FEATURE.WEIGHT = 0.0  # stage maps in front of their ReLU (overhaul); 1e-4 in FastReID
 _C.KD.FEATURE.FORM = "intended"  # intended | published: stages 1 to 3 are compared behind their ReLU
 _C.KD.FEATURE.STAGE_WEIGHTS = (0.125, 0.25, 0.5, 1.0)
+_C.KD.FEATURE.EVERY = 1  # maps of every n-th image (frame) are compared: cheaper, the same in the mean
 _C.KD.DISTANCES = CN()
 _C.KD.DISTANCES.WEIGHT = 0.0  # all pairwise squared distances of the metric features; 1e-4 in VKD
 _C.KD.RELATION = CN()

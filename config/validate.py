@@ -197,6 +197,8 @@ def _distillation_mistakes(cfg: Config) -> list[str]:
         mistakes.append(
             f"KD.FEATURE.STAGE_WEIGHTS is {tuple(kd.FEATURE.STAGE_WEIGHTS)}, wants 4 numbers of at least 0"
         )
+    if kd.FEATURE.EVERY < 1:
+        mistakes.append(f"KD.FEATURE.EVERY is {kd.FEATURE.EVERY}, must be at least 1 (all images)")
     uses_maps = kd.FEATURE.WEIGHT > 0 or kd.SELF.WEIGHT > 0 or kd.SELF.CLASSIFY_WEIGHT > 0
     if uses_maps and cfg.SOLVER.ACCUMULATION_STEPS > 1 and cfg.SOLVER.MINING == "global":
         mistakes.append(

@@ -93,7 +93,7 @@ def build_distillation(
     kd = cfg.KD
     teachers, contestants = [], []
     for path in kd.TEACHERS:
-        teacher, contestant = _load_teacher(cfg, path, classes=classes, device=device)
+        teacher, contestant = _load_teacher(cfg, path, classes=classes, device=device, amp_dtype=amp_dtype)
         teachers.append(teacher)
         contestants.append(contestant)
     if kd.STUDENT_WEIGHTS:
@@ -126,7 +126,7 @@ def build_distillation(
 
 
 def _load_teacher(
-    cfg, path: str, *, classes: Sequence[Identity], device: torch.device
+    cfg, path: str, *, classes: Sequence[Identity], device: torch.device, amp_dtype: torch.dtype | None
 ) -> tuple[Teacher, Contestant]:
     """A teacher from its checkpoint alone: it carries its configuration and its identities."""
     if not Path(path).is_file():
@@ -151,6 +151,7 @@ def _load_teacher(
         name=path,
         statistics=cfg.KD.TEACHER_STATISTICS,
         folded=True,
+        amp_dtype=amp_dtype,
         adapt=_build_input_adapter(cfg, own, path, device),
         common=common,
         with_maps=cfg.KD.FEATURE.WEIGHT > 0,
@@ -270,6 +271,7 @@ def _build_feature_term(cfg, student: nn.Module, teachers: Sequence[Teacher]) ->
         teachers,
         stage_weights=cfg.KD.FEATURE.STAGE_WEIGHTS,
         rectified=(0, 1, 2) if cfg.KD.FEATURE.FORM == "published" else (),
+        every=cfg.KD.FEATURE.EVERY,
     )
 
 

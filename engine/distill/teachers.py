@@ -55,6 +55,8 @@ class Teacher:
         statistics: "running" or "batch", what its batch norms normalise with; running statistics never move.
         folded: ask a copy whose batch norms are folded into its convolutions, as long as `statistics` are "running"; for a
             model whose weights stay as they are.
+        amp_dtype: the half precision of autocast that it will be asked in: its folded convolutions are kept in it, as autocast
+            casts frozen weights anew each time.
         adapt: see InputAdapter.
         common: the columns of its logits that the student has, too.
         with_maps: keep the maps in front of each stage's last ReLU.
@@ -67,6 +69,7 @@ class Teacher:
         name: str,
         statistics: str = "running",
         folded: bool = False,
+        amp_dtype: torch.dtype | None = None,
         adapt: InputAdapter | None = None,
         common: CommonClasses | None = None,
         with_maps: bool = False,
@@ -79,6 +82,9 @@ class Teacher:
             self._margins = self.margins() if with_maps else []
             self.model = copy.deepcopy(self.model)
             fold_norms(self.model.backbone)
+            for module in self.model.backbone.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(amp_dtype)
         self.taps = StageTaps(self.model.backbone) if with_maps else None
         set_statistics(self.model, statistics)
 

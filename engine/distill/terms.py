@@ -91,6 +91,7 @@ class FeatureTerm(nn.Module):
         stage_weights: 1/8, 1/4, 1/2, 1 as published.
         rectified: stages whose maps pass a ReLU on both sides first. FastReID's program does this to stages 1 to 3, as
             an in-place ReLU of the next stage overwrites what it kept.
+        every: the maps of every so-many-th image are compared, or frame where samples are clips, and count for the others.
     """
 
     def __init__(
@@ -101,9 +102,10 @@ class FeatureTerm(nn.Module):
         *,
         stage_weights: Sequence[float],
         rectified: Sequence[int] = (),
+        every: int = 1,
     ):
         super().__init__()
-        self.taps, self.teachers = taps, list(teachers)
+        self.taps, self.teachers, self.every = taps, list(teachers), every
         self.skipped = len(stage_weights) - len(channels)
         self.stage_weights, self.rectified = tuple(stage_weights), frozenset(rectified)
         self.connectors = nn.ModuleList(
@@ -125,14 +127,16 @@ class FeatureTerm(nn.Module):
                 batch.teachers, self.teachers, self.connectors, strict=True
             )
         ]
-        return _mean(values) / len(batch.pids)
+        images = len(own[0])
+        return _mean(values) * (images / len(range(0, images, self.every))) / len(batch.pids)
 
     def _distance(self, own, theirs, margins, connectors) -> Tensor:
         total = 0.0
         for stage, weight in enumerate(self.stage_weights):
             if weight == 0 or stage < self.skipped:
                 continue
-            student, target = own[stage - self.skipped], theirs[stage].flatten(0, -4)
+            student = _take_every(own[stage - self.skipped], self.every)
+            target = _take_every(theirs[stage].flatten(0, -4), self.every)
             if stage in self.rectified:
                 student, target = student.relu(), target.relu()
             with autocast_like(student):
@@ -147,6 +151,11 @@ class FeatureTerm(nn.Module):
                 )
             total = total + weight * partial_distance(student, margin_relu(target, margins[stage]))
         return total
+
+
+def _take_every(maps: Tensor, step: int) -> Tensor:
+    """Every step-th of maps [N, C, H, W]; channels are last meanwhile, so that they are in the gradient, too."""
+    return maps if step == 1 else maps.permute(0, 2, 3, 1)[::step].permute(0, 3, 1, 2)
 
 
 class SelfTerm(nn.Module):

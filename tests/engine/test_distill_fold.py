@@ -103,3 +103,20 @@ def test_a_folded_teacher_answers_as_its_model_does(statistics, left):
             (expected.embedding, *expected.maps), (answer.embedding, *answer.maps), strict=True
         ):
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())
+
+
+def test_weights_kept_in_half_precision_change_no_bit():
+    """Autocast casts them in every forward pass; casting them once is the same."""
+    model = ReidModel(
+        randomise_norms(create_backbone("resnet18_ibn_a", BackboneOptions(width=0.125))),
+        GlobalHead(64, 5, HeadOptions()),
+    )
+    images = torch.randn(2, 3, 32, 16)
+    kept = Teacher(model, name="t", folded=True, amp_dtype=torch.bfloat16)
+    assert kept.model.backbone.layer1[0].conv2.weight.dtype == torch.bfloat16
+    assert kept.model.backbone.layer1[0].bn1.BN.weight.dtype == torch.float32
+    assert model.backbone.layer1[0].conv2.weight.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer, expected = kept(images), Teacher(model, name="t", folded=True)(images)
+    assert torch.equal(answer.embedding, expected.embedding)
+    assert torch.equal(answer.logits[0], expected.logits[0])

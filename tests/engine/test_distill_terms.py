@@ -175,6 +175,21 @@ def test_published_feature_form_differs_and_both_train_the_connectors():
     assert all(p.grad is None for p in teacher.model.parameters())
 
 
+def test_every_other_map_counts_for_its_neighbour():
+    torch.manual_seed(0)
+    student, images = make_resnet(), torch.randn(3, 3, 32, 16)
+    teacher = Teacher(make_resnet(), name="t", with_maps=True)
+    some, every = feature_term(student, teacher, every=2).eval(), feature_term(student, teacher).eval()
+    every.load_state_dict(some.state_dict())
+    student.eval()
+    value = some(student(images), make_batch(teacher(images)))
+    chosen = images[::2]
+    expected = every(student(chosen), make_batch(teacher(chosen), size=2))
+    torch.testing.assert_close(value, expected)
+    value.backward()
+    assert student.backbone.conv1.weight.grad.abs().sum() > 0
+
+
 def test_students_with_fewer_stages_or_another_map_size_are_compared():
     teacher = Teacher(make_resnet(), name="t", with_maps=True)
     answer = teacher(torch.randn(2, 3, 32, 16))
