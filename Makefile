@@ -10,14 +10,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 DISTILLED := $(foreach run,teacher student feature,runs/quickstart_$(run)/checkpoints/best.pt)
-KERNEL := $(wildcard evaluate/eval_cylib/*.pyx evaluate/eval_cylib/*.pxd evaluate/eval_cylib/*.h)
+KERNEL := $(wildcard evaluate/eval_cylib/*.pyx evaluate/eval_cylib/*.pxi evaluate/eval_cylib/*.h)
 
 .PHONY: demo distill-demo test test-faults test-recipes docs install clean
 
 install: $(INSTALLED)
 
 # setuptools stays below 81 because visdom's source package needs pkg_resources to build.
-$(INSTALLED): pyproject.toml constraints.txt $(KERNEL) evaluate/eval_cylib/build.py
+$(INSTALLED): pyproject.toml constraints.txt $(KERNEL) setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet -c constraints.txt "setuptools>=77,<81" wheel Cython
 	$(PY) -m pip install --quiet -c constraints.txt --no-build-isolation -e ".[dev]"

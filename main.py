@@ -24,12 +24,15 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from torch.multiprocessing.spawn import ProcessExitedException
-
-from config import Config, load_config
-from data.build import build_augmentation, build_splits, build_train_loader, loader_processes
-from data.images import num_cpus
-from engine.build import (
+from ember_reid.config import Config, load_config
+from ember_reid.data.build import (
+    build_augmentation,
+    build_splits,
+    build_train_loader,
+    loader_processes,
+)
+from ember_reid.data.images import num_cpus
+from ember_reid.engine.build import (
     attach_handlers,
     build_amp_dtype,
     build_average,
@@ -41,15 +44,18 @@ from engine.build import (
     build_trainer,
     read_test_config,
 )
-from engine.distill.build import build_distillation, compare_with_teachers
-from engine.handlers.checkpoints import resume_engine
-from engine.handlers.evaluation import score
-from engine.handlers.logs import Sink, setup_logging
-from engine.handlers.safety import Interrupted, describe_error, explain_failure
-from engine.provenance import describe_making, record_start
-from engine.scores import describe_transfer
-from modeling import build_model, check_model
-from solver import build_optimizers, build_schedule
+from ember_reid.engine.distill.build import build_distillation, compare_with_teachers
+from ember_reid.engine.environment import describe_making, record_start
+from ember_reid.engine.handlers.checkpoints import resume_engine
+from ember_reid.engine.handlers.evaluation import score
+from ember_reid.engine.handlers.logs import Sink, setup_logging
+from ember_reid.engine.handlers.safety import Interrupted, describe_error, explain_failure
+from ember_reid.engine.scores import describe_transfer
+from ember_reid.modeling import build_model, check_model
+from ember_reid.solver import build_optimizers, build_schedule
+from torch.multiprocessing.spawn import ProcessExitedException
+
+import ember_reid
 
 logger = logging.getLogger("ember.main")
 USER_ERROR = 2  # exit code
@@ -69,10 +75,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         prog="main.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("-c", "--config", metavar="FILE", help="a recipe, see configs/")
-    parser.add_argument("-t", "--test", action="store_true", help="test TEST.WEIGHT instead of training")
-    parser.add_argument("--resume", action="store_true", help="go on from OUTPUT_DIR/checkpoints/last.pt")
+    parser.add_argument(
+        "-t", "--test", action="store_true", help="test TEST.WEIGHT instead of training"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from OUTPUT_DIR/checkpoints/last.pt"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
     return parser.parse_intermixed_args(argv)
 
 
@@ -110,7 +122,11 @@ def check_output_folder(cfg: Config, *, resume: bool, restarted: bool = False) -
     folder = Path(cfg.OUTPUT_DIR)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"OUTPUT_DIR {folder} is a file; name a folder")
-    held = [name for name in ("checkpoints", "results.json", "metrics.jsonl") if (folder / name).exists()]
+    held = [
+        name
+        for name in ("checkpoints", "results.json", "metrics.jsonl")
+        if (folder / name).exists()
+    ]
     if held and not (resume or restarted or cfg.OVERWRITE):
         raise ValueError(
             f"OUTPUT_DIR {folder} already holds a run ({', '.join(held)}): go on with --resume, replace it with "
@@ -125,7 +141,9 @@ def check_output_folder(cfg: Config, *, resume: bool, restarted: bool = False) -
 def prepare_output_folder(cfg: Config, *, resume: bool) -> None:
     """Make the folder and its `config.yml`; a new run takes away what the old one wrote, and nothing else."""
     folder = Path(cfg.OUTPUT_DIR)
-    for unfinished in (folder / "checkpoints").glob(".*.tmp"):  # left by a run that was killed while it saved
+    for unfinished in (folder / "checkpoints").glob(
+        ".*.tmp"
+    ):  # left by a run that was killed while it saved
         unfinished.unlink(missing_ok=True)
     if not resume:
         for name in ("checkpoints", "tensorboard"):
@@ -148,10 +166,11 @@ def write_results(cfg: Config, results: dict[str, dict]) -> None:
 
 def write_report(folder: Path) -> None:
     """OUTPUT_DIR/report.html by tools.report, in a process of its own: if it fails, the run's results stand all the same."""
-    root = str(Path(__file__).resolve().parent)
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "tools.report", str(folder)]
-    if subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.DEVNULL).returncode:
+    packages = str(Path(ember_reid.__file__).resolve().parents[1])
+    # Not `-m`: that would search the current directory, which may contain a package of the same name.
+    program = "import sys; sys.path[0] = sys.argv.pop(1); from ember_reid.tools.report import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, packages, str(folder)]
+    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
         logger.warning("the report was not written; try again: python -m tools.report %s", folder)
     else:
         logger.info("report: %s", folder / "report.html")
@@ -183,7 +202,9 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
         cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim, extra=distillation.terms
     ).to(device)
     optimizers = build_optimizers(cfg, model, criterion)
-    train_loader = build_train_loader(cfg, corpus.train, rank=rank, world_size=world_size, device=device)
+    train_loader = build_train_loader(
+        cfg, corpus.train, rank=rank, world_size=world_size, device=device
+    )
     average = build_average(cfg, model)
     benchmarks = build_benchmarks(cfg, corpus.validation | corpus.tests, average.model, device)
     schedule = build_schedule(cfg, len(train_loader))
@@ -221,7 +242,9 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     if rank == 0:
         prepare_output_folder(cfg, resume=resume)
         setup_logging(Path(cfg.OUTPUT_DIR) / "log.txt")
-        record_start(Path(cfg.OUTPUT_DIR) / "made_with.json", making, iteration=trainer.state.iteration)
+        record_start(
+            Path(cfg.OUTPUT_DIR) / "made_with.json", making, iteration=trainer.state.iteration
+        )
     idist.barrier()
     sinks += build_sinks(cfg, resumed_iteration=progress.get("iteration"))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -237,10 +260,14 @@ def run(local_rank: int, cfg: Config, *, resume: bool) -> None:
     )
     logger.info("made with %s", ", ".join(f"{name} {value}" for name, value in making.items()))
     if resume:
-        logger.info("resumed after epoch %d, iteration %d", trainer.state.epoch, trainer.state.iteration)
+        logger.info(
+            "resumed after epoch %d, iteration %d", trainer.state.epoch, trainer.state.iteration
+        )
     with stop, loader_processes(train_loader):
         if trainer.state.iteration < cfg.SOLVER.MAX_EPOCHS * len(train_loader):
-            trainer.run(train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS, epoch_length=len(train_loader))
+            trainer.run(
+                train_loader, max_epochs=cfg.SOLVER.MAX_EPOCHS, epoch_length=len(train_loader)
+            )
         elif evaluation.catch_up(trainer):
             checkpoints.save(trainer)
         results = evaluation.final_results or score(benchmarks)
@@ -326,18 +353,26 @@ def launch(cfg: Config, args: argparse.Namespace) -> None:
         logging.getLogger("torch.multiprocessing.spawn").setLevel(
             logging.ERROR
         )  # the ranks say what happened
-        previous = {number: signal.signal(number, _pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {
+            number: signal.signal(number, _pass_on) for number in (signal.SIGINT, signal.SIGTERM)
+        }
         if "lo" in (name for _, name in socket.if_nameindex()):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else is to reach these processes
+            os.environ.setdefault(
+                "GLOO_SOCKET_IFNAME", "lo"
+            )  # nobody else is to reach these processes
         try:
             with (
                 tempfile.TemporaryDirectory() as folder
             ):  # they find each other in a file, not at an open port
                 where = f"file://{folder}/processes"
-                idist.spawn(backend, work, args=(cfg, args), nproc_per_node=num_processes, init_method=where)
+                idist.spawn(
+                    backend, work, args=(cfg, args), nproc_per_node=num_processes, init_method=where
+                )
         except ProcessExitedException as error:
             if error.exit_code < 0:
-                _complain(f"process {error.error_index} was ended by {error.signal_name}; --resume goes on")
+                _complain(
+                    f"process {error.error_index} was ended by {error.signal_name}; --resume goes on"
+                )
             sys.exit(error.exit_code if error.exit_code >= 0 else 128 - error.exit_code)
         finally:
             for number, handler in previous.items():

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
-
-from config.defaults import get_defaults
-from config.node import Config
-from config.validate import find_mistakes
+from ember_reid.config.defaults import get_defaults
+from ember_reid.config.node import Config
+from ember_reid.config.validate import find_mistakes
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -69,7 +68,9 @@ def _read_recipe(path: Path, *, seen: tuple[Path, ...]) -> Iterator[tuple[Path, 
     if path.suffix not in (".yml", ".yaml"):
         raise ValueError(f"configuration file {path}: only .yml and .yaml files are read")
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, sorted(p.name for p in path.parent.glob("*.y*ml")), n=3)
+        near = difflib.get_close_matches(
+            path.name, sorted(p.name for p in path.parent.glob("*.y*ml")), n=3
+        )
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise FileNotFoundError(f"configuration file {path} does not exist{hint}")
     if path.resolve() in seen:
@@ -82,7 +83,9 @@ def _read_recipe(path: Path, *, seen: tuple[Path, ...]) -> Iterator[tuple[Path, 
         ) from error
     tree = {} if tree is None else tree
     if not isinstance(tree, Mapping):
-        raise ValueError(f"configuration file {path} must hold keys and values, found {type(tree).__name__}")
+        raise ValueError(
+            f"configuration file {path} must hold keys and values, found {type(tree).__name__}"
+        )
     tree = dict(tree)
     bases = tree.pop("_BASE_", ())
     for base in (bases,) if isinstance(bases, str) else bases:
@@ -195,7 +198,11 @@ def _unquote(text: str) -> str:
 def _known_keys(node: Config, prefix: str = "") -> list[str]:
     keys = []
     for key, value in node.items():
-        keys += _known_keys(value, f"{prefix}{key}.") if isinstance(value, Config) else [f"{prefix}{key}"]
+        keys += (
+            _known_keys(value, f"{prefix}{key}.")
+            if isinstance(value, Config)
+            else [f"{prefix}{key}"]
+        )
     return keys
 
 
@@ -203,6 +210,8 @@ def _unknown(name: str, source: str) -> str:
     known = _known_keys(get_defaults())
     last = name.rsplit(".", 1)[-1]
     near = [key for key in known if key.rsplit(".", 1)[-1] == last]
-    near += [key for key in difflib.get_close_matches(name, known, n=3, cutoff=0.5) if key not in near]
+    near += [
+        key for key in difflib.get_close_matches(name, known, n=3, cutoff=0.5) if key not in near
+    ]
     hint = f", the nearest known: {', '.join(near[:3])}" if near else ""
     return f"unknown key {name} in {source}{hint}"

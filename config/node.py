@@ -11,7 +11,9 @@ class Config(CfgNode):
     """
 
     def _refuse(self, *_):
-        raise AttributeError("a configuration is merged by config.load_config(path, overrides) only")
+        raise AttributeError(
+            "a configuration is merged by config.load_config(path, overrides) only"
+        )
 
     merge_from_file = merge_from_list = merge_from_other_cfg = _refuse
 
@@ -23,7 +25,10 @@ class Config(CfgNode):
     def clone(self) -> "Config":
         """An unfrozen copy."""
         copy = Config(
-            {key: value.clone() if isinstance(value, Config) else value for key, value in self.items()}
+            {
+                key: value.clone() if isinstance(value, Config) else value
+                for key, value in self.items()
+            }
         )
         copy.defrost()
         return copy

@@ -1,6 +1,6 @@
 """What a configuration may say: choices, ranges, and keys that must agree with each other."""
 
-from config.node import Config
+from ember_reid.config.node import Config
 
 CHOICES = {
     "DEVICE": ("auto", "cpu", "cuda"),
@@ -85,10 +85,14 @@ def find_mistakes(cfg: Config) -> list[str]:
         if _get(cfg, key) not in choices:
             mistakes.append(f"{key} is {_get(cfg, key)!r}, allowed: {', '.join(map(str, choices))}")
     mistakes += [
-        f"{key} is {_get(cfg, key)}, must be at least 1" for key in AT_LEAST_ONE if _get(cfg, key) < 1
+        f"{key} is {_get(cfg, key)}, must be at least 1"
+        for key in AT_LEAST_ONE
+        if _get(cfg, key) < 1
     ]
     mistakes += [
-        f"{key} is {_get(cfg, key)}, must not be negative" for key in NOT_NEGATIVE if _get(cfg, key) < 0
+        f"{key} is {_get(cfg, key)}, must not be negative"
+        for key in NOT_NEGATIVE
+        if _get(cfg, key) < 0
     ]
     mistakes += [
         f"{key} is {_get(cfg, key)}, must lie in 0..1"
@@ -133,14 +137,20 @@ def _contradictions(cfg: Config) -> list[str]:
         mistakes.append(
             "LOSS.CENTER.WEIGHT needs one feature per image, MODEL.HEAD.NAME mgn has five: set it to 0"
         )
-    pairwise = {"TRIPLET": loss.TRIPLET.WEIGHT, "CIRCLE": loss.CIRCLE.WEIGHT, "COSFACE": loss.COSFACE.WEIGHT}
+    pairwise = {
+        "TRIPLET": loss.TRIPLET.WEIGHT,
+        "CIRCLE": loss.CIRCLE.WEIGHT,
+        "COSFACE": loss.COSFACE.WEIGHT,
+    }
     if loader.SAMPLER == "random" and any(pairwise.values()):
         names = ", ".join(f"LOSS.{name}.WEIGHT" for name, weight in pairwise.items() if weight)
         mistakes.append(
             f"{names} need pairs of an identity: use DATALOADER.SAMPLER identity or set them to 0"
         )
     if loader.SAMPLER != "random" and loader.NUM_INSTANCES == 1 and any(pairwise.values()):
-        mistakes.append("DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more")
+        mistakes.append(
+            "DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more"
+        )
     mistakes += _memory_mistakes(cfg, any(pairwise.values()))
     if not any([loss.CE.WEIGHT, loss.CENTER.WEIGHT, loss.FOCAL.WEIGHT, *pairwise.values()]):
         mistakes.append("all LOSS.*.WEIGHT are 0: nothing would be trained")
@@ -161,7 +171,9 @@ def _memory_mistakes(cfg: Config, has_pairs: bool) -> list[str]:
             "LOSS.XBM.SIZE needs one feature per image, MODEL.HEAD.NAME mgn has five: set it to 0"
         )
     if 0 < size < batch:
-        mistakes.append(f"LOSS.XBM.SIZE is {size}, less than one batch (SOLVER.IMS_PER_BATCH {batch})")
+        mistakes.append(
+            f"LOSS.XBM.SIZE is {size}, less than one batch (SOLVER.IMS_PER_BATCH {batch})"
+        )
     return mistakes
 
 

@@ -8,15 +8,22 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from ember_reid.data.batch import upload
+from ember_reid.data.strong_augmentations import (
+    aug_mix,
+    auto_augment,
+    cutout,
+    random_affine,
+    random_patch,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.batch import upload
-from data.policies import aug_mix, auto_augment, cutout, random_affine, random_patch
-
 Policies = tuple[tuple[Callable[[Tensor, float, torch.Generator], Tensor], float], ...]
 
-_ERASE_TRIES = 20  # the strong baseline tries 100 times; all 20 fail for 1 image in 10^12 at 256 x 128
+_ERASE_TRIES = (
+    20  # the strong baseline tries 100 times; all 20 fail for 1 image in 10^12 at 256 x 128
+)
 
 
 class Normalization:
@@ -24,21 +31,25 @@ class Normalization:
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(f"mean and std need three values and std must be positive, not {mean} and {std}")
+            raise ValueError(
+                f"mean and std need three values and std must be positive, not {mean} and {std}"
+            )
         self.shift = 255.0 * torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
         self.scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
 
     def __call__(self, images: Tensor) -> Tensor:
         if self.shift.device != images.device:
-            self.shift, self.scale = (upload(value, images.device) for value in (self.shift, self.scale))
+            self.shift, self.scale = (
+                upload(value, images.device) for value in (self.shift, self.scale)
+            )
         return images.to(torch.float32).sub_(self.shift).mul_(self.scale)
 
 
 class AugmentationSettings(NamedTuple):
     """Probabilities in 0..1; `padding` in pixels; `jitter` = brightness, contrast, saturation, hue strengths.
 
-    `erase_fill` is the value of erased pixels *after* normalisation: 0 is the grey of the pixel mean. The
-    strong baseline erased after normalising with the mean itself, (0.485, 0.456, 0.406).
+    `erase_fill` is the value of erased pixels *after* normalization: 0 is the gray of the pixel mean. The
+    strong baseline erased after normalizing with the mean itself, (0.485, 0.456, 0.406).
     """
 
     flip_prob: float = 0.5
@@ -55,7 +66,7 @@ class AugmentationSettings(NamedTuple):
 
 
 class Augmentation:
-    """AutoAugment, flip, pad and crop, affine, AugMix, patches, cutout, colour jitter, normalisation, erasing."""
+    """AutoAugment, flip, pad and crop, affine, AugMix, patches, cutout, color jitter, normalization, erasing."""
 
     def __init__(self, normalization: Normalization, settings: AugmentationSettings) -> None:
         self.normalization = normalization
@@ -64,7 +75,7 @@ class Augmentation:
     def __call__(
         self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1
     ) -> Tensor:
-        """uint8 [..., 3, H, W] to float32 of the same shape, normalised; the input is left as it is.
+        """uint8 [..., 3, H, W] to float32 of the same shape, normalized; the input is left as it is.
 
         Every image, and every frame of a clip, has its own draw. `generator` is one of the CPU. With several
         processes `images` are the rows of `rank` in the global batch; draws are made for all of it, so that the
@@ -134,7 +145,9 @@ def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: in
     rows = torch.arange(height) + offsets[:, :1]  # [N, H], in the padded image
     planes = torch.arange(num * channels).view(num, channels, 1) * padded_height  # [N, 3, 1]
     starts = (planes + rows[:, None]) * padded_width + offsets[:, 1].view(num, 1, 1)  # [N, 3, H]
-    windows = out.view(-1).unfold(0, width, 1)  # [positions, W], overlapping views of the same memory
+    windows = out.view(-1).unfold(
+        0, width, 1
+    )  # [positions, W], overlapping views of the same memory
     cropped = windows.index_select(0, upload(starts.flatten(), images.device))
     return cropped.view(num, channels, height, width)
 
@@ -168,7 +181,9 @@ def draw_boxes(num: int, size: tuple[int, int], prob: float, generator: torch.Ge
     index = (chosen & fits.any(dim=1)).nonzero().flatten()
     top = (place[:, 0] * (height - box_height + 1)).long()
     left = (place[:, 1] * (width - box_width + 1)).long()
-    return Boxes(index, top[index], (top + box_height)[index], left[index], (left + box_width)[index])
+    return Boxes(
+        index, top[index], (top + box_height)[index], left[index], (left + box_width)[index]
+    )
 
 
 def erase_(images: Tensor, boxes: Boxes, fill: Sequence[float]) -> None:
@@ -183,8 +198,8 @@ def draw_jitter(num: int, strengths: Sequence[float], generator: torch.Generator
     a turn).
     """
     strength = torch.tensor(strengths, dtype=torch.float32)
-    centre = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    factors = centre + strength * (2 * torch.rand(num, 4, generator=generator) - 1)
+    center = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    factors = center + strength * (2 * torch.rand(num, 4, generator=generator) - 1)
     factors[:, :3].clamp_(min=0)
     return factors
 
@@ -195,10 +210,12 @@ def jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
     images: float [N, 3, H, W] in 0..1; factors: [N, 4], see `draw_jitter`. torchvision shuffles the order of
     the four.
     """
-    brightness, contrast, saturation, hue = upload(factors, images.device).view(-1, 4, 1, 1, 1).unbind(1)
+    brightness, contrast, saturation, hue = (
+        upload(factors, images.device).view(-1, 4, 1, 1, 1).unbind(1)
+    )
     images = (images * brightness).clamp(0, 1)
-    images = _blend(images, _grey(images).mean(dim=(-2, -1), keepdim=True), contrast)
-    images = _blend(images, _grey(images), saturation)
+    images = _blend(images, _gray(images).mean(dim=(-2, -1), keepdim=True), contrast)
+    images = _blend(images, _gray(images), saturation)
     return shift_hue(images, hue.squeeze(1))
 
 
@@ -206,7 +223,7 @@ def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     return (factor * images + (1 - factor) * other).clamp(0, 1)
 
 
-def _grey(images: Tensor) -> Tensor:
+def _gray(images: Tensor) -> Tensor:
     """ITU-R 601 luma: [N, 3, H, W] -> [N, 1, H, W]."""
     red, green, blue = images.unbind(1)
     return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)

@@ -10,7 +10,7 @@ from torch import Tensor
 class Batch(NamedTuple):
     """B items. T frames each for tracklets, H x W pixels.
 
-    images: uint8 [B, (T,) 3, H, W], RGB; float32 and normalised once augmented.
+    images: uint8 [B, (T,) 3, H, W], RGB; float32 and normalized once augmented.
     pids, camids: int64 [B]. In training pids are class indices 0..C-1.
     indices: int64 [B], positions in the dataset; evaluation restores the order with them and drops repeats.
     teachers: outputs of the teachers, one entry each; empty when nothing is distilled.

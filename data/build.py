@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from ember_reid.data.augment import Augmentation, AugmentationSettings, Normalization
+from ember_reid.data.batch import collate
+from ember_reid.data.cache import CPU, ImageCache, choose_cache
+from ember_reid.data.dataset import ReidDataset, used_paths
+from ember_reid.data.datasets import LAYOUTS, read, resolve
+from ember_reid.data.images import check_files, find_broken, num_cpus
+from ember_reid.data.protocols import apply_protocol
+from ember_reid.data.records import Record, Splits, check_test_splits, merge_train, merged_classes
+from ember_reid.data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler
+from ember_reid.data.validation import hold_out
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
-
-from data.augment import Augmentation, AugmentationSettings, Normalization
-from data.batch import collate
-from data.cache import CPU, ImageCache, choose_cache
-from data.dataset import ReidDataset, used_paths
-from data.datasets import LAYOUTS, read, resolve
-from data.images import check_files, find_broken, num_cpus
-from data.protocols import apply_protocol
-from data.records import Record, Splits, check_test_splits, merge_train, merged_classes
-from data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler
-from data.validation import hold_out
 
 logger = logging.getLogger("ember.data")
 
@@ -101,12 +100,16 @@ def _without_broken(loaded: dict[str, Splits]) -> dict[str, Splits]:
     """Decode every file once and leave out those that cannot be; tracklets lose frames, or go when none is
     left.
     """
-    paths = dict.fromkeys(p for s in loaded.values() for part in s[:3] for r in part for p in r.paths)
+    paths = dict.fromkeys(
+        p for s in loaded.values() for part in s[:3] for r in part for p in r.paths
+    )
     broken = find_broken(list(paths))
     if not broken:
         return loaded
     shown = "; ".join(list(broken.values())[:5])
-    logger.warning("left out %d of %d image files that cannot be read: %s", len(broken), len(paths), shown)
+    logger.warning(
+        "left out %d of %d image files that cannot be read: %s", len(broken), len(paths), shown
+    )
 
     def keep(records: tuple[Record, ...]) -> tuple[Record, ...]:
         whole = (r._replace(paths=tuple(p for p in r.paths if p not in broken)) for r in records)
@@ -178,7 +181,10 @@ def build_test_loader(
     Tracklets give INPUT.NUM_FRAMES_TEST frames (0: as many as in training), images always one.
     """
     longest = max((len(record.paths) for record in records), default=1)
-    size, frames = tuple(cfg.INPUT.SIZE_TEST), min(cfg.INPUT.NUM_FRAMES_TEST or cfg.INPUT.NUM_FRAMES, longest)
+    size, frames = (
+        tuple(cfg.INPUT.SIZE_TEST),
+        min(cfg.INPUT.NUM_FRAMES_TEST or cfg.INPUT.NUM_FRAMES, longest),
+    )
     sampler = TestBatchSampler(
         len(records), batch_size=cfg.TEST.IMS_PER_BATCH, rank=rank, world_size=world_size
     )
@@ -194,7 +200,11 @@ def build_test_loader(
 
 
 def _build_cache(
-    cfg: CfgNode, paths: Sequence[Path], size: tuple[int, int], world_size: int, device: torch.device
+    cfg: CfgNode,
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    world_size: int,
+    device: torch.device,
 ) -> ImageCache | None:
     place = choose_cache(
         len(set(paths)),

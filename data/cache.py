@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from ember_reid.data.batch import upload
+from ember_reid.data.images import (
+    GIB,
+    ImageError,
+    free_memory,
+    load_image,
+    raise_broken,
+    run_logged,
+)
 from torch import Tensor
-
-from data.batch import upload
-from data.images import GIB, ImageError, free_memory, load_image, raise_broken, run_logged
 
 logger = logging.getLogger("ember.data")
 
@@ -87,7 +93,9 @@ def choose_cache(
     log says what was chosen and why.
     """
     if mode not in MODES:
-        raise ValueError(f'DATALOADER.CACHE is "{mode}"; choose {", ".join(MODES[:-1])} or {MODES[-1]}')
+        raise ValueError(
+            f'DATALOADER.CACHE is "{mode}"; choose {", ".join(MODES[:-1])} or {MODES[-1]}'
+        )
     if mode in ("ram", "none"):
         return CPU if mode == "ram" else None
     if device.type == "cpu" and mode == "device":
@@ -97,7 +105,9 @@ def choose_cache(
     if device.type != "cpu":
         free = free_memory(device)
         limit = (device_share if mode == "auto" else 1 - _SPARED) * free
-        reasons.append(f"{_gib(limit)} of the {_gib(free)} free on {device} (DATALOADER.CACHE_SHARE)")
+        reasons.append(
+            f"{_gib(limit)} of the {_gib(free)} free on {device} (DATALOADER.CACHE_SHARE)"
+        )
         if needed <= limit:
             return _choose(device, num_images, needed, reasons)
     free = free_memory()

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ember_reid.data.batch import Batch, Sample, upload
+from ember_reid.data.cache import ImageCache
+from ember_reid.data.frames import SAMPLINGS, choose_frames, choose_views
+from ember_reid.data.images import ImageError, load_image, raise_broken
+from ember_reid.data.records import Record
 from torch import Tensor
 from torch.utils.data import Dataset
-
-from data.batch import Batch, Sample, upload
-from data.cache import ImageCache
-from data.frames import SAMPLINGS, choose_frames, choose_views
-from data.images import ImageError, load_image, raise_broken
-from data.records import Record
 
 
 def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> list[Path]:
@@ -21,7 +20,9 @@ def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> 
     if sampling != "even" or max((len(record.paths) for record in records), default=1) == 1:
         return [path for record in records for path in record.paths]
     return [
-        r.paths[i] for r in records for i in sorted(set(choose_frames(len(r.paths), num_frames).tolist()))
+        r.paths[i]
+        for r in records
+        for i in sorted(set(choose_frames(len(r.paths), num_frames).tolist()))
     ]
 
 
@@ -54,7 +55,9 @@ class ReidDataset(Dataset):
     ) -> None:
         """`size` is (H, W). Raises ValueError for an unknown sampling or fewer than one frame."""
         if sampling not in SAMPLINGS:
-            raise ValueError(f'INPUT.FRAME_SAMPLING is "{sampling}"; choose one of {", ".join(SAMPLINGS)}')
+            raise ValueError(
+                f'INPUT.FRAME_SAMPLING is "{sampling}"; choose one of {", ".join(SAMPLINGS)}'
+            )
         if num_frames < 1:
             raise ValueError(f"INPUT.NUM_FRAMES is {num_frames}; a sample needs at least one frame")
         self.records = tuple(records)
@@ -66,8 +69,12 @@ class ReidDataset(Dataset):
         self.seed = seed
         self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
         self.device = torch.device("cpu") if cache is None else cache.device
-        self.pids = torch.tensor([r.pid for r in self.records], dtype=torch.int64, device=self.device)
-        self.camids = torch.tensor([r.camid for r in self.records], dtype=torch.int64, device=self.device)
+        self.pids = torch.tensor(
+            [r.pid for r in self.records], dtype=torch.int64, device=self.device
+        )
+        self.camids = torch.tensor(
+            [r.camid for r in self.records], dtype=torch.int64, device=self.device
+        )
         self._records_by_pid: dict[int, list[Record]] = {}
         if sampling.startswith("multiview"):
             for record in self.records:
@@ -92,7 +99,9 @@ class ReidDataset(Dataset):
         else:
             images = torch.stack([self._decode(path) for path in paths])
         if self.num_frames > 1:
-            images = images.unflatten(0, (len(indices), self.num_frames))  # [B*T, 3, H, W] -> [B, T, 3, H, W]
+            images = images.unflatten(
+                0, (len(indices), self.num_frames)
+            )  # [B*T, 3, H, W] -> [B, T, 3, H, W]
         where = upload(torch.tensor(list(indices), dtype=torch.int64), self.device)
         return Batch(images, self.pids[where], self.camids[where], where)
 

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
-from data.records import Record
+from ember_reid.data.records import Record
 
 SAMPLINGS = ("even", "chunk", "multiview", "multiview-cameras")
 
 
-def choose_frames(num_frames: int, num_slots: int, rng: np.random.Generator | None = None) -> np.ndarray:
+def choose_frames(
+    num_frames: int, num_slots: int, rng: np.random.Generator | None = None
+) -> np.ndarray:
     """Spread `num_slots` frames over a tracklet of `num_frames`: int64 [num_slots], in temporal order.
 
     A tracklet shorter than the slots repeats its last frame. A longer one is cut into `num_slots` chunks of
@@ -27,7 +28,11 @@ def choose_frames(num_frames: int, num_slots: int, rng: np.random.Generator | No
 
 
 def choose_views(
-    records: Sequence[Record], num_slots: int, rng: np.random.Generator, *, spread_cameras: bool = False
+    records: Sequence[Record],
+    num_slots: int,
+    rng: np.random.Generator,
+    *,
+    spread_cameras: bool = False,
 ) -> list[Path]:
     """`num_slots` views of one identity: one random frame each of its records in random order, cyclically.
 

@@ -35,7 +35,7 @@ class ImageError(OSError):
 def open_image(path: Path) -> Image.Image:
     """Decode a file into an 8-bit RGB picture, upright as its EXIF tag says.
 
-    Greyscale, palette, CMYK and 16-bit files are converted and transparency is dropped. Raises ImageError
+    Grayscale, palette, CMYK and 16-bit files are converted and transparency is dropped. Raises ImageError
     when the file is missing, empty, truncated, not an image, or larger than MAX_PIXELS.
     """
     try:
@@ -110,7 +110,9 @@ def check_files(paths: Sequence[Path]) -> None:
 def raise_broken(messages: Sequence[str]) -> None:
     """Raise ImageError with the first message and the number of the others, if there are any."""
     if messages:
-        more = f", and {len(messages) - 1} more image files are unusable" if len(messages) > 1 else ""
+        more = (
+            f", and {len(messages) - 1} more image files are unusable" if len(messages) > 1 else ""
+        )
         raise ImageError(
             f"{messages[0]}{more}; repair or remove them, or go on without them: DATALOADER.SKIP_BROKEN True"
         )
@@ -124,7 +126,9 @@ def run_logged(work: Callable, items: Sequence, *, every: float = 10.0) -> None:
             now = time.perf_counter()
             if now - reported >= every:
                 reported = now
-                logger.info("decoded %d of %d images (%.0f/s)", done, len(items), done / (now - started))
+                logger.info(
+                    "decoded %d of %d images (%.0f/s)", done, len(items), done / (now - started)
+                )
 
 
 def num_cpus() -> int:

@@ -1,6 +1,6 @@
 """Evaluation protocols: what asks, what answers, and the rule that scores."""
 
-from data.records import CROSS_CAMERA, PROTOCOLS, Record, Splits
+from ember_reid.data.records import CROSS_CAMERA, PROTOCOLS, Record, Splits
 
 VIDEO_TO_VIDEO = "video-to-video"
 IMAGE_TO_VIDEO = "image-to-video"

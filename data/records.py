@@ -10,12 +10,8 @@ logger = logging.getLogger("ember.data")
 JUNK = -1  # pid of gallery images that count neither as a match nor as a mistake
 CROSS_CAMERA = "cross-camera"  # gallery images of the query's own identity and camera are left out
 ALL = "all"  # every gallery image counts; for data without camera labels
-SINGLE_SHOT = (
-    "single-shot"  # CUHK03's: one gallery image per identity, drawn ten times; the mean of the scores
-)
-ONE_PER_IDENTITY = (
-    "one-per-identity"  # VehicleID's: one image per identity is the gallery, all others ask; ten draws
-)
+SINGLE_SHOT = "single-shot"  # CUHK03's: one gallery image per identity, drawn ten times; the mean of the scores
+ONE_PER_IDENTITY = "one-per-identity"  # VehicleID's: one image per identity is the gallery, all others ask; ten draws
 PROTOCOLS = (CROSS_CAMERA, ALL, SINGLE_SHOT, ONE_PER_IDENTITY)
 
 
@@ -71,10 +67,14 @@ def count(records: Iterable[Record]) -> Counts:
     )
 
 
-def relabel(records: Iterable[Record], *, first_pid: int = 0, first_camid: int = 0) -> tuple[Record, ...]:
+def relabel(
+    records: Iterable[Record], *, first_pid: int = 0, first_camid: int = 0
+) -> tuple[Record, ...]:
     """Number identities first_pid, first_pid + 1, ... in sorted order of their pids; shift the cameras."""
     records = tuple(records)
-    classes = {pid: first_pid + i for i, pid in enumerate(sorted({record.pid for record in records}))}
+    classes = {
+        pid: first_pid + i for i, pid in enumerate(sorted({record.pid for record in records}))
+    }
     return tuple(Record(r.paths, classes[r.pid], first_camid + r.camid) for r in records)
 
 
@@ -115,7 +115,9 @@ def statistics_table(splits: Splits) -> str:
 
 def is_video(splits: Splits) -> bool:
     """True when any record has more than one frame."""
-    return any(len(r.paths) > 1 for part in (splits.train, splits.query, splits.gallery) for r in part)
+    return any(
+        len(r.paths) > 1 for part in (splits.train, splits.query, splits.gallery) for r in part
+    )
 
 
 def count_matched(query: Sequence[Record], gallery: Sequence[Record], *, cross_camera: bool) -> int:

@@ -1,6 +1,6 @@
 """Batch samplers: which records make up a batch, as a pure function of (seed, epoch).
 
-Every sampler draws whole global batches (one per optimiser step) and gives each of `world_size` processes an
+Every sampler draws whole global batches (one per optimizer step) and gives each of `world_size` processes an
 equal share of contiguous rows, so the identities of a step are the same on one process and on eight.
 """
 
@@ -13,7 +13,7 @@ import torch
 class _GlobalBatchSampler:
     """Shared by the training samplers: epochs, shares of a global batch, and continuing in mid-epoch.
 
-    Subclasses draw `_plan(rng)`: int64 [num_steps, batch_size], one row per optimiser step.
+    Subclasses draw `_plan(rng)`: int64 [num_steps, batch_size], one row per optimizer step.
     """
 
     def __init__(self, *, batch_size: int, seed: int, rank: int, world_size: int) -> None:
@@ -106,7 +106,9 @@ class IdentityBatchSampler(_GlobalBatchSampler):
                 f" at most {len(self.indices_by_pid) * num_instances} or raise DATALOADER.NUM_INSTANCES"
             )
         most = 1 if once else len(pids_array)
-        self.num_groups = np.array([min(max(len(i) // num_instances, 1), most) for i in self.indices_by_pid])
+        self.num_groups = np.array(
+            [min(max(len(i) // num_instances, 1), most) for i in self.indices_by_pid]
+        )
         self.num_steps = most_steps(self.num_groups, self.num_identities)
 
     def _plan(self, rng: np.random.Generator) -> np.ndarray:
@@ -187,7 +189,9 @@ class TestBatchSampler:
 
     __test__ = False  # the name is not a pytest class
 
-    def __init__(self, num_records: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, num_records: int, *, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         """`batch_size` is that of one process. Shares differ by at most one record."""
         if batch_size < 1:
             raise ValueError(

@@ -1,8 +1,7 @@
 """Held-out training identities, to choose checkpoints on without looking at the test set."""
 
 import numpy as np
-
-from data.records import CROSS_CAMERA, Record, Splits
+from ember_reid.data.records import CROSS_CAMERA, Record, Splits
 
 
 def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits, Splits]:
@@ -34,5 +33,7 @@ def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits,
     # Queries are in the gallery too: an identity with one record per camera would have no match otherwise.
     if splits.protocol == CROSS_CAMERA:
         gallery.extend(query)
-    held_out = Splits((), tuple(query), tuple(gallery), splits.protocol, f"{splits.name}-validation")
+    held_out = Splits(
+        (), tuple(query), tuple(gallery), splits.protocol, f"{splits.name}-validation"
+    )
     return splits._replace(train=train), held_out

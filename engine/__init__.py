@@ -3,6 +3,6 @@
 `from engine import load_model` is all that a program needs that only wants embeddings.
 """
 
-from engine.deploy.build import load_model
+from ember_reid.engine.deploy.build import load_model
 
 __all__ = ["load_model"]

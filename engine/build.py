@@ -7,30 +7,32 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import Engine, Events
-from torch import nn
-
-from config import load_config, parse_config
-from data.build import build_normalization, build_test_loader
-from data.records import JUNK, Splits
-from engine.checkpoint import is_ours, load_checkpoint
-from engine.criterion import Criterion, OverFeatures, OverMemory, Term, mean_over
-from engine.evaluator import EmbeddingStore, create_evaluator
-from engine.handlers.average import ModelAverage
-from engine.handlers.batch import Augment, Seeder, ToDevice
-from engine.handlers.checkpoints import Checkpoints
-from engine.handlers.evaluation import Benchmark, Evaluation, draw_random_queries
-from engine.handlers.gradients import ClipGradients, Freeze, RescaleCentres, ShareGradients
-from engine.handlers.logs import MetricsFile, Sink, TrainLog, create_tensorboard_sink
-from engine.handlers.precise_norm import PreciseNorm
-from engine.handlers.safety import StopOnNan, StopOnSignal
-from engine.handlers.schedule import LearningRate
-from engine.handlers.visdom import VisdomSink
-from engine.ranks import gather_rows
-from engine.scores import ScoreSettings
-from engine.trainer import create_trainer
-from evaluate import Rerank
-from layers import (
+from ember_reid.config import load_config, parse_config
+from ember_reid.data.build import build_normalization, build_test_loader
+from ember_reid.data.records import JUNK, Splits
+from ember_reid.engine.checkpoint import is_ours, load_checkpoint
+from ember_reid.engine.criterion import Criterion, OverFeatures, OverMemory, Term, mean_over
+from ember_reid.engine.distributed import gather_rows
+from ember_reid.engine.evaluator import EmbeddingStore, create_evaluator
+from ember_reid.engine.handlers.batch import Augment, Seeder, ToDevice
+from ember_reid.engine.handlers.checkpoints import Checkpoints
+from ember_reid.engine.handlers.ema import ModelAverage
+from ember_reid.engine.handlers.evaluation import Benchmark, Evaluation, draw_random_queries
+from ember_reid.engine.handlers.gradients import (
+    ClipGradients,
+    Freeze,
+    RescaleCenters,
+    ShareGradients,
+)
+from ember_reid.engine.handlers.logs import MetricsFile, Sink, TrainLog, create_tensorboard_sink
+from ember_reid.engine.handlers.precise_bn import PreciseNorm
+from ember_reid.engine.handlers.safety import StopOnNan, StopOnSignal
+from ember_reid.engine.handlers.schedule import LearningRate
+from ember_reid.engine.handlers.visdom import VisdomSink
+from ember_reid.engine.scores import ScoreSettings
+from ember_reid.engine.trainer import create_trainer
+from ember_reid.evaluate import Rerank
+from ember_reid.layers import (
     CenterLoss,
     MemoryBank,
     apply_margin,
@@ -40,8 +42,10 @@ from layers import (
     smoothed_cross_entropy,
     triplet_loss,
 )
-from modeling import build_model, load_weights
-from modeling.weights import read_checkpoint
+from ember_reid.modeling import build_model, load_weights
+from ember_reid.modeling.weights import read_checkpoint
+from ignite.engine import Engine, Events
+from torch import nn
 
 logger = logging.getLogger("ember.train")
 
@@ -49,7 +53,9 @@ logger = logging.getLogger("ember.train")
 def build_device(cfg) -> torch.device:
     """The device of this process; says clearly when the one asked for is not there."""
     if cfg.DEVICE == "cuda" and not torch.cuda.is_available():
-        raise ValueError("DEVICE is cuda, but torch sees no CUDA device here; use DEVICE auto or cpu")
+        raise ValueError(
+            "DEVICE is cuda, but torch sees no CUDA device here; use DEVICE auto or cpu"
+        )
     use_cuda = cfg.DEVICE == "cuda" or (cfg.DEVICE == "auto" and torch.cuda.is_available())
     return torch.device("cuda", idist.get_local_rank()) if use_cuda else torch.device("cpu")
 
@@ -76,13 +82,17 @@ def build_criterion(
         return apply_margin(logits, pids, kind=loss.CE.MARGIN_TYPE, scale=scale, margin=margin)
 
     def cross_entropy(output, batch):
-        term = partial(smoothed_cross_entropy, epsilon=loss.CE.EPSILON, smooth_over=loss.CE.SMOOTH_OVER)
+        term = partial(
+            smoothed_cross_entropy, epsilon=loss.CE.EPSILON, smooth_over=loss.CE.SMOOTH_OVER
+        )
         return mean_over(
             output.logits, lambda logits: term(with_margin(logits.float(), batch.pids), batch.pids)
         )
 
     def focal(output, batch):
-        return mean_over(output.logits, lambda logits: focal_loss(logits, batch.pids, gamma=loss.FOCAL.GAMMA))
+        return mean_over(
+            output.logits, lambda logits: focal_loss(logits, batch.pids, gamma=loss.FOCAL.GAMMA)
+        )
 
     share = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
 
@@ -102,7 +112,11 @@ def build_criterion(
                 embeddings=nn.functional.normalize(references.embeddings)
             )
         return triplet_loss(
-            features, pids, margin=loss.TRIPLET.MARGIN, mining=loss.TRIPLET.MINING, references=references
+            features,
+            pids,
+            margin=loss.TRIPLET.MARGIN,
+            mining=loss.TRIPLET.MINING,
+            references=references,
         )
 
     pairwise = {
@@ -117,7 +131,9 @@ def build_criterion(
         ),
     }
     terms = {"ce": Term(loss.CE.WEIGHT, cross_entropy), "focal": Term(loss.FOCAL.WEIGHT, focal)}
-    terms |= {name: Term(weight, over_pairs(pair_loss)) for name, (weight, pair_loss) in pairwise.items()}
+    terms |= {
+        name: Term(weight, over_pairs(pair_loss)) for name, (weight, pair_loss) in pairwise.items()
+    }
     if loss.XBM.SIZE > 0:
 
         def weighted_pairs(features, pids, references):
@@ -127,17 +143,23 @@ def build_criterion(
                 if w > 0
             )
 
-        bank = MemoryBank(loss.XBM.SIZE, feature_dim, start=loss.XBM.START * cfg.SOLVER.IMS_PER_BATCH)
+        bank = MemoryBank(
+            loss.XBM.SIZE, feature_dim, start=loss.XBM.START * cfg.SOLVER.IMS_PER_BATCH
+        )
         terms["xbm"] = Term(loss.XBM.WEIGHT, OverMemory(weighted_pairs, bank, share=share))
     if loss.CENTER.WEIGHT > 0:
-        terms["center"] = Term(loss.CENTER.WEIGHT, OverFeatures(CenterLoss(num_classes, feature_dim)))
+        terms["center"] = Term(
+            loss.CENTER.WEIGHT, OverFeatures(CenterLoss(num_classes, feature_dim))
+        )
     terms = {name: term for name, term in terms.items() if term.weight > 0}
     return Criterion(terms | dict(extra or {}))
 
 
 def build_score_settings(cfg, protocol: str) -> ScoreSettings:
     """How a dataset is scored; `protocol` is that of its splits, to which TEST.PROTOCOL was applied."""
-    rerank = Rerank(k1=cfg.TEST.RE_RANK.K1, k2=cfg.TEST.RE_RANK.K2, lambda_value=cfg.TEST.RE_RANK.LAMBDA)
+    rerank = Rerank(
+        k1=cfg.TEST.RE_RANK.K1, k2=cfg.TEST.RE_RANK.K2, lambda_value=cfg.TEST.RE_RANK.LAMBDA
+    )
     return ScoreSettings(
         metric=cfg.TEST.METRIC,
         max_rank=cfg.TEST.MAX_RANK,
@@ -145,7 +167,7 @@ def build_score_settings(cfg, protocol: str) -> ScoreSettings:
         rerank=rerank if cfg.TEST.RE_RANKING else None,
         memory_gib=cfg.TEST.MEMORY_GIB,
         average_precision=cfg.TEST.AVERAGE_PRECISION,
-        expand_neighbours=cfg.TEST.AQE.K,
+        expand_neighbors=cfg.TEST.AQE.K,
         expand_alpha=cfg.TEST.AQE.ALPHA,
         rates=tuple(cfg.TEST.RATES),
     )
@@ -164,7 +186,11 @@ def build_benchmarks(
 def _build_benchmark(cfg, splits: Splits, model: nn.Module, device: torch.device) -> Benchmark:
     query, gallery = splits.query, tuple(record for record in splits.gallery if record.pid != JUNK)
     loader = build_test_loader(
-        cfg, (*query, *gallery), rank=idist.get_rank(), world_size=idist.get_world_size(), device=device
+        cfg,
+        (*query, *gallery),
+        rank=idist.get_rank(),
+        world_size=idist.get_world_size(),
+        device=device,
     )
     evaluator = create_evaluator(
         model,
@@ -175,7 +201,9 @@ def _build_benchmark(cfg, splits: Splits, model: nn.Module, device: torch.device
     )
     store = EmbeddingStore()
     store.attach(evaluator)
-    return Benchmark(evaluator, store, loader, query, gallery, build_score_settings(cfg, splits.protocol))
+    return Benchmark(
+        evaluator, store, loader, query, gallery, build_score_settings(cfg, splits.protocol)
+    )
 
 
 def read_test_config(recipe: str | None, overrides: Sequence[str]):
@@ -219,11 +247,15 @@ def build_sinks(cfg, *, resumed_iteration: int | None = None) -> list[Sink]:
     folder = Path(cfg.OUTPUT_DIR)
     sinks: list[Sink] = [MetricsFile(folder / "metrics.jsonl", resumed_iteration=resumed_iteration)]
     if cfg.LOG.TENSORBOARD:
-        sinks.append(create_tensorboard_sink(folder / "tensorboard", resumed_iteration=resumed_iteration))
+        sinks.append(
+            create_tensorboard_sink(folder / "tensorboard", resumed_iteration=resumed_iteration)
+        )
     if cfg.LOG.VISDOM:
         replay = folder / "visdom.jsonl"
         sinks.append(
-            VisdomSink(cfg.LOG.VISDOM_SERVER, cfg.LOG.VISDOM_PORT, env=folder.name, replay_file=replay)
+            VisdomSink(
+                cfg.LOG.VISDOM_SERVER, cfg.LOG.VISDOM_PORT, env=folder.name, replay_file=replay
+            )
         )
     return sinks
 
@@ -240,7 +272,9 @@ def build_trainer(
     amp_dtype = build_amp_dtype(cfg, device)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype == torch.float16)
     trainer = create_trainer(
-        _distribute(model, device, has_idle_parameters=cfg.LOSS.CE.WEIGHT == cfg.LOSS.FOCAL.WEIGHT == 0),
+        _distribute(
+            model, device, has_idle_parameters=cfg.LOSS.CE.WEIGHT == cfg.LOSS.FOCAL.WEIGHT == 0
+        ),
         criterion,
         optimizers,
         scaler=scaler,
@@ -273,7 +307,7 @@ def _distribute(model: nn.Module, device: torch.device, *, has_idle_parameters: 
             model, device_ids=[device.index], find_unused_parameters=has_idle_parameters
         )
     logger.warning(
-        "%d processes on CPUs: each batch norm sees the images of its own process, torch synchronises them on GPUs only",
+        "%d processes on CPUs: each batch norm sees the images of its own process, torch synchronizes them on GPUs only",
         idist.get_world_size(),
     )
     return nn.parallel.DistributedDataParallel(model, find_unused_parameters=has_idle_parameters)
@@ -300,7 +334,7 @@ def attach_handlers(
 ) -> tuple[Checkpoints, Evaluation, StopOnSignal]:
     """Attach every handler, in the order in which they act; returns those that main needs for resuming and stopping."""
     rank = idist.get_rank()
-    centres = [p for name, p in criterion.named_parameters() if name.endswith("centers")]
+    centers = [p for name, p in criterion.named_parameters() if name.endswith("centers")]
 
     def record(what, epoch, iteration, values):
         for sink in sinks:
@@ -309,7 +343,9 @@ def attach_handlers(
     def show(name, benchmark, embedded):
         for sink in sinks:
             if isinstance(sink, VisdomSink):
-                sink.image(f"ranked/{name}", draw_random_queries(benchmark, embedded, seed=cfg.SEED))
+                sink.image(
+                    f"ranked/{name}", draw_random_queries(benchmark, embedded, seed=cfg.SEED)
+                )
 
     def name_image(index: int) -> str:
         return str(train_records[index].paths[0])
@@ -319,12 +355,14 @@ def attach_handlers(
     )
     ToDevice(device).attach(trainer)
     Seeder(cfg.SEED, rank).attach(trainer)
-    Augment(augmentation, seed=cfg.SEED, rank=rank, world_size=idist.get_world_size()).attach(trainer)
+    Augment(augmentation, seed=cfg.SEED, rank=rank, world_size=idist.get_world_size()).attach(
+        trainer
+    )
     if distillation is not None:
         distillation.attach(trainer)
     LearningRate(optimizers[:1], schedule).attach(trainer)
     ShareGradients(p for p in criterion.parameters() if p.requires_grad).attach(trainer)
-    RescaleCentres(centres, cfg.LOSS.CENTER.WEIGHT).attach(trainer)
+    RescaleCenters(centers, cfg.LOSS.CENTER.WEIGHT).attach(trainer)
     Freeze(model, cfg.SOLVER.FREEZE, cfg.SOLVER.FREEZE_ITERS).attach(trainer)
     ClipGradients(model.parameters(), cfg.SOLVER.CLIP_NORM).attach(trainer)
 
@@ -372,6 +410,8 @@ def attach_handlers(
     )
     evaluation.attach(trainer)
     checkpoints.attach(trainer)
-    stop = StopOnSignal(checkpoints.save, period=1 if device.type == "cpu" else cfg.SOLVER.LOG_PERIOD)
+    stop = StopOnSignal(
+        checkpoints.save, period=1 if device.type == "cpu" else cfg.SOLVER.LOG_PERIOD
+    )
     stop.attach(trainer, [benchmark.evaluator for benchmark in benchmarks.values()])
     return checkpoints, evaluation, stop

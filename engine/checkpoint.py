@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
-
-from modeling.weights import read_checkpoint
+from ember_reid.modeling.weights import read_checkpoint
 
 logger = logging.getLogger("ember.train")
 
@@ -34,7 +33,10 @@ def save_checkpoint(path: Path, content: dict, *, previous: Path | None = None) 
             _keep(path, previous)
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch's zip writer reports a full disk as RuntimeError
         temporary.unlink(missing_ok=True)
         kept = " (the checkpoint that was there before is unharmed)" if path.exists() else ""
         raise OSError(

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
+from ember_reid.engine.handlers.safety import is_out_of_memory
 from torch import Tensor
-
-from engine.handlers.safety import is_out_of_memory
 
 logger = logging.getLogger("ember.train")
 Result = TypeVar("Result")
@@ -44,8 +43,12 @@ class Compilation:
             return step()
         self._steps += 1
         if self._steps == 1:
-            logger.info("SOLVER.COMPILE %s: the first iterations take up to a minute or two", self.mode)
-        before = [tensor.clone() for tensor in self._state] if self._steps <= _PROBATION else self._state
+            logger.info(
+                "SOLVER.COMPILE %s: the first iterations take up to a minute or two", self.mode
+            )
+        before = (
+            [tensor.clone() for tensor in self._state] if self._steps <= _PROBATION else self._state
+        )
         torch.compiler.cudagraph_mark_step_begin()
         try:
             return step()
@@ -55,7 +58,9 @@ class Compilation:
             self.is_on = False
             reason = " ".join(str(error).split()) or type(error).__name__
             logger.warning(
-                "SOLVER.COMPILE %s does not work here, the step goes on uncompiled: %.300s", self.mode, reason
+                "SOLVER.COMPILE %s does not work here, the step goes on uncompiled: %.300s",
+                self.mode,
+                reason,
             )
         for tensor, value in zip(self._state, before, strict=True):
             tensor.copy_(value)

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import ignite.distributed as idist
+from ember_reid.engine.distributed import gather_rows
+from ember_reid.layers import MemoryBank
 from torch import Tensor, nn
-
-from engine.ranks import gather_rows
-from layers import MemoryBank
 
 
 class Term(NamedTuple):
@@ -18,7 +17,7 @@ class Term(NamedTuple):
 
 
 class Criterion(nn.Module):
-    """Named terms; the parameters of those that have any (the centres of centre loss) are this module's parameters."""
+    """Named terms; the parameters of those that have any (the centers of center loss) are this module's parameters."""
 
     def __init__(self, terms: dict[str, Term]):
         super().__init__()
@@ -26,12 +25,18 @@ class Criterion(nn.Module):
             raise ValueError("a criterion needs at least one term with a weight above 0")
         self.terms = dict(terms)
         self.modules_by_name = nn.ModuleDict(
-            {name: term.function for name, term in terms.items() if isinstance(term.function, nn.Module)}
+            {
+                name: term.function
+                for name, term in terms.items()
+                if isinstance(term.function, nn.Module)
+            }
         )
 
     def forward(self, output, batch) -> dict[str, Tensor]:
         """{name: weight * term(output, batch)}; the total loss is the sum of the values."""
-        return {name: term.weight * term.function(output, batch) for name, term in self.terms.items()}
+        return {
+            name: term.weight * term.function(output, batch) for name, term in self.terms.items()
+        }
 
 
 def mean_over(tensors: tuple[Tensor, ...], loss: Callable[[Tensor], Tensor]) -> Tensor:
@@ -57,7 +62,9 @@ class OverMemory(nn.Module):
     as for the pairs of the batch.
     """
 
-    def __init__(self, loss: Callable[..., Tensor], bank: MemoryBank, *, share: Callable[[Tensor], Tensor]):
+    def __init__(
+        self, loss: Callable[..., Tensor], bank: MemoryBank, *, share: Callable[[Tensor], Tensor]
+    ):
         super().__init__()
         self.loss, self.bank, self.share = loss, bank, share
 

@@ -31,7 +31,7 @@ def create_evaluator(
     Args:
         normalize: uint8 images to what the network was trained on.
         amp_dtype: the dtype of mixed precision, None for float32. Embeddings leave as float32.
-        flip: sum the embedding of an image and that of its mirror image (retrieval normalises, so this is their mean).
+        flip: sum the embedding of an image and that of its mirror image (retrieval normalizes, so this is their mean).
     """
 
     def evaluation_step(engine: Engine, batch) -> Embedded:
@@ -51,14 +51,14 @@ def create_evaluator(
 
 
 def _share_statistics(model: nn.Module) -> None:
-    """Give every rank the buffers of rank 0, which are those that are saved: batch norms of a CPU run are not synchronised."""
+    """Give every rank the buffers of rank 0, which are those that are saved: batch norms of a CPU run are not synchronized."""
     if idist.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 
 class EmbeddingStore:
-    """Keeps what an evaluator embeds; afterwards every rank holds each image exactly once, in order of its index.
+    """Keeps what an evaluator embeds; afterward every rank holds each image exactly once, in order of its index.
 
     Attach to an evaluator: STARTED empties it, ITERATION_COMPLETED adds a batch.
     """
@@ -68,13 +68,16 @@ class EmbeddingStore:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda: self._batches.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: self._batches.append(e.state.output))
+        engine.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda e: self._batches.append(e.state.output)
+        )
 
     def collect(self) -> Embedded:
         """All batches of all ranks: embeddings [N, D], pids, camids, indices [N], ordered, repeats dropped."""
         device = self._batches[0].embeddings.device
         columns = [
-            torch.cat([tensor.to(device) for tensor in column]) for column in zip(*self._batches, strict=True)
+            torch.cat([tensor.to(device) for tensor in column])
+            for column in zip(*self._batches, strict=True)
         ]
         gathered = Embedded(*_gather_rows(columns))
         order = torch.argsort(gathered.indices, stable=True)
@@ -94,5 +97,7 @@ def _gather_rows(columns: list[Tensor]) -> list[Tensor]:
         padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
         shards = idist.all_gather(padded.to(idist.device())).split(max(counts))
-        gathered.append(torch.cat([shard[:count] for shard, count in zip(shards, counts, strict=True)]))
+        gathered.append(
+            torch.cat([shard[:count] for shard, count in zip(shards, counts, strict=True)])
+        )
     return gathered

@@ -80,7 +80,8 @@ def ranked_lists(
         np.asarray(features, dtype=np.float32) for features in (query_features, gallery_features)
     )
     pids, gallery_pids, camids, gallery_camids = (
-        np.asarray(ids, dtype=np.int64) for ids in (query_pids, gallery_pids, query_camids, gallery_camids)
+        np.asarray(ids, dtype=np.int64)
+        for ids in (query_pids, gallery_pids, query_camids, gallery_camids)
     )
     _check_shapes(query, gallery, pids, gallery_pids, camids, gallery_camids)
     if metric == "cosine":
@@ -109,7 +110,9 @@ def ranked_lists(
             for k, hit in zip(order[:top], correct, strict=False)
         )
         ap = float(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
-        return RankedQuery(index, int(pids[index]), int(camids[index]), queries, ap, len(places), answers)
+        return RankedQuery(
+            index, int(pids[index]), int(camids[index]), queries, ap, len(places), answers
+        )
 
     if queries == "random":
         shuffled = np.random.default_rng(seed).permutation(len(query)).tolist()
@@ -142,7 +145,9 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def _check_shapes(query, gallery, pids, gallery_pids, camids, gallery_camids) -> None:
     if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
-        raise ValueError(f"features must be [Q, D] and [G, D], they are {query.shape} and {gallery.shape}")
+        raise ValueError(
+            f"features must be [Q, D] and [G, D], they are {query.shape} and {gallery.shape}"
+        )
     for name, ids, features in (
         ("query_pids", pids, query),
         ("query_camids", camids, query),
@@ -183,26 +188,32 @@ def draw_ranked_list(ranked: RankedQuery, load_query: Loader, load_gallery: Load
     tiles = [(load_query(ranked.index), BLUE, "query", f"id {ranked.pid}  cam {ranked.camid + 1}")]
     for place, answer in enumerate(ranked.answers, start=1):
         tiles.append(
-            (load_gallery(answer.index), GREEN if answer.correct else RED, *_captions(place, answer))
+            (
+                load_gallery(answer.index),
+                GREEN if answer.correct else RED,
+                *_captions(place, answer),
+            )
         )
     left, top = GAP, 20 + GAP
-    for number, (picture, colour, *lines) in enumerate(tiles):
-        strip.paste(_framed(picture, colour), (left, top))
+    for number, (picture, color, *lines) in enumerate(tiles):
+        strip.paste(_framed(picture, color), (left, top))
         for row, line in enumerate(lines):
             at = (left + 1, top + TILE[1] + 2 * FRAME + 2 + 13 * row)
-            draw.text(at, line, fill=(60, 60, 60) if row else colour, font=ImageFont.load_default(11))
+            draw.text(
+                at, line, fill=(60, 60, 60) if row else color, font=ImageFont.load_default(11)
+            )
         left += TILE[0] + 2 * FRAME + (2 * GAP if number == 0 else GAP)
     return strip
 
 
 def _captions(place: int, answer: Answer) -> tuple[str, str]:
-    """Words as well as colours: not everybody tells red from green."""
+    """Words as well as colors: not everybody tells red from green."""
     verdict = "right" if answer.correct else "wrong"
     return f"{place}. {verdict}  {answer.distance:.2f}", f"id {answer.pid}  cam {answer.camid + 1}"
 
 
-def _framed(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    framed = Image.new("RGB", (TILE[0] + 2 * FRAME, TILE[1] + 2 * FRAME), colour)
+def _framed(picture: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+    framed = Image.new("RGB", (TILE[0] + 2 * FRAME, TILE[1] + 2 * FRAME), color)
     fitted = Image.new("RGB", TILE, (235, 235, 235))
     scale = min(TILE[0] / picture.width, TILE[1] / picture.height)
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
@@ -212,7 +223,9 @@ def _framed(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
     return framed
 
 
-def draw_montage(lists: Sequence[RankedQuery], load_query: Loader, load_gallery: Loader) -> Image.Image:
+def draw_montage(
+    lists: Sequence[RankedQuery], load_query: Loader, load_gallery: Loader
+) -> Image.Image:
     """The strips of several queries below each other."""
     strips = [draw_ranked_list(ranked, load_query, load_gallery) for ranked in lists]
     height = sum(strip.height for strip in strips)
@@ -239,14 +252,21 @@ def write_page(
     sections = "\n".join(_section(ranked, load_query, load_gallery) for ranked in lists)
     notes = "".join(f"<p>{escape(fact)}</p>" for fact in facts)
     path.write_text(
-        PAGE.format(title=escape(title), style=STYLE, notes=notes, sections=sections), encoding="utf-8"
+        PAGE.format(title=escape(title), style=STYLE, notes=notes, sections=sections),
+        encoding="utf-8",
     )
 
 
 def _section(ranked: RankedQuery, load_query: Loader, load_gallery: Loader) -> str:
-    query = _figure(load_query(ranked.index), "query", "query", f"id {ranked.pid}, cam {ranked.camid + 1}")
+    query = _figure(
+        load_query(ranked.index), "query", "query", f"id {ranked.pid}, cam {ranked.camid + 1}"
+    )
     answers = "".join(
-        _figure(load_gallery(answer.index), "right" if answer.correct else "wrong", *_captions(place, answer))
+        _figure(
+            load_gallery(answer.index),
+            "right" if answer.correct else "wrong",
+            *_captions(place, answer),
+        )
         for place, answer in enumerate(ranked.answers, start=1)
     )
     return f'<section><h2>{escape(describe(ranked))}</h2><div class="row">{query}{answers}</div></section>'

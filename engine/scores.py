@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import ignite.distributed as idist
 import numpy as np
-
-from data.protocols import scoring_rule
-from data.records import ALL, ONE_PER_IDENTITY, SINGLE_SHOT
-from evaluate import (
+from ember_reid.data.protocols import scoring_rule
+from ember_reid.data.records import ALL, ONE_PER_IDENTITY, SINGLE_SHOT
+from ember_reid.evaluate import (
     Rerank,
     distance_matrix,
     evaluate_drawn,
@@ -16,7 +15,7 @@ from evaluate import (
     identification_scores,
     rerank_distances,
     single_shot_metrics,
-    summarise_draws,
+    summarize_draws,
     verification_scores,
 )
 
@@ -27,7 +26,7 @@ class ScoreSettings(NamedTuple):
     """How embeddings are compared; see `evaluate.evaluate_features` and docs/datasets.md for the protocols.
 
     Attributes:
-        expand_neighbours: of average query expansion with the exponent `expand_alpha`; 0: off.
+        expand_neighbors: of average query expansion with the exponent `expand_alpha`; 0: off.
         rates: false positive rates at which TPR and open-set TPIR are reported; empty: not at all.
     """
 
@@ -37,12 +36,12 @@ class ScoreSettings(NamedTuple):
     rerank: Rerank | None = None
     memory_gib: float | None = None
     average_precision: str = "mean"
-    expand_neighbours: int = 0
+    expand_neighbors: int = 0
     expand_alpha: float = 3.0
     rates: tuple[float, ...] = ()
 
 
-class _Labelled(NamedTuple):
+class _Labeled(NamedTuple):
     """Query and gallery in the order in which the functions of `evaluate` take them."""
 
     query: object
@@ -53,7 +52,9 @@ class _Labelled(NamedTuple):
     gallery_camids: np.ndarray
 
 
-def retrieval_scores(embedded, num_query: int, settings: ScoreSettings) -> dict[str, float | int | dict]:
+def retrieval_scores(
+    embedded, num_query: int, settings: ScoreSettings
+) -> dict[str, float | int | dict]:
     """The scores of the first `num_query` rows against the others.
 
     Returns:
@@ -62,32 +63,32 @@ def retrieval_scores(embedded, num_query: int, settings: ScoreSettings) -> dict[
         the first of these again under "reranked".
     """
     rule = scoring_rule(settings.protocol)
-    labelled = _label(embedded, num_query, cameras_count=rule != ALL)
-    if settings.expand_neighbours:
+    labeled = _label(embedded, num_query, cameras_count=rule != ALL)
+    if settings.expand_neighbors:
         query, gallery = expand_features(
-            labelled.query,
-            labelled.gallery,
-            num_neighbours=settings.expand_neighbours,
+            labeled.query,
+            labeled.gallery,
+            num_neighbors=settings.expand_neighbors,
             alpha=settings.expand_alpha,
             memory_gib=settings.memory_gib,
         )
-        labelled = labelled._replace(query=query, gallery=gallery)
-    scores = _scores(labelled, rule, settings._replace(rerank=None))
+        labeled = labeled._replace(query=query, gallery=gallery)
+    scores = _scores(labeled, rule, settings._replace(rerank=None))
     if settings.rates:
-        scores |= _operating_points(labelled, settings)
+        scores |= _operating_points(labeled, settings)
     if settings.rerank is not None and rule != ONE_PER_IDENTITY:
-        scores["reranked"] = _scores(labelled, rule, settings)
+        scores["reranked"] = _scores(labeled, rule, settings)
     return {**scores, "protocol": settings.protocol}
 
 
-def _label(embedded, num_query: int, *, cameras_count: bool) -> _Labelled:
+def _label(embedded, num_query: int, *, cameras_count: bool) -> _Labeled:
     """Without cameras that count, no query shares its camera with the gallery, so nothing is left out."""
     pids, camids = embedded.pids.cpu().numpy(), embedded.camids.cpu().numpy()
     query_camids, gallery_camids = camids[:num_query], camids[num_query:]
     if not cameras_count:
         query_camids, gallery_camids = np.zeros_like(query_camids), np.ones_like(gallery_camids)
     features = embedded.embeddings
-    return _Labelled(
+    return _Labeled(
         features[:num_query],
         features[num_query:],
         pids[:num_query],
@@ -97,18 +98,22 @@ def _label(embedded, num_query: int, *, cameras_count: bool) -> _Labelled:
     )
 
 
-def _scores(labelled: _Labelled, rule: str, settings: ScoreSettings) -> dict[str, float | int]:
-    counts = {"num_query": len(labelled.query_pids), "num_gallery": len(labelled.gallery_pids)}
+def _scores(labeled: _Labeled, rule: str, settings: ScoreSettings) -> dict[str, float | int]:
+    counts = {"num_query": len(labeled.query_pids), "num_gallery": len(labeled.gallery_pids)}
     if rule == SINGLE_SHOT:
         if settings.rerank is None:
-            distances = distance_matrix(labelled.query, labelled.gallery, metric=settings.metric)
+            distances = distance_matrix(labeled.query, labeled.gallery, metric=settings.metric)
         else:
-            distances = rerank_distances(labelled.query, labelled.gallery, **settings.rerank._asdict())
-        return _drawn(single_shot_metrics(distances, *labelled[2:], max_rank=settings.max_rank), counts)
+            distances = rerank_distances(
+                labeled.query, labeled.gallery, **settings.rerank._asdict()
+            )
+        return _drawn(
+            single_shot_metrics(distances, *labeled[2:], max_rank=settings.max_rank), counts
+        )
     if rule == ONE_PER_IDENTITY:
         draws = evaluate_drawn(
-            labelled.query,
-            labelled.query_pids,
+            labeled.query,
+            labeled.query_pids,
             metric=settings.metric,
             max_rank=settings.max_rank,
             average_precision=settings.average_precision,
@@ -116,7 +121,7 @@ def _scores(labelled: _Labelled, rule: str, settings: ScoreSettings) -> dict[str
         )
         return _drawn(draws, counts)
     result = evaluate_features(
-        *labelled,
+        *labeled,
         metric=settings.metric,
         rerank=settings.rerank,
         max_rank=settings.max_rank,
@@ -124,7 +129,11 @@ def _scores(labelled: _Labelled, rule: str, settings: ScoreSettings) -> dict[str
         average_precision=settings.average_precision,
         distributed=idist.get_world_size() > 1,
     )
-    return _numbers(result.mAP, result.mINP, result.cmc) | counts | {"num_valid": int(result.num_valid)}
+    return (
+        _numbers(result.mAP, result.mINP, result.cmc)
+        | counts
+        | {"num_valid": int(result.num_valid)}
+    )
 
 
 def _numbers(mean_ap: float, mean_inp: float, cmc: np.ndarray) -> dict[str, float]:
@@ -134,23 +143,31 @@ def _numbers(mean_ap: float, mean_inp: float, cmc: np.ndarray) -> dict[str, floa
 
 def _drawn(draws, counts: dict[str, int]) -> dict[str, float | int]:
     """Means over the draws, and the standard deviations between them."""
-    summary = summarise_draws(draws)
+    summary = summarize_draws(draws)
     spread = {"mAP_spread": summary.mAP_spread, "Rank-1_spread": float(summary.cmc_spread[0])}
     means = _numbers(summary.mAP, summary.mINP, summary.cmc)
-    return means | counts | {"num_valid": int(draws[0].num_valid), "num_draws": summary.num_draws} | spread
+    return (
+        means
+        | counts
+        | {"num_valid": int(draws[0].num_valid), "num_draws": summary.num_draws}
+        | spread
+    )
 
 
-def _operating_points(labelled: _Labelled, settings: ScoreSettings) -> dict[str, float]:
+def _operating_points(labeled: _Labeled, settings: ScoreSettings) -> dict[str, float]:
     """TPR at FPR over all pairs; TPIR at FPIR with its 95 % interval, where some queries have nobody to find."""
     shared = {"metric": settings.metric, "memory_gib": settings.memory_gib}
-    pairs = verification_scores(*labelled, fprs=settings.rates, **shared)
+    pairs = verification_scores(*labeled, fprs=settings.rates, **shared)
     points = {
-        f"TPR@FPR={rate:g}": float(value) for rate, value in zip(settings.rates, pairs.tpr, strict=True)
+        f"TPR@FPR={rate:g}": float(value)
+        for rate, value in zip(settings.rates, pairs.tpr, strict=True)
     }
-    if set(labelled.query_pids.tolist()) <= set(labelled.gallery_pids.tolist()):
+    if set(labeled.query_pids.tolist()) <= set(labeled.gallery_pids.tolist()):
         return points  # a closed set: every query has somebody to find
-    found = identification_scores(*labelled, fpirs=settings.rates, **shared)
-    for rate, value, low, high in zip(settings.rates, found.tpir, found.low, found.high, strict=True):
+    found = identification_scores(*labeled, fpirs=settings.rates, **shared)
+    for rate, value, low, high in zip(
+        settings.rates, found.tpir, found.low, found.high, strict=True
+    ):
         name = f"TPIR@FPIR={rate:g}"
         points |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
     return points
@@ -169,7 +186,9 @@ def describe_scores(scores: dict) -> list[str]:
         if name.startswith("TPR@"):
             lines.append(f"{name}: {value:.2%}")
         elif name.startswith("TPIR@") and f"{name}_low" in scores:
-            lines.append(f"{name}: {value:.2%} ({scores[f'{name}_low']:.2%} to {scores[f'{name}_high']:.2%})")
+            lines.append(
+                f"{name}: {value:.2%} ({scores[f'{name}_low']:.2%} to {scores[f'{name}_high']:.2%})"
+            )
     if "reranked" in scores:
         lines += [
             "after k-reciprocal re-ranking:",

@@ -5,10 +5,9 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
+from ember_reid.engine.compilation import Compilation
 from ignite.engine import Engine, EventEnum, Events
 from torch import Tensor, nn
-
-from engine.compilation import Compilation
 
 
 class TrainingEvents(EventEnum):
@@ -40,7 +39,7 @@ def create_trainer(
     joint_loss: bool = False,
     compile_mode: str = "none",
 ) -> Engine:
-    """An Engine whose step trains `model` on one `Batch` of normalised images.
+    """An Engine whose step trains `model` on one `Batch` of normalized images.
 
     Args:
         model: images [B, (T,) 3, H, W] -> ReidOutput.
@@ -64,8 +63,8 @@ def create_trainer(
     def backward_apart(batch) -> list[Measured]:
         """Each part has a loss of its own; the batch's is their mean."""
         measured = []
-        for part, synchronise in _parts(batch, accumulation_steps, model):
-            with synchronise():
+        for part, synchronize in _parts(batch, accumulation_steps, model):
+            with synchronize():
                 output = forward(part.images)
                 losses = judge(output, part)
                 scaler.scale(sum(losses.values()) / accumulation_steps).backward()
@@ -88,8 +87,8 @@ def create_trainer(
         scaler.scale(sum(losses.values())).backward()
         gradients = _map(lambda tensor: tensor.grad, whole)
         torch.manual_seed(seed)
-        for index, (part, synchronise) in enumerate(_parts(batch, accumulation_steps, model)):
-            with synchronise():
+        for index, (part, synchronize) in enumerate(_parts(batch, accumulation_steps, model)):
+            with synchronize():
                 size = len(part.pids)
                 pairs = zip(
                     _leaves(forward(part.images)),
@@ -155,12 +154,16 @@ def _map(function: Callable, *values):
 
 def _leaves(value) -> list:
     """What nested tuples hold, in order."""
-    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, tuple) else [value]
+    return (
+        [leaf for item in value for leaf in _leaves(item)] if isinstance(value, tuple) else [value]
+    )
 
 
 def _cut(value, start: int, size: int):
     """Rows start..start+size of every tensor inside nested tuples; anything else stays."""
-    return _map(lambda leaf: leaf[start : start + size] if isinstance(leaf, Tensor) else leaf, value)
+    return _map(
+        lambda leaf: leaf[start : start + size] if isinstance(leaf, Tensor) else leaf, value
+    )
 
 
 def _join(outputs: Sequence):
@@ -180,4 +183,6 @@ def _mean(measured: list[Measured], *, num_images: int) -> StepOutput:
     """One StepOutput for the whole batch from those of its equal parts."""
     names = measured[0][0]
     losses = {name: torch.stack([losses[name] for losses, _ in measured]).mean() for name in names}
-    return StepOutput(losses, torch.stack([accuracy for _, accuracy in measured]).mean(), num_images)
+    return StepOutput(
+        losses, torch.stack([accuracy for _, accuracy in measured]).mean(), num_images
+    )

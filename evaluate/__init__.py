@@ -1,9 +1,14 @@
 """Retrieval scores from distances or features: ranking, re-ranking, query expansion, verification."""
 
-from .blocks import distance_blocks, distance_matrix
-from .draws import draw_one_per_identity, evaluate_drawn, single_shot_metrics, summarise_draws
+from .distances import distance_blocks, distance_matrix
 from .expansion import expand_features
-from .identification import IdentificationScores, identification_scores
+from .open_set import IdentificationScores, identification_scores
+from .random_gallery import (
+    draw_one_per_identity,
+    evaluate_drawn,
+    single_shot_metrics,
+    summarize_draws,
+)
 from .ranking import RankScores, rank_metrics
 from .reranking import Rerank, rerank_distances
 from .retrieval import evaluate_features
@@ -24,6 +29,6 @@ __all__ = [
     "rank_metrics",
     "rerank_distances",
     "single_shot_metrics",
-    "summarise_draws",
+    "summarize_draws",
     "verification_scores",
 ]

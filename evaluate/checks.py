@@ -45,7 +45,9 @@ def check_distances(distances) -> np.ndarray:
     """Distances [Q, G] as float32 or float64 with contiguous rows; float16 is widened, which is exact."""
     array = as_array(distances, "distances")
     if array.ndim != 2:
-        raise ValueError(f"distances must be a matrix [queries, gallery], found shape {array.shape}.")
+        raise ValueError(
+            f"distances must be a matrix [queries, gallery], found shape {array.shape}."
+        )
     if array.dtype.kind != "f":
         raise ValueError(f"distances must be floating point numbers, found {array.dtype}.")
     if array.dtype not in (np.float32, np.float64):
@@ -63,7 +65,11 @@ def check_not_empty(num_query: int, num_gallery: int) -> None:
 
 def check_features(features, name: str) -> torch.Tensor:
     """Features [N, D] as a float32 tensor on their device; NaN and infinity are refused with their row."""
-    tensor = features.detach() if isinstance(features, torch.Tensor) else _tensor_from_array(features, name)
+    tensor = (
+        features.detach()
+        if isinstance(features, torch.Tensor)
+        else _tensor_from_array(features, name)
+    )
     if tensor.ndim != 2:
         raise ValueError(
             f"{name} features must be a matrix [images, dimensions], found shape {tuple(tensor.shape)}."
@@ -75,7 +81,9 @@ def check_features(features, name: str) -> torch.Tensor:
     tensor = tensor.float()
     finite = torch.isfinite(tensor.sum(dim=1))
     if not bool(finite.all()):
-        for row in torch.nonzero(~finite).flatten().tolist():  # a sum may overflow where no entry does
+        for row in (
+            torch.nonzero(~finite).flatten().tolist()
+        ):  # a sum may overflow where no entry does
             if not bool(torch.isfinite(tensor[row]).all()):
                 raise ValueError(
                     f"{name} features hold NaN or infinity, first in row {row}: no distance is defined."
@@ -90,7 +98,9 @@ def _tensor_from_array(features, name: str) -> torch.Tensor:
     if not array.flags.writeable or any(
         stride < 0 for stride in array.strides
     ):  # torch warns about the first, refuses
-        array = array.copy()  # the second; both happen to arrays from a memory map or a reversed slice
+        array = (
+            array.copy()
+        )  # the second; both happen to arrays from a memory map or a reversed slice
     return torch.from_numpy(array)
 
 
@@ -109,7 +119,11 @@ def check_positive_int(value, name: str, minimum: int = 1) -> int:
 
 def check_fraction(value, name: str) -> float:
     """A number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value <= 1:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.number)
+        or not 0 <= value <= 1
+    ):
         raise ValueError(f"{name} must be a number between 0 and 1, found {value!r}.")
     return float(value)
 
@@ -121,7 +135,9 @@ def check_budget(memory_gib) -> None:
     if isinstance(memory_gib, bool) or not isinstance(memory_gib, int | float | np.number):
         raise ValueError(f"memory_gib must be a number of GiB or None, found {memory_gib!r}.")
     if not (memory_gib > 0 and math.isfinite(memory_gib)):
-        raise ValueError(f"memory_gib must be above zero, found {memory_gib!r}; None sets no limit.")
+        raise ValueError(
+            f"memory_gib must be above zero, found {memory_gib!r}; None sets no limit."
+        )
 
 
 def check_feature_pair(query, gallery) -> tuple[torch.Tensor, torch.Tensor]:

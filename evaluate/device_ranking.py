@@ -29,7 +29,9 @@ def count_ranks_torch(distances: torch.Tensor, matches: Matches) -> np.ndarray:
     is_match = torch.zeros_like(distances, dtype=torch.bool)
     is_match[row_of_match, columns] = True
 
-    rows, near = torch.nonzero(distances <= farthest[:, None], as_tuple=True)  # [K] each, rows rising
+    rows, near = torch.nonzero(
+        distances <= farthest[:, None], as_tuple=True
+    )  # [K] each, rows rising
     order = sort_within_rows(rows, distances[rows, near])
     hits = torch.nonzero(is_match[rows[order], near[order]]).flatten()
     row_starts = torch.searchsorted(rows, torch.arange(len(distances), device=device))

@@ -1,16 +1,16 @@
-"""Average query expansion: every feature becomes a weighted mean of its nearest neighbours' features.
+"""Average query expansion: every feature becomes a weighted mean of its nearest neighbors' features.
 
 Chum et al., "Total Recall", ICCV 2007; weights by similarity: Radenovic, Tolias, Chum, "Fine-tuning CNN Image
 Retrieval with No Human Annotation", TPAMI 2019.
 
-Letters: Q queries, G gallery entries, D dimensions, k neighbours, b rows of a block.
+Letters: Q queries, G gallery entries, D dimensions, k neighbors, b rows of a block.
 """
 
 import torch
 
 from .checks import check_budget, check_feature_pair, check_positive_int
-from .neighbours import nearest_neighbours, use_compiled
-from .products import choose_product, full_precision
+from .matmul_backends import choose_product, full_precision
+from .neighbors import nearest_neighbors, use_compiled
 from .tiles import Rows, create_rows, plan_blocks
 
 
@@ -18,7 +18,7 @@ def expand_features(
     query,
     gallery,
     *,
-    num_neighbours: int = 5,
+    num_neighbors: int = 5,
     alpha: float = 3.0,
     times: int = 1,
     memory_gib: float | None = None,
@@ -30,7 +30,7 @@ def expand_features(
     stays on its device.
     Raises: ValueError with one sentence on the first thing that is wrong.
     """
-    check_positive_int(num_neighbours, "num_neighbours")
+    check_positive_int(num_neighbors, "num_neighbors")
     check_positive_int(times, "times")
     check_budget(memory_gib)
     if not alpha >= 0:
@@ -39,11 +39,13 @@ def expand_features(
     query, gallery = check_feature_pair(query, gallery)
     with torch.no_grad(), full_precision():
         for _ in range(times):
-            query, gallery = _expand_once(query, gallery, num_neighbours, float(alpha), memory_gib)
+            query, gallery = _expand_once(query, gallery, num_neighbors, float(alpha), memory_gib)
     return (query.numpy(), gallery.numpy()) if as_numpy else (query, gallery)
 
 
-def _expand_once(query: torch.Tensor, gallery: torch.Tensor, k: int, alpha: float, memory_gib: float | None):
+def _expand_once(
+    query: torch.Tensor, gallery: torch.Tensor, k: int, alpha: float, memory_gib: float | None
+):
     rows = create_rows((query, gallery), "cosine")
     k = min(k, rows.num_items)
     compiled = use_compiled(rows)
@@ -56,7 +58,7 @@ def _expand_once(query: torch.Tensor, gallery: torch.Tensor, k: int, alpha: floa
         memory_gib=memory_gib,
     )
     product = choose_product(rows.device, float(rows.num_items) ** 2 * rows.dims)
-    found = nearest_neighbours(rows, k, product, block, compiled=compiled)
+    found = nearest_neighbors(rows, k, product, block, compiled=compiled)
     weights = (1 - found.distances / 2).clamp_(min=0).pow_(alpha) / k  # cosines [N, k]
     expanded = torch.empty(rows.num_items, rows.dims, device=rows.device)
     for first, last in rows.spans(0, rows.num_items, block):

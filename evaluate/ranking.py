@@ -33,7 +33,9 @@ if hasattr(os, "register_at_fork"):
 class RankScores(NamedTuple):
     """Scores of one evaluation, fractions in [0, 1]; `ap`, `inp`, `valid` speak of the V valid queries."""
 
-    cmc: np.ndarray  # float64 [max_rank]  share of valid queries with a match among the first k = 1..max_rank
+    cmc: (
+        np.ndarray
+    )  # float64 [max_rank]  share of valid queries with a match among the first k = 1..max_rank
     ap: np.ndarray  # float64 [V]          average precision
     inp: np.ndarray  # float64 [V]         number of matches / rank of the last one
     num_valid: int
@@ -91,7 +93,11 @@ def rank_metrics(
 
 
 def scores_from_ranks(
-    ranks: np.ndarray, matches: Matches, num_gallery: int, max_rank: int, average_precision: str = "mean"
+    ranks: np.ndarray,
+    matches: Matches,
+    num_gallery: int,
+    max_rank: int,
+    average_precision: str = "mean",
 ) -> RankScores:
     """Turns the 0-based ranks of all matches (int64 [M], rising within a query) into scores, in float64."""
     starts = matches.starts
@@ -100,7 +106,9 @@ def scores_from_ranks(
         starts[:-1], counts
     )  # how many matches of the same query came before
     precision = (nth + 1) / (ranks + 1)
-    if average_precision == "trapezoid":  # the mean of the precision at the match and just before it
+    if (
+        average_precision == "trapezoid"
+    ):  # the mean of the precision at the match and just before it
         before = np.where(ranks == 0, 1.0, nth / np.maximum(ranks, 1))
         precision = (precision + before) / 2
     ap = np.add.reduceat(precision, starts[:-1]) / counts
@@ -121,7 +129,9 @@ def count_ranks_python(distances: np.ndarray, matches: Matches) -> np.ndarray:
         columns = matches.columns[matches.starts[v] : matches.starts[v + 1]]
         left_out = matches.left_columns[matches.left_starts[v] : matches.left_starts[v + 1]]
         relation[columns], relation[left_out] = 1, -1
-        near = np.flatnonzero(row <= row[columns].max())  # all that can come before a match, in gallery order
+        near = np.flatnonzero(
+            row <= row[columns].max()
+        )  # all that can come before a match, in gallery order
         near = near[relation[near] >= 0]
         near = near[np.argsort(row[near], kind="stable")]
         ranks[matches.starts[v] : matches.starts[v + 1]] = np.flatnonzero(relation[near])
@@ -151,7 +161,9 @@ def count_ranks_cython(distances: np.ndarray, matches: Matches) -> np.ndarray:
 
 def raise_nan(query: int) -> None:
     """Refuses a distance that is not a number."""
-    raise ValueError(f"distances hold NaN, first found in row {query}: such a row cannot be ranked.")
+    raise ValueError(
+        f"distances hold NaN, first found in row {query}: such a row cannot be ranked."
+    )
 
 
 def num_threads() -> int:

@@ -23,25 +23,25 @@ import torch
 from scipy import sparse
 
 from .checks import check_feature_pair, check_fraction, check_positive_int
-from .codes import BYTES_PER_ITEM, MOST_DIMS
-from .neighbours import (
+from .int8_quantization import BYTES_PER_ITEM, MOST_DIMS
+from .matmul_backends import Product, choose_product, full_precision, prefer_integers
+from .neighbors import (
     FAR,
     NEAR,
     PAIRS,
-    Neighbours,
+    Neighbors,
     has_kernel,
-    nearest_neighbours,
+    nearest_neighbors,
     pair_distances,
     rerank_cy,
     use_compiled,
 )
-from .products import Product, choose_product, full_precision, prefer_integers
 from .ranking import num_threads
 from .sharding import ALONE, Shard, all_agree
 from .tiles import COLUMNS, GIB, Rows, create_rows, distance_tile, plan_blocks
 
 SETTLING_BYTES = 17  # for each gallery entry and thread, while queries are settled
-SPARSE_BYTES = 64  # for each stored neighbour, in all sparse matrices alive at once
+SPARSE_BYTES = 64  # for each stored neighbor, in all sparse matrices alive at once
 
 
 class Rerank(NamedTuple):
@@ -53,7 +53,7 @@ class Rerank(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How the neighbours are found."""
+    """How the neighbors are found."""
 
     block: int  # rows of a block
     compiled: bool  # by the kernel
@@ -65,12 +65,12 @@ class Encoding(NamedTuple):
 
     query: sparse.csr_array  # float32 [Q, N]    V of the queries
     gallery: sparse.csc_array  # float32 [G, N]  V of the gallery, by column: an inverted index
-    neighbours: Neighbours  # of all N items
+    neighbors: Neighbors  # of all N items
     lambda_value: float
 
 
 def rerank_distances(query, gallery, *, k1: int = 20, k2: int = 6, lambda_value: float = 0.3):
-    """Re-ranked distances [Q, G] float32 between features [Q, D] and [G, D], which are L2-normalised first.
+    """Re-ranked distances [Q, G] float32 between features [Q, D] and [G, D], which are L2-normalized first.
 
     Returns a torch tensor on the features' device for torch input, else a numpy array. Only this result is
     dense.
@@ -89,19 +89,24 @@ def rerank_distances(query, gallery, *, k1: int = 20, k2: int = 6, lambda_value:
         for first, last in rows.spans(0, len(query), plan.block):
             items = torch.arange(first, last, device=rows.device)
             write_reranked(
-                result[first:last], items, encoding=encoding, rows=rows, product=product, compiled=compiled
+                result[first:last],
+                items,
+                encoding=encoding,
+                rows=rows,
+                product=product,
+                compiled=compiled,
             )
     return result.numpy() if as_numpy else result
 
 
 def check_rerank(rerank: Rerank) -> Rerank:
-    """The parameters, when they make sense. k1 may exceed the number of items: then all are neighbours."""
+    """The parameters, when they make sense. k1 may exceed the number of items: then all are neighbors."""
     if not isinstance(rerank, Rerank):
         raise ValueError(f"rerank must be None or Rerank(k1, k2, lambda_value), found {rerank!r}.")
     k1, k2 = check_positive_int(rerank.k1, "k1"), check_positive_int(rerank.k2, "k2")
     if k2 > k1 + 1:
         raise ValueError(
-            f"k2 must be at most k1 + 1, the number of neighbours kept, found k2 {k2} and k1 {k1}."
+            f"k2 must be at most k1 + 1, the number of neighbors kept, found k2 {k2} and k1 {k1}."
         )
     return Rerank(k1, k2, check_fraction(rerank.lambda_value, "lambda_value"))
 
@@ -118,7 +123,7 @@ def plan_reranking(
     """The plan under the budget; codes are left out of it where they are no faster, or do not fit."""
     num, k = rows.num_items, min(rerank.k1 + 1, rows.num_items)
     compiled = use_compiled(rows, backend)
-    # without the kernel, neighbours come from whole rows and a sort of what is near; the sparse part was seen to
+    # without the kernel, neighbors come from whole rows and a sort of what is near; the sparse part was seen to
     # stay below what is reckoned here
     width = num - num_query if compiled else 6 * num
     needs = (
@@ -128,7 +133,11 @@ def plan_reranking(
         + SETTLING_BYTES * num_threads() * num
     )
     more = num * (rows.dims + BYTES_PER_ITEM + 8 * (NEAR * k + FAR))
-    coded = compiled and rows.dims <= MOST_DIMS and prefer_integers(rows.device, float(num) ** 2 * rows.dims)
+    coded = (
+        compiled
+        and rows.dims <= MOST_DIMS
+        and prefer_integers(rows.device, float(num) ** 2 * rows.dims)
+    )
     coded = all_agree(coded, shard) and (memory_gib is None or needs + more < memory_gib * GIB / 2)
     block = plan_blocks(
         f"re-ranking {num:,} items",
@@ -146,28 +155,32 @@ def encode(
 ) -> Encoding:
     """From features to sparse weights V (eq. 2 to 11)."""
     k = min(rerank.k1 + 1, rows.num_items)
-    neighbours = nearest_neighbours(
+    neighbors = nearest_neighbors(
         rows, k, product, plan.block, compiled=plan.compiled, coded=plan.coded, shard=shard
     )
-    neighbours = neighbours._replace(
-        farthest=neighbours.farthest.clamp_(min=1e-12)
+    neighbors = neighbors._replace(
+        farthest=neighbors.farthest.clamp_(min=1e-12)
     )  # all items equal: D' is 0
-    indices = neighbours.indices.cpu().numpy()
-    pattern = expanded_neighbours(indices, rerank.k1)
-    weights = neighbour_weights(pattern, rows, neighbours, compiled=plan.compiled)
+    indices = neighbors.indices.cpu().numpy()
+    pattern = expanded_neighbors(indices, rerank.k1)
+    weights = neighbor_weights(pattern, rows, neighbors, compiled=plan.compiled)
     if rerank.k2 > 1:
         nearest = indices[:, : rerank.k2]
         weights = membership(nearest, np.float32) @ weights
         weights.data /= nearest.shape[1]
-    return Encoding(weights[:num_query], weights[num_query:].tocsc(), neighbours, rerank.lambda_value)
+    return Encoding(
+        weights[:num_query], weights[num_query:].tocsc(), neighbors, rerank.lambda_value
+    )
 
 
 def membership(indices: np.ndarray, dtype=np.int32) -> sparse.csr_array:
-    """[N, k] neighbours as a sparse [N, N] matrix of ones."""
+    """[N, k] neighbors as a sparse [N, N] matrix of ones."""
     num, k = indices.shape
     ones = np.ones(num * k, dtype)
     starts = np.arange(0, num * k + 1, k, dtype=np.int32)
-    matrix = sparse.csr_array((ones, indices.flatten(), starts), (num, num))  # a copy: sorting is in place
+    matrix = sparse.csr_array(
+        (ones, indices.flatten(), starts), (num, num)
+    )  # a copy: sorting is in place
     matrix.sort_indices()
     return matrix
 
@@ -178,7 +191,7 @@ def mutual(indices: np.ndarray) -> sparse.csr_array:
     return near.multiply(near.T.tocsr()).tocsr()
 
 
-def expanded_neighbours(indices: np.ndarray, k1: int) -> sparse.csr_array:
+def expanded_neighbors(indices: np.ndarray, k1: int) -> sparse.csr_array:
     """R*(i) as the pattern of a sparse [N, N] matrix (eq. 5)."""
     reciprocal = mutual(indices)
     half = mutual(indices[:, : round(k1 / 2) + 1])  # Python rounds half to even
@@ -191,24 +204,26 @@ def expanded_neighbours(indices: np.ndarray, k1: int) -> sparse.csr_array:
     return expanded
 
 
-def neighbour_weights(
-    pattern: sparse.csr_array, rows: Rows, neighbours: Neighbours, *, compiled: bool
+def neighbor_weights(
+    pattern: sparse.csr_array, rows: Rows, neighbors: Neighbors, *, compiled: bool
 ) -> sparse.csr_array:
     """V before its local mean (eq. 7): distances from the lists, or computed anew for what is not there."""
-    indices = neighbours.indices.cpu().numpy()
+    indices = neighbors.indices.cpu().numpy()
     num, k = indices.shape
     owner = np.repeat(np.arange(num, dtype=np.int64), np.diff(pattern.indptr))
     order = np.argsort(indices, axis=1)
     stored_keys = (
         np.take_along_axis(indices, order, axis=1) + np.arange(num, dtype=np.int64)[:, None] * num
     ).ravel()
-    stored = np.take_along_axis(neighbours.distances.cpu().numpy(), order, axis=1).ravel()
+    stored = np.take_along_axis(neighbors.distances.cpu().numpy(), order, axis=1).ravel()
     keys = owner * num + pattern.indices
     place = np.minimum(np.searchsorted(stored_keys, keys), num * k - 1)
     distances = stored[place]
     missing = np.flatnonzero(stored_keys[place] != keys)
-    distances[missing] = pair_distances(rows, owner[missing], pattern.indices[missing], compiled=compiled)
-    weights = np.exp(-distances / neighbours.farthest.cpu().numpy()[owner])
+    distances[missing] = pair_distances(
+        rows, owner[missing], pattern.indices[missing], compiled=compiled
+    )
+    weights = np.exp(-distances / neighbors.farthest.cpu().numpy()[owner])
     sums = np.bincount(owner, weights, minlength=num).astype(np.float32)
     return sparse.csr_array((weights / sums[owner], pattern.indices, pattern.indptr), (num, num))
 
@@ -225,7 +240,7 @@ def write_reranked(
     """Final distances of queries `items`, int64 [b], to the whole gallery, into `out` [b, G] (eq. 10 and 12)."""
     num_query, keep = encoding.query.shape[0], encoding.lambda_value
     query, gallery = encoding.query[items.cpu().numpy()], encoding.gallery
-    scales = keep / encoding.neighbours.farthest[items]
+    scales = keep / encoding.neighbors.farthest[items]
     if keep > 0:
         left = rows.left_factor(items)
         for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
@@ -239,7 +254,9 @@ def write_reranked(
         out.mul_(scales[:, None]).add_(1 - shared / (2 - shared), alpha=1 - keep)
         return
     on_cpu = rows.device.type == "cpu"
-    target = out if on_cpu else torch.zeros(out.shape)  # on a GPU the sparse part is added from here
+    target = (
+        out if on_cpu else torch.zeros(out.shape)
+    )  # on a GPU the sparse part is added from here
     rerank_cy.add_jaccard(
         target.numpy(),
         query.indptr,

@@ -22,11 +22,11 @@ from .checks import (
 )
 from .device_ranking import count_ranks_torch
 from .matches import Matches, find_matches
-from .neighbours import has_kernel
-from .products import Product, choose_product, full_precision
+from .matmul_backends import Product, choose_product, full_precision
+from .neighbors import has_kernel
 from .ranking import AVERAGE_PRECISIONS, RankScores, choose_backend, scores_from_ranks
 from .reranking import Rerank, check_rerank, encode, plan_reranking, write_reranked
-from .settling import settle_reranked
+from .reranking_bounds import settle_reranked
 from .sharding import Shard, current_shard, sum_over_shards
 from .tiles import COLUMNS, METRICS, Rows, create_rows, distance_tile, plan_blocks
 
@@ -90,10 +90,14 @@ def evaluate_features(
             write = partial(write_plain, rows=rows, num_query=len(query), product=product)
         else:
             product = choose_product(rows.device, float(rows.num_items) ** 2 * rows.dims)
-            plan = plan_reranking(rows, len(query), rerank, memory_gib, backend=backend, shard=shard)
+            plan = plan_reranking(
+                rows, len(query), rerank, memory_gib, backend=backend, shard=shard
+            )
             encoding = encode(rows, len(query), rerank, product, plan, shard)
             block, compiled = plan.block, has_kernel(backend)
-            write = partial(write_reranked, encoding=encoding, rows=rows, product=product, compiled=compiled)
+            write = partial(
+                write_reranked, encoding=encoding, rows=rows, product=product, compiled=compiled
+            )
             if plan.compiled:
                 settle = partial(settle_reranked, encoding=encoding, rows=rows, matches=matches)
         ranks = count_in_blocks(write, rows, len(query), block, matches, backend, shard, settle)
@@ -150,7 +154,9 @@ def count_in_blocks(
     ranks = np.zeros(len(matches.columns), np.int64)
     left = settle(np.array(shard.mine(range(len(matches.queries))), np.int64), ranks)
     pieces = [left[first : first + block] for first in range(0, len(left), block)]
-    for numbers in tqdm(pieces, desc="ranking", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
+    for numbers in tqdm(
+        pieces, desc="ranking", delay=SECONDS_OF_SILENCE, disable=None, leave=False
+    ):
         out, (part, places) = buffer[: len(numbers)], matches.take(numbers)
         write(out, torch.from_numpy(matches.queries[numbers]).to(rows.device))
         ranks[places] = count(out.numpy(), part) if on_cpu else count_ranks_torch(out, part)

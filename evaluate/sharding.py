@@ -45,7 +45,9 @@ def all_agree(answer: bool, shard: Shard) -> bool:
     return int(sum_over_shards(np.array([answer], np.int64), shard)[0]) == shard.size
 
 
-def merge_lists(items: torch.Tensor, bounds: torch.Tensor, shard: Shard) -> tuple[torch.Tensor, torch.Tensor]:
+def merge_lists(
+    items: torch.Tensor, bounds: torch.Tensor, shard: Shard
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One list a row out of each process' [N, K], by (bound, position)."""
     if shard.size == 1:
         return items, bounds

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .products import Product
+from .matmul_backends import Product
 
 logger = logging.getLogger("ember.evaluate")
 
@@ -45,7 +45,9 @@ class Rows(NamedTuple):
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         """Both parts, scales and squares, as the kernels take them."""
-        return tuple(tensor.contiguous().numpy() for tensor in (*self.parts, self.scales, self.squares))
+        return tuple(
+            tensor.contiguous().numpy() for tensor in (*self.parts, self.scales, self.squares)
+        )
 
     def block(self, first: int, last: int) -> torch.Tensor:
         """Features of items first..last-1 [last - first, D], all in one part (see `spans`): a view."""
@@ -92,20 +94,28 @@ class Rows(NamedTuple):
 
 
 def create_rows(parts: tuple[torch.Tensor, ...], metric: str) -> Rows:
-    """Rows under "cosine" (squared Euclidean of L2-normalised features) or "euclidean" (squared, as given).
+    """Rows under "cosine" (squared Euclidean of L2-normalized features) or "euclidean" (squared, as given).
 
     A row of zeros has no direction: under "cosine" it is as far from everything as orthogonal vectors are.
     """
     norms = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in parts])
     if not bool(torch.isfinite(norms.square()).all()):
-        raise ValueError("Features are so large that their squared norms overflow float32: scale them down.")
+        raise ValueError(
+            "Features are so large that their squared norms overflow float32: scale them down."
+        )
     if metric == "cosine":
         return Rows(parts, 1 / norms.clamp_(min=1e-12), torch.zeros_like(norms), 2.0)
     return Rows(parts, torch.ones_like(norms), norms.square_(), 0.0)
 
 
 def distance_tile(
-    rows: Rows, left: torch.Tensor, first: int, last: int, product: Product, *, constant: float = 0.0
+    rows: Rows,
+    left: torch.Tensor,
+    first: int,
+    last: int,
+    product: Product,
+    *,
+    constant: float = 0.0,
 ) -> torch.Tensor:
     """constant + squares[j] - 2 scales[i] scales[j] <x_i, x_j>, `left` a `left_factor`, j = first..last-1.
 
@@ -113,11 +123,19 @@ def distance_tile(
     ranking a row needs; without the constant, near-equal similarities keep their last bits.
     """
     tile = product(left, rows.block(first, last))
-    return torch.addcmul(rows.squares[first:last] + constant, tile, rows.scales[first:last], out=tile)
+    return torch.addcmul(
+        rows.squares[first:last] + constant, tile, rows.scales[first:last], out=tile
+    )
 
 
 def plan_blocks(
-    what: str, rows: Rows, num_rows: int, *, bytes_per_row: int, bytes_fixed: int, memory_gib: float | None
+    what: str,
+    rows: Rows,
+    num_rows: int,
+    *,
+    bytes_per_row: int,
+    bytes_fixed: int,
+    memory_gib: float | None,
 ) -> int:
     """The number of rows a block may have under the budget (None: no limit); logs the plan.
 
@@ -134,7 +152,9 @@ def plan_blocks(
     block = max(1, min(num_rows, ROWS_CPU if rows.device.type == "cpu" else ROWS_GPU))
     if memory_gib is not None:
         room = memory_gib * GIB - bytes_fixed
-        smallest = min(block, 16)  # with fewer rows a product spends its time on reading the other side
+        smallest = min(
+            block, 16
+        )  # with fewer rows a product spends its time on reading the other side
         if room < smallest * bytes_per_row:
             least = int((bytes_fixed + smallest * bytes_per_row) / GIB * 1000 + 1) / 1000
             raise ValueError(

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .blocks import distance_blocks
 from .checks import check_choice, check_feature_pair, check_ids
+from .distances import distance_blocks
 from .tiles import METRICS
 
 
@@ -50,7 +50,9 @@ def verification_scores(
     check_choice(metric, "metric", METRICS)
     fprs = _check_rates(fprs)
     query, gallery = check_feature_pair(query, gallery)
-    ids = check_pair_ids(query_pids, gallery_pids, query_camids, gallery_camids, len(query), len(gallery))
+    ids = check_pair_ids(
+        query_pids, gallery_pids, query_camids, gallery_camids, len(query), len(gallery)
+    )
     ids = tuple(torch.from_numpy(array).to(query.device) for array in ids)
 
     num_same, num_different = count_pairs(*ids)
@@ -59,7 +61,9 @@ def verification_scores(
         raise ValueError(
             f"There is no pair of {kind} identities to verify: rates of acceptance are not defined."
         )
-    wanted = int(np.floor(max(fprs) * num_different)) + 1  # the first that must not pass is needed, too
+    wanted = (
+        int(np.floor(max(fprs) * num_different)) + 1
+    )  # the first that must not pass is needed, too
     same, nearest = [], SmallestValues(wanted)
     for first, last, distances in distance_blocks(
         query, gallery, metric=metric, memory_gib=memory_gib, copies=6
@@ -102,7 +106,9 @@ class SmallestValues:
         return np.sort(np.concatenate(self.held))[: self.count]
 
 
-def check_pair_ids(query_pids, gallery_pids, query_camids, gallery_camids, num_query: int, num_gallery: int):
+def check_pair_ids(
+    query_pids, gallery_pids, query_camids, gallery_camids, num_query: int, num_gallery: int
+):
     """The four id arrays as int64, in the order (query_pids, gallery_pids, query_camids, gallery_camids)."""
     return (
         check_ids(query_pids, "query_pids", num_query),
@@ -112,7 +118,9 @@ def check_pair_ids(query_pids, gallery_pids, query_camids, gallery_camids, num_q
     )
 
 
-def pair_masks(ids: tuple[torch.Tensor, ...], first: int, last: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pair_masks(
+    ids: tuple[torch.Tensor, ...], first: int, last: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Which pairs of queries first..last-1 and the gallery are of the same, of different ids: bool [b, G]."""
     query_pids, gallery_pids, query_camids, gallery_camids = ids
     known = (gallery_pids != -1) & (query_pids[first:last, None] != -1)
@@ -124,10 +132,15 @@ def pair_masks(ids: tuple[torch.Tensor, ...], first: int, last: int) -> tuple[to
 def count_pairs(query_pids, gallery_pids, query_camids, gallery_camids) -> tuple[int, int]:
     """How many pairs are of the same identity under two cameras, and how many of different identities."""
     query_pids, query_camids = (ids[query_pids != -1] for ids in (query_pids, query_camids))
-    gallery_pids, gallery_camids = (ids[gallery_pids != -1] for ids in (gallery_pids, gallery_camids))
+    gallery_pids, gallery_camids = (
+        ids[gallery_pids != -1] for ids in (gallery_pids, gallery_camids)
+    )
     num_pairs = len(query_pids) * len(gallery_pids)
     same = _count_equal(query_pids[:, None], gallery_pids[:, None])
-    both = torch.stack((query_pids, query_camids), dim=1), torch.stack((gallery_pids, gallery_camids), dim=1)
+    both = (
+        torch.stack((query_pids, query_camids), dim=1),
+        torch.stack((gallery_pids, gallery_camids), dim=1),
+    )
     return same - _count_equal(*both), num_pairs - same
 
 
@@ -135,12 +148,16 @@ def _count_equal(left: torch.Tensor, right: torch.Tensor) -> int:
     """How many pairs of rows are equal, int64 [Q, c] and [G, c]."""
     _, keys = torch.unique(torch.cat((left, right)), dim=0, return_inverse=True)
     num = int(keys.max()) + 1 if len(keys) else 0
-    counts = (torch.bincount(side, minlength=num) for side in (keys[: len(left)], keys[len(left) :]))
+    counts = (
+        torch.bincount(side, minlength=num) for side in (keys[: len(left)], keys[len(left) :])
+    )
     return int(torch.mul(*counts).sum())
 
 
 def _check_rates(rates) -> tuple[float, ...]:
     rates = tuple(rates)
-    if not rates or not all(isinstance(rate, int | float | np.number) and 0 < rate <= 1 for rate in rates):
+    if not rates or not all(
+        isinstance(rate, int | float | np.number) and 0 < rate <= 1 for rate in rates
+    ):
         raise ValueError(f"Rates must be numbers above 0 and at most 1, found {rates!r}.")
     return rates

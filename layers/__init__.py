@@ -1,10 +1,10 @@
 """Tensor functions and small modules. Nothing here knows a configuration or another folder."""
 
-from layers.attention import BAM, NonLocal, SqueezeExcite
-from layers.center import CenterLoss
-from layers.cross_entropy import SMOOTH_OVER, focal_loss, smoothed_cross_entropy
-from layers.distances import cosine_similarities, euclidean_distances, squared_distances
-from layers.distillation import (
+from ember_reid.layers.attention import BAM, NonLocal, SqueezeExcite
+from ember_reid.layers.center import CenterLoss
+from ember_reid.layers.cross_entropy import SMOOTH_OVER, focal_loss, smoothed_cross_entropy
+from ember_reid.layers.distances import cosine_similarities, euclidean_distances, squared_distances
+from ember_reid.layers.distillation import (
     cosine_matching,
     distance_matching,
     kd_divergence,
@@ -13,13 +13,20 @@ from layers.distillation import (
     relational_distances,
     similarity_matching,
 )
-from layers.margins import MARGINS, apply_margin
-from layers.memory import MemoryBank, References
-from layers.normalization import IBNa
-from layers.overhaul import margin_relu, negative_means, partial_distance
-from layers.pairwise import circle_loss, cosface_loss
-from layers.pooling import POOLINGS, AvgMaxPool, AvgPool, GeMPool, MaxPool, create_pooling
-from layers.triplet import MININGS, triplet_loss
+from ember_reid.layers.margins import MARGINS, apply_margin
+from ember_reid.layers.memory import MemoryBank, References
+from ember_reid.layers.normalization import IBNa
+from ember_reid.layers.overhaul import margin_relu, negative_means, partial_distance
+from ember_reid.layers.pairwise import circle_loss, cosface_loss
+from ember_reid.layers.pooling import (
+    POOLINGS,
+    AvgMaxPool,
+    AvgPool,
+    GeMPool,
+    MaxPool,
+    create_pooling,
+)
+from ember_reid.layers.triplet import MININGS, triplet_loss
 
 __all__ = [
     "BAM",

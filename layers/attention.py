@@ -78,7 +78,9 @@ class NonLocal(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         positions = maps.shape[2] * maps.shape[3]
-        theta, phi, g = (conv(maps).flatten(2) for conv in (self.theta, self.phi, self.g))  # [N, width, HW]
+        theta, phi, g = (
+            conv(maps).flatten(2) for conv in (self.theta, self.phi, self.g)
+        )  # [N, width, HW]
         context = torch.bmm(g, phi.transpose(1, 2)) / positions  # [N, width, width]
         attended = torch.bmm(context, theta).unflatten(2, maps.shape[2:])  # [N, width, H, W]
         return maps + self.W(attended)

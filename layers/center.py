@@ -1,15 +1,14 @@
-"""Centre loss. B: images, C: identities, D: width of the embedding."""
+"""Center loss. B: images, C: identities, D: width of the embedding."""
 
 import torch
+from ember_reid.layers.precision import as_float
 from torch import Tensor, nn
-
-from layers.precision import as_float
 
 
 class CenterLoss(nn.Module):
-    """Mean squared distance of each feature to the learned centre of its identity (Wen et al. 2016, eq. 2).
+    """Mean squared distance of each feature to the learned center of its identity (Wen et al. 2016, eq. 2).
 
-    Without the paper's 1/2, as in the strong baseline. The centres are parameters; the baseline trains them
+    Without the paper's 1/2, as in the strong baseline. The centers are parameters; the baseline trains them
     with an SGD of their own, after dividing their gradient by the weight of this loss.
     """
 
@@ -20,5 +19,7 @@ class CenterLoss(nn.Module):
     def forward(self, features: Tensor, pids: Tensor) -> Tensor:
         """features [B, D], pids [B] (class indices) -> scalar."""
         if features.shape[1] != self.centers.shape[1]:
-            raise ValueError(f"centres have {self.centers.shape[1]} dimensions, features {features.shape[1]}")
+            raise ValueError(
+                f"centers have {self.centers.shape[1]} dimensions, features {features.shape[1]}"
+            )
         return (as_float(features) - self.centers[pids]).square().sum(dim=1).mean()

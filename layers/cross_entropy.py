@@ -1,9 +1,8 @@
 """Classification losses. B: images, C: identities."""
 
 import torch.nn.functional as F
+from ember_reid.layers.precision import as_float
 from torch import Tensor
-
-from layers.precision import as_float
 
 SMOOTH_OVER = ("all", "others")
 

@@ -2,9 +2,8 @@
 
 import torch
 import torch.nn.functional as F
+from ember_reid.layers.precision import as_float, no_autocast
 from torch import Tensor
-
-from layers.precision import as_float, no_autocast
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -5,10 +5,9 @@ The gradient reaches the student only.
 
 import torch
 import torch.nn.functional as F
+from ember_reid.layers.distances import cosine_similarities, euclidean_distances, squared_distances
+from ember_reid.layers.precision import as_float
 from torch import Tensor
-
-from layers.distances import cosine_similarities, euclidean_distances, squared_distances
-from layers.precision import as_float
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -136,8 +135,8 @@ def relational_angles(student: Tensor, teacher: Tensor) -> Tensor:
 def _angle_cosines(x: Tensor) -> Tensor:
     """Cosine of the angle at j between i and k: [B, B, B] as (j, i, k); 0 where two of them coincide."""
     x = as_float(x)
-    towards = F.normalize(x[None, :] - x[:, None], dim=2)  # [B, B, D]: from j to i
-    return torch.bmm(towards, towards.transpose(1, 2))
+    toward = F.normalize(x[None, :] - x[:, None], dim=2)  # [B, B, D]: from j to i
+    return torch.bmm(toward, toward.transpose(1, 2))
 
 
 def _check_rows(student: Tensor, teacher: Tensor) -> None:

@@ -6,9 +6,8 @@ The model returns scale * cosine without knowing labels; the loss applies the ma
 import math
 
 import torch
+from ember_reid.layers.precision import as_float
 from torch import Tensor
-
-from layers.precision import as_float
 
 
 def _arcface(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:

@@ -21,7 +21,9 @@ class References(NamedTuple):
     own: Tensor
 
 
-def references_or_batch(references: References | None, embeddings: Tensor, pids: Tensor) -> References:
+def references_or_batch(
+    references: References | None, embeddings: Tensor, pids: Tensor
+) -> References:
     """The references, or where there are none the batch [B, D], [B] itself."""
     return references or References(embeddings, pids, torch.arange(len(pids), device=pids.device))
 

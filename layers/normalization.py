@@ -1,4 +1,4 @@
-"""Instance-batch normalisation (IBN-Net, Pan et al. 2018, figure 3)."""
+"""Instance-batch normalization (IBN-Net, Pan et al. 2018, figure 3)."""
 
 import torch
 from torch import Tensor, nn

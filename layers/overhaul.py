@@ -7,11 +7,10 @@ they are cut off at a margin, and a student that is below an "off" is left in pe
 import math
 
 import torch
+from ember_reid.layers.precision import as_float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-
-from layers.precision import as_float
 
 _PIECE = 2**18  # values that are squared at once: in float32 they stay in a core's cache
 _RARE = 1e-3  # share of negative values below which their mean would be noise

@@ -2,16 +2,17 @@
 
 import torch
 import torch.nn.functional as F
+from ember_reid.layers.distances import cosine_similarities
+from ember_reid.layers.memory import EMPTY, References, references_or_batch
 from torch import Tensor
-
-from layers.distances import cosine_similarities
-from layers.memory import EMPTY, References, references_or_batch
 
 # Stands in for the logit of a pair that does not count: its exponential is 0 beside any other.
 _EXCLUDED = -1e9
 
 
-def _pair_loss(positive_logits: Tensor, negative_logits: Tensor, pids: Tensor, others: References) -> Tensor:
+def _pair_loss(
+    positive_logits: Tensor, negative_logits: Tensor, pids: Tensor, others: References
+) -> Tensor:
     """Mean over the anchors of softplus(logsumexp(positives) + logsumexp(negatives)); logits [B, M].
 
     An anchor without a positive (other than itself) or without a negative is left out.
@@ -47,7 +48,9 @@ def circle_loss(
     s = cosine_similarities(embeddings, others.embeddings)
     alpha_p = (1 + margin - s.detach()).clamp(min=0)
     alpha_n = (s.detach() + margin).clamp(min=0)
-    return _pair_loss(-gamma * alpha_p * (s - 1 + margin), gamma * alpha_n * (s - margin), pids, others)
+    return _pair_loss(
+        -gamma * alpha_p * (s - 1 + margin), gamma * alpha_n * (s - margin), pids, others
+    )
 
 
 def cosface_loss(

@@ -1,9 +1,8 @@
 """From a feature map to a vector: [B, C, H, W] -> [B, C], in float32."""
 
 import torch
+from ember_reid.layers.precision import as_float
 from torch import Tensor, nn
-
-from layers.precision import as_float
 
 
 class AvgPool(nn.Module):
@@ -29,7 +28,7 @@ class AvgMaxPool(nn.Module):
 
 
 class GeMPool(nn.Module):
-    """Generalised mean (mean of x^p)^(1/p) (Radenovic et al. 2018, eq. 3) of values not below 1e-6.
+    """Generalized mean (mean of x^p)^(1/p) (Radenovic et al. 2018, eq. 3) of values not below 1e-6.
 
     Args:
         p: 1 is the mean, infinity the maximum.

@@ -2,10 +2,9 @@
 
 import torch
 import torch.nn.functional as F
+from ember_reid.layers.distances import euclidean_distances
+from ember_reid.layers.memory import EMPTY, References, references_or_batch
 from torch import Tensor
-
-from layers.distances import euclidean_distances
-from layers.memory import EMPTY, References, references_or_batch
 
 MININGS = ("hard", "weighted")
 
@@ -16,7 +15,9 @@ def _hardest(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Ten
     return d_ap, d_an
 
 
-def _softmax_weighted(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+def _softmax_weighted(
+    distances: Tensor, positive: Tensor, negative: Tensor
+) -> tuple[Tensor, Tensor]:
     """Every positive weighted by softmax(d), every negative by softmax(-d)."""
     lowest = torch.finfo(distances.dtype).min
     w_p = distances.masked_fill(~positive, lowest).softmax(dim=1)
@@ -35,7 +36,7 @@ def triplet_loss(
     """Triplet loss with one positive and one negative distance per anchor, the mean over the anchors.
 
     Args:
-        embeddings: [B, D], compared by Euclidean distance as they are (normalise before, if wanted).
+        embeddings: [B, D], compared by Euclidean distance as they are (normalize before, if wanted).
         pids: [B]; identities may have different numbers of images.
         margin: the hinge max(0, d_ap - d_an + margin); 0 means the soft margin log(1 + exp(d_ap - d_an)).
         mining: "hard": the farthest positive, the nearest negative (Hermans et al. 2017, eq. 5).

@@ -1,11 +1,11 @@
 """Backbones, heads, models and their weights."""
 
-from modeling.backbones import BACKBONES, BackboneOptions, create_backbone
-from modeling.build import build_model, check_model
-from modeling.heads import GlobalHead
-from modeling.model import ReidModel
-from modeling.output import ReidOutput
-from modeling.weights import LoadReport, load_weights
+from ember_reid.modeling.backbones import BACKBONES, BackboneOptions, create_backbone
+from ember_reid.modeling.build import build_model, check_model
+from ember_reid.modeling.heads import GlobalHead
+from ember_reid.modeling.model import ReidModel
+from ember_reid.modeling.output import ReidOutput
+from ember_reid.modeling.weights import LoadReport, load_weights
 
 __all__ = [
     "BACKBONES",

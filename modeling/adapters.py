@@ -6,9 +6,8 @@ C: channels of a stage, D: width of an embedding.
 from collections import OrderedDict
 
 import torch.nn.functional as F
+from ember_reid.modeling.backbones.resnet import initialize_convolutions
 from torch import Tensor, nn
-
-from modeling.backbones.resnet import initialize_convolutions
 
 
 def create_connector(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -34,7 +33,9 @@ def create_separable_halving(in_channels: int, out_channels: int) -> nn.Sequenti
             nn.ReLU(),
         ]
 
-    return nn.Sequential(*separable(in_channels, in_channels, 2), *separable(in_channels, out_channels, 1))
+    return nn.Sequential(
+        *separable(in_channels, in_channels, 2), *separable(in_channels, out_channels, 1)
+    )
 
 
 class AttentionAdapter(nn.Module):

@@ -3,15 +3,14 @@
 from typing import Any
 
 import torch
+from ember_reid.modeling.backbones import BackboneOptions, create_backbone
+from ember_reid.modeling.backbones.timm import TimmBackbone
+from ember_reid.modeling.heads import GlobalHead, HeadOptions
+from ember_reid.modeling.mgn import MGNBackbone, MGNHead
+from ember_reid.modeling.model import ReidModel
+from ember_reid.modeling.pretrained import check_source, load_pretrained
+from ember_reid.modeling.weights import SWITCHES
 from yacs.config import CfgNode
-
-from modeling.backbones import BackboneOptions, create_backbone
-from modeling.backbones.timm import TimmBackbone
-from modeling.heads import GlobalHead, HeadOptions
-from modeling.mgn import MGNBackbone, MGNHead
-from modeling.model import ReidModel
-from modeling.pretrained import check_source, load_pretrained
-from modeling.weights import SWITCHES
 
 HEADS = {"global": GlobalHead, "mgn": MGNHead}
 
@@ -28,7 +27,11 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
         ValueError: an unknown part or an impossible combination; no ImageNet weights, or of another network.
         FileNotFoundError: MODEL.BACKBONE.WEIGHTS is no file.
     """
-    name, weights, head_name = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.WEIGHTS, cfg.MODEL.HEAD.NAME
+    name, weights, head_name = (
+        cfg.MODEL.BACKBONE.NAME,
+        cfg.MODEL.BACKBONE.WEIGHTS,
+        cfg.MODEL.HEAD.NAME,
+    )
     if head_name not in HEADS:
         raise ValueError(f"MODEL.HEAD.NAME is {head_name!r}; choose one of {', '.join(HEADS)}")
     backbone = create_backbone(name, _backbone_options(cfg))

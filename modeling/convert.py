@@ -140,8 +140,12 @@ def _fastreid_rules(tensors: Mapping[str, Tensor]) -> Rules:
     """The table, after what depends on the file: where non-local blocks lie, whether there is a reduction."""
     rules = []
     for stage in "1234":
-        blocks = {int(m[1]) for k in tensors if (m := re.match(rf"backbone\.layer{stage}\.(\d+)\.", k))}
-        non_local = {int(m[1]) for k in tensors if (m := re.match(rf"backbone\.NL_{stage}\.(\d+)\.", k))}
+        blocks = {
+            int(m[1]) for k in tensors if (m := re.match(rf"backbone\.layer{stage}\.(\d+)\.", k))
+        }
+        non_local = {
+            int(m[1]) for k in tensors if (m := re.match(rf"backbone\.NL_{stage}\.(\d+)\.", k))
+        }
         for i in non_local:
             place = len(blocks) - len(non_local) + i
             rules.append((rf"^backbone\.NL_{stage}\.{i}\.", f"backbone.layer{stage}.nl{place}."))
@@ -188,7 +192,11 @@ def _vkd_rules(tensors: Mapping[str, Tensor]) -> Rules:
 
 
 def _torchreid_switches(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    switches: dict[str, Any] = {"INPUT.INTERPOLATION": "bilinear", "MODEL.HEAD.NECK": "none", **_IMAGENET}
+    switches: dict[str, Any] = {
+        "INPUT.INTERPOLATION": "bilinear",
+        "MODEL.HEAD.NECK": "none",
+        **_IMAGENET,
+    }
     if "fc.0.weight" in tensors:
         switches["MODEL.HEAD.REDUCTION"] = "bn_relu"
         switches["MODEL.HEAD.EMBEDDING_DIM"] = tensors["fc.0.weight"].shape[0]
@@ -255,7 +263,9 @@ def convert_state_dict(
         ValueError: unknown layout.
     """
     if layout not in ("auto", *LAYOUTS):
-        raise ValueError(f"checkpoint layout is {layout!r}; choose one of auto, {', '.join(LAYOUTS)}")
+        raise ValueError(
+            f"checkpoint layout is {layout!r}; choose one of auto, {', '.join(LAYOUTS)}"
+        )
     found = detect_layout(tensors) if layout == "auto" else layout
     if not found:
         return Converted(dict(tensors), "", {})

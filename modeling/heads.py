@@ -4,11 +4,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from ember_reid.layers import create_pooling
+from ember_reid.layers.precision import as_float, no_autocast
+from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
-
-from layers import create_pooling
-from layers.precision import as_float, no_autocast
-from modeling.output import ReidOutput
 
 CHOICES = {
     "MODEL.HEAD.NECK": ("bnneck", "none"),
@@ -51,7 +50,7 @@ class HeadOptions(NamedTuple):
 
 
 class LinearClassifier(nn.Linear):
-    """Logits W x (+ b), weights from N(0, 0.001) without a bias, torch's own initialisation with one."""
+    """Logits W x (+ b), weights from N(0, 0.001) without a bias, torch's own initialization with one."""
 
     def __init__(self, dim: int, num_classes: int, *, bias: bool = False) -> None:
         super().__init__(dim, num_classes, bias=bias)
@@ -93,7 +92,7 @@ def create_reduction(in_channels: int, options: HeadOptions) -> nn.Sequential:
 class GlobalHead(nn.Module):
     """Pooling, optional reduction, neck and classifier over the last feature map.
 
-    Everything after the backbone runs in float32: a normalised feature in half precision would cost ranks.
+    Everything after the backbone runs in float32: a normalized feature in half precision would cost ranks.
 
     Args:
         in_channels: of the last map.
@@ -110,12 +109,16 @@ class GlobalHead(nn.Module):
         self.dim = options.embedding_dim or in_channels
         self.metric_feature = options.metric_feature
         self.embedding = options.embedding
-        self.pool = create_pooling(options.pool, gem_p=options.gem_p, gem_learnable=options.gem_learnable)
+        self.pool = create_pooling(
+            options.pool, gem_p=options.gem_p, gem_learnable=options.gem_learnable
+        )
         self.reduction = create_reduction(in_channels, options)
         has_neck = options.neck == "bnneck"
         self.neck = create_neck(self.dim) if has_neck else nn.Identity()
         if options.classifier == "cosine":
-            self.classifier: nn.Module = CosineClassifier(self.dim, num_classes, scale=options.scale)
+            self.classifier: nn.Module = CosineClassifier(
+                self.dim, num_classes, scale=options.scale
+            )
         else:
             self.classifier = LinearClassifier(self.dim, num_classes, bias=not has_neck)
 

@@ -4,11 +4,10 @@ import copy
 from collections import OrderedDict
 
 import torch
+from ember_reid.modeling.backbones.resnet import Bottleneck, ResNet
+from ember_reid.modeling.heads import GlobalHead, HeadOptions
+from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
-
-from modeling.backbones.resnet import Bottleneck, ResNet
-from modeling.heads import GlobalHead, HeadOptions
-from modeling.output import ReidOutput
 
 # name: (branch, part, number of parts along the height); the order is that of the embedding's parts.
 PARTS = {
@@ -50,12 +49,21 @@ class MGNBackbone(nn.Module):
                 "MODEL.HEAD.NAME is 'mgn', which has no non-local blocks; set MODEL.BACKBONE.NON_LOCAL to ()"
             )
         self.channels = (*resnet.channels[:2], *[resnet.channels[3]] * 3)
-        self.conv1, self.bn1, self.relu, self.maxpool = resnet.conv1, resnet.bn1, resnet.relu, resnet.maxpool
+        self.conv1, self.bn1, self.relu, self.maxpool = (
+            resnet.conv1,
+            resnet.bn1,
+            resnet.relu,
+            resnet.maxpool,
+        )
         self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3[:1]
         rest = nn.Sequential(OrderedDict(layer3=resnet.layer3[1:], layer4=resnet.layer4))
         self.branches = nn.ModuleList([rest, copy.deepcopy(rest), copy.deepcopy(rest)])
         for branch in self.branches[1:]:
-            for conv in (branch.layer4[0].conv1, branch.layer4[0].conv2, branch.layer4[0].downsample[0]):
+            for conv in (
+                branch.layer4[0].conv1,
+                branch.layer4[0].conv2,
+                branch.layer4[0].downsample[0],
+            ):
                 conv.stride = (1, 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -74,14 +82,18 @@ class MGNHead(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, options: HeadOptions) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict({name: GlobalHead(in_channels, num_classes, options) for name in PARTS})
+        self.parts = nn.ModuleDict(
+            {name: GlobalHead(in_channels, num_classes, options) for name in PARTS}
+        )
         self.dim = sum(part.dim for part in self.parts.values())
 
     def forward(self, maps: tuple[Tensor, ...]) -> ReidOutput:
         """maps[-3:]: the branches, [B, in_channels, H, W] each."""
         branches = maps[-3:]
         if branches[2].shape[2] < 3:
-            raise ValueError(f"the MGN head cuts maps into 3 parts, but they are {branches[2].shape[2]} high")
+            raise ValueError(
+                f"the MGN head cuts maps into 3 parts, but they are {branches[2].shape[2]} high"
+            )
         outputs = {
             name: self.parts[name]((branches[branch].tensor_split(num_parts, dim=2)[part],))
             for name, (branch, part, num_parts) in PARTS.items()
@@ -90,6 +102,7 @@ class MGNHead(nn.Module):
             embedding=torch.cat([output.embedding for output in outputs.values()], dim=1),
             logits=tuple(output.logits[0] for output in outputs.values()),
             features=tuple(
-                torch.cat([outputs[name].features[0] for name in names], dim=1) for names in METRIC_FEATURES
+                torch.cat([outputs[name].features[0] for name in names], dim=1)
+                for names in METRIC_FEATURES
             ),
         )

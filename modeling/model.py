@@ -2,9 +2,8 @@
 
 from typing import Any
 
+from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
-
-from modeling.output import ReidOutput
 
 
 def _frame_mean(values: tuple[Tensor, ...], num_frames: int) -> tuple[Tensor, ...]:
@@ -34,7 +33,7 @@ class ReidModel(nn.Module):
         self.switches: dict[str, Any] = {}
 
     def forward(self, images: Tensor) -> ReidOutput:
-        """images: float, normalised, [B, 3, H, W] or [B, T, 3, H, W]."""
+        """images: float, normalized, [B, 3, H, W] or [B, T, 3, H, W]."""
         if images.dim() not in (4, 5):
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; expected [B, 3, H, W] or [B, T, 3, H, W]"

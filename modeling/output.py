@@ -11,7 +11,7 @@ class ReidOutput(NamedTuple):
     Attributes:
         embedding: [B, D], what retrieval compares.
         logits: [B, C] per classifier, without margin, already scaled for cosine classifiers.
-        features: [B, D_i] per metric feature, what triplet, circle and centre losses compare.
+        features: [B, D_i] per metric feature, what triplet, circle and center losses compare.
         maps: [B * T, C_i, H_i, W_i] per stage of the backbone (T frames of a clip, else 1); only when the
             model's `return_maps` is True.
     """

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from ember_reid.modeling.backbones.timm import PREFIX, TimmBackbone, create_timm_network
+from ember_reid.modeling.convert import convert_backbone
+from ember_reid.modeling.weights import (
+    LoadReport,
+    find_state_dict,
+    match_state_dict,
+    read_checkpoint,
+)
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
-
-from modeling.backbones.timm import PREFIX, TimmBackbone, create_timm_network
-from modeling.convert import convert_backbone
-from modeling.weights import LoadReport, find_state_dict, match_state_dict, read_checkpoint
 
 logger = logging.getLogger("ember.weights")
 
@@ -20,7 +24,15 @@ _CADENE = "http://data.lip6.fr/cadene/pretrainedmodels/"
 _RESNEST = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
 
 # The first ImageNet weights of each network, which the published results started from.
-_TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "densenet121", "mobilenet_v2")
+_TORCHVISION = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "densenet121",
+    "mobilenet_v2",
+)
 IMAGENET_URLS = {
     **{name: get_model_weights(name)["IMAGENET1K_V1"].url for name in _TORCHVISION},
     "resnet18_ibn_a": _IBN_NET + "resnet18_ibn_a-2f571257.pth",
@@ -37,7 +49,7 @@ IMAGENET_URLS = {
     "se_resnext101": _CADENE + "se_resnext101_32x4d-3b2fe3d8.pth",
     "resnest50": _RESNEST + "resnest50-528c19ca.pth",
 }
-# A plain ResNet's weights also start one with modules added to it, which keep their initialisation.
+# A plain ResNet's weights also start one with modules added to it, which keep their initialization.
 IMAGENET_URLS |= {f"{name}_bam": IMAGENET_URLS[name] for name in ("resnet50", "resnet101")}
 _ADDED = re.compile(r"\.(bam|nl\d+)\.")
 _CLASSIFIERS = ("fc", "classifier", "last_linear", "head")  # of the 1000 ImageNet classes: left out
@@ -89,12 +101,17 @@ def _download(name: str) -> dict[str, Tensor]:
         return torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
         raise ValueError(f"cannot get the ImageNet weights {url} ({error}); {_WAYS_OUT}") from error
 
 
 def _load_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], source: str) -> LoadReport:
-    kept = convert_backbone({k: v for k, v in tensors.items() if k.split(".")[0] not in _CLASSIFIERS})
+    kept = convert_backbone(
+        {k: v for k, v in tensors.items() if k.split(".")[0] not in _CLASSIFIERS}
+    )
     report = match_state_dict(backbone, kept)
     missing = [name for name in report.missing if not _ADDED.search(name)]
     if missing or report.unexpected or report.mismatched:
@@ -113,7 +130,9 @@ def _load_timm(backbone: TimmBackbone, name: str, weights: str) -> LoadReport:
         network = create_timm_network(name, backbone.image_size, pretrained=True, file=file)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"cannot load weights {weights} of timm:{name} ({reason}); {_WAYS_OUT}") from error
+        raise ValueError(
+            f"cannot load weights {weights} of timm:{name} ({reason}); {_WAYS_OUT}"
+        ) from error
     backbone.network.load_state_dict(network.state_dict())
     report = LoadReport(tuple(network.state_dict()), (), (), ())
     logger.info("backbone weights %s: %s", weights, report)

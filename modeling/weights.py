@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import yaml
+from ember_reid.modeling.convert import Converted, convert_state_dict
 from torch import Tensor, nn
-
-from modeling.convert import Converted, convert_state_dict
 
 logger = logging.getLogger("ember.weights")
 
@@ -101,7 +100,11 @@ def read_checkpoint(path: str | Path) -> Any:
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[-1] if "Unsupported" not in str(error) else _unsupported(str(error))
+        reason = (
+            str(error).splitlines()[-1]
+            if "Unsupported" not in str(error)
+            else _unsupported(str(error))
+        )
         raise ValueError(
             f"weight file {path} is not read, because it holds more than tensors and plain containers "
             f"and loading it would execute code: {reason}"
@@ -142,7 +145,9 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     """The tensors of a mapping, numpy arrays turned into tensors."""
     if not isinstance(content, Mapping):
         return {}
-    arrays = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in content.items()}
+    arrays = {
+        k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in content.items()
+    }
     return {k: v for k, v in arrays.items() if isinstance(v, Tensor)}
 
 
@@ -159,7 +164,9 @@ def match_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadRep
 
 
 def _is_classifier(name: str) -> bool:
-    return not {"classifier", "fc"}.isdisjoint(name.split("."))  # fc: of ImageNet, left in by IBN-Net
+    return not {"classifier", "fc"}.isdisjoint(
+        name.split(".")
+    )  # fc: of ImageNet, left in by IBN-Net
 
 
 def load_weights(model: nn.Module, path: str | Path, *, layout: str = "auto") -> LoadReport:
@@ -187,9 +194,13 @@ def load_weights(model: nn.Module, path: str | Path, *, layout: str = "auto") ->
     )
     tensors = converted.tensors
     report = match_state_dict(model, tensors)
-    wrong = [n for n in report.missing + report.unexpected + report.mismatched if not _is_classifier(n)]
+    wrong = [
+        n for n in report.missing + report.unexpected + report.mismatched if not _is_classifier(n)
+    ]
     if wrong or not report.loaded:
-        raise ValueError(f"weight file {path} is of another architecture{_describe(converted)}: {report}")
+        raise ValueError(
+            f"weight file {path} is of another architecture{_describe(converted)}: {report}"
+        )
     model.load_state_dict({k: tensors[k] for k in report.loaded}, strict=False)
     wanted = converted.switches or trained_with(content)
     for key, value, own in differing_switches(wanted, getattr(model, "switches", {})):
@@ -225,7 +236,9 @@ def trained_with(content: Any) -> dict[str, Any]:
     return found
 
 
-def differing_switches(wanted: Mapping[str, Any], own: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def differing_switches(
+    wanted: Mapping[str, Any], own: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
     """(key, wanted, own) for each switch that both name and that differ; numbers may differ by 1e-3."""
     differing = []
     for key, value in wanted.items():

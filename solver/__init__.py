@@ -1,8 +1,8 @@
 """Optimizers and learning-rate schedules."""
 
-from solver.build import build_optimizers, build_schedule
-from solver.optimizers import OPTIMIZERS, create_optimizer, group_parameters
-from solver.schedules import SCHEDULES, WARMUPS, create_schedule
+from ember_reid.solver.build import build_optimizers, build_schedule
+from ember_reid.solver.optimizers import OPTIMIZERS, create_optimizer, group_parameters
+from ember_reid.solver.schedules import SCHEDULES, WARMUPS, create_schedule
 
 __all__ = [
     "OPTIMIZERS",

@@ -3,19 +3,18 @@
 import math
 from collections.abc import Callable
 
+from ember_reid.solver.optimizers import create_optimizer, group_parameters
+from ember_reid.solver.schedules import create_schedule
 from torch import nn
 from torch.optim import Optimizer
 from yacs.config import CfgNode
 
-from solver.optimizers import create_optimizer, group_parameters
-from solver.schedules import create_schedule
-
 
 def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> list[Optimizer]:
-    """The optimizer of the model and, when the criterion has centres, an SGD of their own.
+    """The optimizer of the model and, when the criterion has centers, an SGD of their own.
 
     Other parameters of the criterion (connectors, projections, adapters of distillation) train with the model.
-    Every group carries "initial_lr", on which the schedule's factor acts; the centres' learning rate stays.
+    Every group carries "initial_lr", on which the schedule's factor acts; the centers' learning rate stays.
     """
     s = cfg.SOLVER
     lr = s.BASE_LR * (s.IMS_PER_BATCH / s.BASE_BATCH if s.BASE_BATCH else 1)
@@ -32,9 +31,13 @@ def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> li
     centers = [p for name, p in learned.items() if name.endswith("centers")]
     others = [p for name, p in learned.items() if not name.endswith("centers")]
     if others:
-        groups.append({"params": others, "lr": lr, "initial_lr": lr, "weight_decay": s.WEIGHT_DECAY})
+        groups.append(
+            {"params": others, "lr": lr, "initial_lr": lr, "weight_decay": s.WEIGHT_DECAY}
+        )
     optimizers = [
-        create_optimizer(s.OPTIMIZER, groups, momentum=s.MOMENTUM, nesterov=s.NESTEROV, fused=s.FUSED)
+        create_optimizer(
+            s.OPTIMIZER, groups, momentum=s.MOMENTUM, nesterov=s.NESTEROV, fused=s.FUSED
+        )
     ]
     if centers:
         rate = cfg.LOSS.CENTER.LR

@@ -34,7 +34,7 @@ def group_parameters(
 ) -> list[dict[str, Any]]:
     """The trainable parameters of `model` in groups of equal learning rate and weight decay.
 
-    A parameter called `bias` has its own learning rate and decay, also in a normalisation layer, whose other
+    A parameter called `bias` has its own learning rate and decay, also in a normalization layer, whose other
     parameters have a decay of their own. The learning rate of `model.head` is multiplied by `head_lr_factor`.
 
     Returns:
@@ -103,7 +103,9 @@ def create_optimizer(
         if devices <= FUSED_DEVICES:
             return _start_momentum(OPTIMIZERS[name](groups, fused=True, **options))
         logger.warning(
-            "SOLVER.FUSED %s: torch has no such kernels for %s, none are used", fused, ", ".join(devices)
+            "SOLVER.FUSED %s: torch has no such kernels for %s, none are used",
+            fused,
+            ", ".join(devices),
         )
     return OPTIMIZERS[name](groups, **options)
 

@@ -39,7 +39,7 @@ def cosine(t: float, *, start: float, end: float, eta_min: float) -> float:
 
 
 def warmup(t: float, *, epochs: float, factor: float, method: str) -> float:
-    """Rises from `factor` towards 1, which holds from t = `epochs` on."""
+    """Rises from `factor` toward 1, which holds from t = `epochs` on."""
     return 1.0 if t >= epochs else WARMUPS[method](factor, t / epochs)
 
 
@@ -74,7 +74,9 @@ def create_schedule(
     if name not in SCHEDULES:
         raise ValueError(f"SOLVER.SCHEDULE is {name!r}; choose one of {', '.join(SCHEDULES)}")
     if warmup_method not in WARMUPS:
-        raise ValueError(f"SOLVER.WARMUP_METHOD is {warmup_method!r}; choose one of {', '.join(WARMUPS)}")
+        raise ValueError(
+            f"SOLVER.WARMUP_METHOD is {warmup_method!r}; choose one of {', '.join(WARMUPS)}"
+        )
     if list(steps) != sorted(steps):
         raise ValueError(f"SOLVER.STEPS is {tuple(steps)}; the epochs have to increase")
     start = max(delay_epochs, warmup_epochs)

@@ -27,7 +27,7 @@ def tiny_recipe(tmp_path_factory, tiny_market) -> Path:
 @pytest.fixture(scope="session")
 def train(tiny_recipe) -> Callable[..., Path]:
     """train(folder, *words): a run of the tiny recipe into `folder`, which must succeed; returns the folder."""
-    import main
+    from ember_reid import main
 
     def run(folder: Path, *words: str) -> Path:
         code = main.main(["-c", str(tiny_recipe), *words, "OUTPUT_DIR", str(folder)])

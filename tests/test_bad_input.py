@@ -9,10 +9,10 @@ import zlib
 import pytest
 import torch
 import yaml
+from ember_reid.config import get_defaults
 from PIL import Image
 
-import main
-from config import get_defaults
+from ember_reid import main
 
 
 @pytest.fixture
@@ -58,7 +58,10 @@ def test_unknown_key_is_answered_with_the_nearest(complain):
 def test_all_mistakes_at_once(complain):
     line = complain("SOLVER.IMS_PER_BATCH", "7", "DEVICE", "tpu", "SOLVER.STEPS", "(9, 3)")
     assert "7 is not divisible by DATALOADER.NUM_INSTANCES 2" in line
-    assert "DEVICE is 'tpu', allowed: auto, cpu, cuda" in line and "SOLVER.STEPS (9, 3) must rise" in line
+    assert (
+        "DEVICE is 'tpu', allowed: auto, cpu, cuda" in line
+        and "SOLVER.STEPS (9, 3) must rise" in line
+    )
 
 
 def test_key_without_value(complain):
@@ -79,7 +82,9 @@ def test_python_recipes_are_refused(complain, tmp_path):
 
 def test_yaml_tags_are_refused(complain, tmp_path):
     evil = tmp_path / "evil.yml"
-    evil.write_text(f"OUTPUT_DIR: !!python/object/apply:os.system ['touch {tmp_path / 'executed'}']\n")
+    evil.write_text(
+        f"OUTPUT_DIR: !!python/object/apply:os.system ['touch {tmp_path / 'executed'}']\n"
+    )
     assert "is not plain YAML" in complain(before=("-c", str(evil)))
     assert not (tmp_path / "executed").exists()
 
@@ -108,10 +113,14 @@ def test_file_name_that_does_not_parse(complain, market):
 
 def test_fewer_identities_than_a_batch_needs(complain):
     line = complain("SOLVER.IMS_PER_BATCH", "32")
-    assert "a batch needs 16 identities (32 images / 2 of each), but the training data has 8" in line
+    assert (
+        "a batch needs 16 identities (32 images / 2 of each), but the training data has 8" in line
+    )
 
 
-@pytest.mark.parametrize("size, reason", [(0, "is empty (0 bytes)"), (200, "cannot be decoded as an image")])
+@pytest.mark.parametrize(
+    "size, reason", [(0, "is empty (0 bytes)"), (200, "cannot be decoded as an image")]
+)
 def test_broken_image_is_named(complain, market, size, reason):
     image = first_image(market)
     image.write_bytes(image.read_bytes()[:size])
@@ -122,20 +131,34 @@ def test_broken_image_is_named(complain, market, size, reason):
 def test_a_loader_process_names_the_broken_image_too(tiny_recipe, market, tmp_path, capfd):
     image = first_image(market)
     image.write_bytes(image.read_bytes()[:200])
-    words = ("DATALOADER.CACHE", "none", "DATALOADER.NUM_WORKERS", "1", "OUTPUT_DIR", str(tmp_path / "o"))
+    words = (
+        "DATALOADER.CACHE",
+        "none",
+        "DATALOADER.NUM_WORKERS",
+        "1",
+        "OUTPUT_DIR",
+        str(tmp_path / "o"),
+    )
     assert main.main(["-c", str(tiny_recipe), *names(market), *words]) == 2
     err = capfd.readouterr().err
     assert f"{image} cannot be decoded" in err and err.count("\n") == 1 and "Traceback" not in err
 
 
 def test_skip_broken_goes_on_and_counts(tiny_recipe, market, tmp_path, capfd):
-    grey, palette, broken, empty = sorted((market / "bounding_box_train").iterdir())[:4]
-    Image.open(grey).convert("L").save(grey)
+    gray, palette, broken, empty = sorted((market / "bounding_box_train").iterdir())[:4]
+    Image.open(gray).convert("L").save(gray)
     with Image.open(palette) as image:
         image.convert("P").save(palette, format="PNG")
     broken.write_bytes(b"no image")
     empty.write_bytes(b"")
-    words = ("DATALOADER.SKIP_BROKEN", "True", "SOLVER.MAX_EPOCHS", "1", "OUTPUT_DIR", str(tmp_path / "o"))
+    words = (
+        "DATALOADER.SKIP_BROKEN",
+        "True",
+        "SOLVER.MAX_EPOCHS",
+        "1",
+        "OUTPUT_DIR",
+        str(tmp_path / "o"),
+    )
     words += ("SOLVER.IMS_PER_BATCH", "4")
     assert main.main(["-c", str(tiny_recipe), *names(market), *words]) == 0
     out, err = capfd.readouterr()
@@ -146,7 +169,9 @@ def png_of(width: int, height: int) -> bytes:
     """A PNG file that claims a size and holds no pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
@@ -175,7 +200,9 @@ def test_lists_do_not_lead_outside_or_break_the_line(complain, tmp_path, market)
         rows = f"a.jpg,1,0,train\n{name},1,1,train\na.jpg,2,0,query\na.jpg,2,1,gallery\n"
         (data / "list.csv").write_text(f"path,pid,camid,split\n{rows}")
         line = complain("DATASETS.NAMES", f"('csv:{data / 'list.csv'}',)")
-        assert "list.csv, line" in line or "line contains NUL" in line  # Python 3.10 stops at a NUL by itself
+        assert (
+            "list.csv, line" in line or "line contains NUL" in line
+        )  # Python 3.10 stops at a NUL by itself
         assert line[:-1].isprintable()
 
 
@@ -183,7 +210,9 @@ def test_a_list_may_name_any_file_but_only_images_are_read(complain, tmp_path, m
     shutil.copy(first_image(market), tmp_path / "a.jpg")
     rows = "a.jpg,1,0,train\n/etc/passwd,1,1,train\na.jpg,2,0,query\na.jpg,2,1,gallery\n"
     (tmp_path / "list.csv").write_text(f"path,pid,camid,split\n{rows}")
-    line = complain("DATASETS.NAMES", f"('csv:{tmp_path / 'list.csv'}',)", "SOLVER.IMS_PER_BATCH", "2")
+    line = complain(
+        "DATASETS.NAMES", f"('csv:{tmp_path / 'list.csv'}',)", "SOLVER.IMS_PER_BATCH", "2"
+    )
     assert "/etc/passwd cannot be decoded as an image" in line and "root:" not in line
 
 
@@ -209,7 +238,9 @@ def test_pickles_with_code_are_refused(complain, tmp_path, tiny_recipe):
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("config", ["!!python/object/apply:os.getcwd []", "- a list", 3, None], ids=str)
+@pytest.mark.parametrize(
+    "config", ["!!python/object/apply:os.getcwd []", "- a list", 3, None], ids=str
+)
 def test_checkpoints_with_a_strange_configuration(complain, tmp_path, config):
     torch.save({"format": "ember-reid/1", "model": {}, "config": config}, tmp_path / "odd.pt")
     line = complain("TEST.WEIGHT", str(tmp_path / "odd.pt"), before=("-t",))
@@ -267,7 +298,10 @@ def test_overwrite_takes_away_the_old_run_and_nothing_else(tiny_run, tmp_path, t
     (folder / "checkpoints" / ".last.pt.1.tmp").write_text("left by a killed run")
     train(folder, "OVERWRITE", "True", "SOLVER.MAX_EPOCHS", "1")
     assert (folder / "notes.txt").read_text() == "mine"
-    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "best.pt",
+        "last.pt",
+    ]
 
 
 def test_the_defaults_are_plain_yaml():

@@ -1,6 +1,6 @@
 """Every command in the README and in docs/ runs here, or the text beside it says what it needs; then its words are parsed.
 
-A command is a line of an indented or unlabelled fenced block, or `inline code`, that begins with python, make, torchrun or
+A command is a line of an indented or unlabeled fenced block, or `inline code`, that begins with python, make, torchrun or
 pip. In capitals stands what a reader replaces (RECIPE, FILE, ...). The marks are "needs a data set", "needs a GPU", "needs a
 weight file" and "minutes", in the comment behind the command or in the words that follow inline code; "the commands on this
 page need ..." marks a page. Commands run in this process, on rendered people, with sizes turned down by the options below.
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from ember_reid.config import load_config
 
-import main as program
-from config import load_config
+from ember_reid import main as program
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,7 +41,9 @@ STANDS_FOR = {
     "OUT": "out",
     "s": "1",  # a seed
 }
-PEOPLE = "--train-ids 4 --test-ids 3 --distractors 2 --junk 1 --frames 2 --workers 1 --overwrite".split()
+PEOPLE = (
+    "--train-ids 4 --test-ids 3 --distractors 2 --junk 1 --frames 2 --workers 1 --overwrite".split()
+)
 SMALL = (
     "INPUT.SIZE_TRAIN (32,16) INPUT.SIZE_TEST (32,16) MODEL.BACKBONE.NAME tiny SOLVER.MAX_EPOCHS 1 SOLVER.WARMUP_EPOCHS 0 "
     "SOLVER.IMS_PER_BATCH 8 DATALOADER.NUM_INSTANCES 2 DATALOADER.NUM_WORKERS 0 TEST.RE_RANK.K1 4 TEST.RE_RANK.K2 2 "
@@ -135,9 +137,13 @@ def parse(words: list[str], monkeypatch) -> None:
     function, arguments = entry(words)
     with monkeypatch.context() as patch, pytest.raises(Parsed):
         for name in ("parse_args", "parse_intermixed_args"):
-            patch.setattr(argparse.ArgumentParser, name, then_stop(getattr(argparse.ArgumentParser, name)))
+            patch.setattr(
+                argparse.ArgumentParser, name, then_stop(getattr(argparse.ArgumentParser, name))
+            )
         function(arguments)
-    keys = [k for k, word in enumerate(arguments[:-1]) if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)+", word)]
+    keys = [
+        k for k, word in enumerate(arguments[:-1]) if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)+", word)
+    ]
     recipe = next(
         (after for word, after in zip(arguments, arguments[1:], strict=False) if word == "-c"), None
     )
@@ -160,7 +166,9 @@ def run(words: list[str]) -> None:
 
 def check_make(words: tuple[str, ...]) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(rf"^{re.escape(words[1])}:", makefile, re.MULTILINE), f"the Makefile has no {words[1]}"
+    assert re.search(rf"^{re.escape(words[1])}:", makefile, re.MULTILINE), (
+        f"the Makefile has no {words[1]}"
+    )
 
 
 def check_pip(words: tuple[str, ...]) -> None:
@@ -244,7 +252,9 @@ def test_commands_run_or_say_what_they_need(path, folder, said, done, monkeypatc
 def test_python_examples_run(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
     blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        r"^```python\n(.*?)^```",
+        (ROOT / name).read_text(encoding="utf-8"),
+        re.DOTALL | re.MULTILINE,
     )
     assert blocks
     for block in blocks:
@@ -254,7 +264,9 @@ def test_python_examples_run(name, folder, monkeypatch):
 def test_recipes_name_their_own_command():
     defaults = load_config(None)
     for path in sorted((ROOT / "configs").rglob("*.yml")):
-        head = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        head = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+        ]
         name = path.relative_to(ROOT).as_posix()
         commands = [m[1] for line in head if (m := re.search(r"(python main\.py -c .*)", line))]
         for words in (re.split(r"\s{2,}", command)[0].split() for command in commands):
@@ -293,9 +305,14 @@ def test_commands_are_found():
         (("python", "-m", "tools.search", "F", "a b"), True),
         (("make", "test"), True),
     ]
-    assert all(c.marked for c in find_commands("x.md", "The commands on this page need a data set.\n" + PAGE))
+    assert all(
+        c.marked
+        for c in find_commands("x.md", "The commands on this page need a data set.\n" + PAGE)
+    )
     assert (
-        find_commands("migration.md", "| `python theirs.py x` | `python main.py -c A` |")[0].words[1]
+        find_commands("migration.md", "| `python theirs.py x` | `python main.py -c A` |")[0].words[
+            1
+        ]
         == "main.py"
     )
 

@@ -7,11 +7,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from ember_reid.config import load_config as load_recipe
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
-
-from config import load_config as load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,7 +27,9 @@ class Fetched(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.sources += [
-            value for name, value in attrs if value and (name == "src" or (name == "href" and tag == "link"))
+            value
+            for name, value in attrs
+            if value and (name == "src" or (name == "href" and tag == "link"))
         ]
 
 
@@ -52,7 +53,9 @@ def test_the_site_builds_and_fetches_nothing(checkout):
     assert pages == {"index"} | {path.stem for path in (ROOT / "docs").glob("*.md")}
     for page in site.glob("*.html"):
         fetched = Fetched(page.read_text(encoding="utf-8")).sources
-        assert fetched and not [source for source in fetched if re.match(r"(https?:)?//", source)], page.name
+        assert fetched and not [
+            source for source in fetched if re.match(r"(https?:)?//", source)
+        ], page.name
     start = (site / "index.html").read_text(encoding="utf-8")
     assert (
         'href="datasets.html"' in start
@@ -82,7 +85,9 @@ def our_side(path: Path) -> str:
     text = path.read_text(encoding="utf-8")
     if path.name != "migration.md":
         return text
-    return "\n".join(line.split("|")[2] if line.startswith("|") else line for line in text.splitlines())
+    return "\n".join(
+        line.split("|")[2] if line.startswith("|") else line for line in text.splitlines()
+    )
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
@@ -90,7 +95,9 @@ def test_files_and_keys_that_a_document_names_exist(path):
     text, defaults = our_side(path), load_recipe(None)
     for name in re.findall(rf"(?<![\w/.])((?:{FOLDERS})/[\w./-]+)(?![*\w])", text):
         if not name.startswith("data/cows") and "NAME" not in name:
-            assert (ROOT / name.rstrip(".")).exists(), f"{path.name} names {name}, which is not there"
+            assert (ROOT / name.rstrip(".")).exists(), (
+                f"{path.name} names {name}, which is not there"
+            )
     for key in re.findall(r"`([A-Z_]+(?:\.[A-Z0-9_]+)+)[ `]", text):
         node = defaults
         for word in key.split("."):
@@ -110,7 +117,9 @@ def test_scores_of_recipes_are_those_of_their_heads():
                 path = ROOT / folder / f"{cells[0]}.yml"
                 assert path.is_file() == (cell != "-"), path
                 if cell not in ("-", "not published"):
-                    head = " ".join(re.findall(r"^#(.*)", path.read_text(encoding="utf-8"), re.MULTILINE))
+                    head = " ".join(
+                        re.findall(r"^#(.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+                    )
                     found = re.search(r"Rank-1 ([\d.]*\d)(?: %)?, mAP ([\d.]*\d)", head)
                     assert f"{found[2]}, {found[1]}" == cell, f"{path}: {cell}"
                     checked += 1

@@ -9,17 +9,27 @@ import signal
 
 import pytest
 import torch
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.engine.handlers.batch import Seeder
+from ember_reid.engine.handlers.evaluation import Evaluation
 
-import main
-from engine.checkpoint import load_checkpoint
-from engine.handlers.batch import Seeder
-from engine.handlers.evaluation import Evaluation
+from ember_reid import main
 
-SCORES = {"mAP", "mINP", "Rank-1", "Rank-5", "Rank-10", "num_query", "num_gallery", "num_valid", "protocol"}
+SCORES = {
+    "mAP",
+    "mINP",
+    "Rank-1",
+    "Rank-5",
+    "Rank-10",
+    "num_query",
+    "num_gallery",
+    "num_valid",
+    "protocol",
+}
 
 
 def state_of(folder, name="last"):
-    """What must be equal bit for bit: weights, optimizers, centres, progress."""
+    """What must be equal bit for bit: weights, optimizers, centers, progress."""
     content = load_checkpoint(folder / "checkpoints" / f"{name}.pt")
     keys = ("model", "trained", "optimizers", "criterion", "scaler", "evaluation", "progress")
     return {key: content[key] for key in keys if key in content}
@@ -94,7 +104,9 @@ def test_files_of_a_run(tiny_run):
     assert set(results) == {"market1501"}
     assert set(results["market1501"]) == SCORES
     assert results["market1501"]["num_query"] == results["market1501"]["num_valid"] == 4
-    assert results["market1501"]["num_gallery"] == 13  # 12 of the four identities, a distractor, no junk
+    assert (
+        results["market1501"]["num_gallery"] == 13
+    )  # 12 of the four identities, a distractor, no junk
     assert results["market1501"]["protocol"] == "cross-camera"
     assert all(0 <= results["market1501"][name] <= 1 for name in SCORES if name[0] in "mR")
     log = (tiny_run / "log.txt").read_text()
@@ -109,7 +121,9 @@ def test_metrics_file_has_one_object_a_line(tiny_run):
 
 
 def test_the_written_configuration_is_a_recipe_that_gives_the_same_weights(tiny_run, tmp_path):
-    assert main.main(["-c", str(tiny_run / "config.yml"), "OUTPUT_DIR", str(tmp_path / "again")]) == 0
+    assert (
+        main.main(["-c", str(tiny_run / "config.yml"), "OUTPUT_DIR", str(tmp_path / "again")]) == 0
+    )
     assert_same(state_of(tmp_path / "again"), state_of(tiny_run))
 
 
@@ -129,7 +143,16 @@ def test_best_is_the_checkpoint_with_the_best_score(tiny_run, tmp_path):
 
 def test_reranked_scores_and_flip(tiny_run, tmp_path):
     last = str(tiny_run / "checkpoints" / "last.pt")
-    words = ["TEST.RE_RANKING", "True", "TEST.RE_RANK.K1", "4", "TEST.RE_RANK.K2", "2", "TEST.FLIP", "True"]
+    words = [
+        "TEST.RE_RANKING",
+        "True",
+        "TEST.RE_RANK.K1",
+        "4",
+        "TEST.RE_RANK.K2",
+        "2",
+        "TEST.FLIP",
+        "True",
+    ]
     assert main.main(["-t", "TEST.WEIGHT", last, *words, "OUTPUT_DIR", str(tmp_path)]) == 0
     scores = json.loads((tmp_path / "results.json").read_text())["market1501"]
     assert set(scores) == SCORES | {"reranked"} and set(scores["reranked"]) == SCORES - {"protocol"}
@@ -163,7 +186,10 @@ def test_resumed_run_has_the_bits_of_the_uninterrupted_one(
     assert_same(state_of(tmp_path), state_of(full_run))
     assert_same(state_of(tmp_path, "best"), state_of(full_run, "best"))
     assert (tmp_path / "results.json").read_text() == (full_run / "results.json").read_text()
-    kept = [json.loads(line)["iteration"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    kept = [
+        json.loads(line)["iteration"]
+        for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
     assert kept == sorted(kept)
 
 
@@ -175,7 +201,9 @@ def test_loader_processes_change_nothing_and_resume(tiny_run, tiny_recipe, tmp_p
     assert_same(state_of(tmp_path), state_of(tiny_run))
 
 
-def test_finished_run_is_not_trained_again_and_more_epochs_go_on(tiny_run, tiny_recipe, tmp_path, train):
+def test_finished_run_is_not_trained_again_and_more_epochs_go_on(
+    tiny_run, tiny_recipe, tmp_path, train
+):
     folder = tmp_path / "copy"
     shutil.copytree(tiny_run, folder)
     (folder / "results.json").unlink()
@@ -247,7 +275,9 @@ def test_full_disk_leaves_the_last_good_checkpoint(tiny_run, tiny_recipe, tmp_pa
     before = state_of(folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))  # a larger file fails as on a full disk
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (8192, hard)
+        )  # a larger file fails as on a full disk
         assert run_again(tiny_recipe, folder, "SOLVER.MAX_EPOCHS", "3") == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -260,7 +290,9 @@ def test_full_disk_leaves_the_last_good_checkpoint(tiny_run, tiny_recipe, tmp_pa
 
 def test_out_of_memory_is_one_line_with_the_keys_to_turn(tiny_recipe, tmp_path, capfd, monkeypatch):
     def no_memory(self, images):
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        )
 
     from tests.tiny import TinyBackbone
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from ember_reid.main import main
 
-from main import main
 from tests.data import benchmark_trees as trees
 
 SMALL = ["SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_INSTANCES", "2", "LOG.TENSORBOARD", "False"]
@@ -24,7 +24,9 @@ def results(folder: Path) -> dict:
         ("csv", trees.write_csv, 1, "cross-camera"),
     ],
 )
-def test_a_data_set_is_scored_by_its_own_rule(tiny_recipe, tmp_path, name, write, num_frames, protocol):
+def test_a_data_set_is_scored_by_its_own_rule(
+    tiny_recipe, tmp_path, name, write, num_frames, protocol
+):
     spec = f"{name}:{write(tmp_path / 'data')}"
     more = [
         "DATASETS.NAMES",
@@ -51,9 +53,16 @@ def test_tracklets_are_scored_from_videos_and_images_to_both(tiny_recipe, tmp_pa
     for protocol, num_gallery in galleries.items():
         out = tmp_path / protocol
         weight = str(trained / "checkpoints" / "best.pt")
-        assert main(["-t", "TEST.WEIGHT", weight, "TEST.PROTOCOL", protocol, "OUTPUT_DIR", str(out)]) == 0
+        assert (
+            main(["-t", "TEST.WEIGHT", weight, "TEST.PROTOCOL", protocol, "OUTPUT_DIR", str(out)])
+            == 0
+        )
         scores = results(out)["mars"]
-        assert (scores["protocol"], scores["num_query"], scores["num_gallery"]) == (protocol, 1, num_gallery)
+        assert (scores["protocol"], scores["num_query"], scores["num_gallery"]) == (
+            protocol,
+            1,
+            num_gallery,
+        )
 
 
 def test_one_network_on_several_test_sets(tiny_recipe, tiny_market, tmp_path, capsys):

@@ -24,6 +24,7 @@ def checkout(tmp_path_factory):
         "config",
         "configs",
         "data",
+        "ember_reid",
         "engine",
         "evaluate",
         "layers",
@@ -41,16 +42,20 @@ def run(folder: Path, command: str, more: list[str] = ()) -> str:
     """Run a command of the README in `folder`; fails with what it printed unless it exits with 0."""
     words = command.split()
     assert words[0] == "python"
-    result = subprocess.run([sys.executable, *words[1:], *more], cwd=folder, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, *words[1:], *more], cwd=folder, capture_output=True, text=True
+    )
     assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     return result.stdout
 
 
 def scores(folder: Path, run_name: str) -> dict:
-    return next(iter(json.loads((folder / "runs" / run_name / "results.json").read_text()).values()))
+    return next(
+        iter(json.loads((folder / "runs" / run_name / "results.json").read_text()).values())
+    )
 
 
-def test_the_quickstart_recipe_learns_to_recognise_people_it_never_saw(checkout):
+def test_the_quickstart_recipe_learns_to_recognize_people_it_never_saw(checkout):
     run(checkout, "python main.py -c configs/quickstart.yml")
     trained = scores(checkout, "quickstart")
     assert trained["mAP"] >= 0.80

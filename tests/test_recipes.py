@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
-from config import load_config, parse_config
-from data.datasets import DATASETS
-from modeling import build_model
+from ember_reid.config import load_config, parse_config
+from ember_reid.data.datasets import DATASETS
+from ember_reid.modeling import build_model
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yml"))
@@ -73,11 +72,14 @@ def test_every_file_loads_and_builds(path):
     cfg = load(ROOT / path)
     assert (
         build_once(
-            "MODEL:\n" + "".join(f"  {line}\n" for line in cfg.MODEL.dump().splitlines()), "(256, 128)"
+            "MODEL:\n" + "".join(f"  {line}\n" for line in cfg.MODEL.dump().splitlines()),
+            "(256, 128)",
         )
         > 0
     )
-    named = {name.split(":")[0].split("@")[0] for name in (*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS)}
+    named = {
+        name.split(":")[0].split("@")[0] for name in (*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS)
+    }
     assert named <= set(DATASETS)
 
 
@@ -92,7 +94,11 @@ def test_a_file_is_a_recipe_or_the_base_of_one():
 
 @pytest.mark.parametrize("path", RECIPES, ids=names(RECIPES))
 def test_every_recipe_says_how_to_run_it(path):
-    head = [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    head = [
+        line
+        for line in (ROOT / path).read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    ]
     assert any(f"-c {path.as_posix()}" in line for line in head)
 
 
@@ -104,14 +110,20 @@ def test_no_two_recipes_write_into_one_folder():
 def trainable() -> list:
     """All recipes that need no teacher; those that are not in KINDS are left to `make test-recipes`."""
     alone = [path for path in RECIPES if not load(ROOT / path).KD.TEACHERS]
-    return [pytest.param(name, marks=() if name in KINDS else pytest.mark.recipes) for name in names(alone)]
+    return [
+        pytest.param(name, marks=() if name in KINDS else pytest.mark.recipes)
+        for name in names(alone)
+    ]
 
 
 @pytest.mark.parametrize("name", trainable())
 def test_a_recipe_trains_two_iterations_and_is_scored(name, tiny_market, tmp_path, monkeypatch):
-    import main
+    from ember_reid import main
 
-    monkeypatch.setattr("engine.handlers.checkpoints.save_checkpoint", lambda path, content, previous: None)
+    monkeypatch.setattr(
+        "ember_reid.engine.handlers.checkpoints.save_checkpoint",
+        lambda path, content, previous: None,
+    )
     small = SMALL | {"DATASETS.NAMES": f"['market1501:{tiny_market}']", "OUTPUT_DIR": str(tmp_path)}
     if "densenet" in name:  # strides of 32
         small |= {"INPUT.SIZE_TRAIN": "(64, 32)", "INPUT.SIZE_TEST": "(64, 32)"}

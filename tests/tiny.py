@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from ember_reid.modeling.backbones import BACKBONES
 from PIL import Image
 from torch import Tensor, nn
-
-from modeling.backbones import BACKBONES
 
 NUM_TRAIN_IDS, NUM_TEST_IDS = 8, 4
 
@@ -44,13 +43,13 @@ BACKBONES["tiny_plain"] = lambda options: TinyBackbone(batch_norm=False, dropout
 def write_market(root: Path) -> Path:
     """Market-1501's layout: 8 identities x 2 cameras x 2 images to train; 4 to test, with a distractor and a junk image.
 
-    An identity is a colour, a camera a brightness, and every image has noise of its own, so retrieval can be learnt.
+    An identity is a color, a camera a brightness, and every image has noise of its own, so retrieval can be learned.
     """
     rng = np.random.default_rng(0)
     for folder in ("bounding_box_train", "query", "bounding_box_test"):
         (root / folder).mkdir(parents=True)
     for pid in range(1, NUM_TRAIN_IDS + NUM_TEST_IDS + 1):
-        colour = rng.integers(40, 200, 3)
+        color = rng.integers(40, 200, 3)
         for camera in (1, 2):
             for shot in (1, 2):
                 name = f"{pid:04d}_c{camera}s1_{shot:06d}_00.jpg"
@@ -58,14 +57,14 @@ def write_market(root: Path) -> Path:
                     folder = "bounding_box_train"
                 else:
                     folder = "query" if (camera, shot) == (1, 1) else "bounding_box_test"
-                _write(root / folder / name, colour * (0.7 if camera == 2 else 1.0), rng)
+                _write(root / folder / name, color * (0.7 if camera == 2 else 1.0), rng)
     _write(root / "bounding_box_test" / "0000_c2s1_000009_00.jpg", rng.integers(40, 200, 3), rng)
     _write(root / "bounding_box_test" / "-1_c2s1_000009_00.jpg", rng.integers(40, 200, 3), rng)
     return root
 
 
-def _write(path: Path, colour: np.ndarray, rng: np.random.Generator) -> None:
-    pixels = colour + rng.normal(0, 25, (32, 16, 3))
+def _write(path: Path, color: np.ndarray, rng: np.random.Generator) -> None:
+    pixels = color + rng.normal(0, 25, (32, 16, 3))
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path, quality=95)
 
 
@@ -92,8 +91,9 @@ NUM_THREADS: 1
 
 
 if __name__ == "__main__":
-    import main
-    from engine.handlers.batch import Seeder
+    from ember_reid.engine.handlers.batch import Seeder
+
+    from ember_reid import main
 
     delay, seed = float(os.environ.get("TINY_DELAY", 0)), Seeder.__call__
 

@@ -8,7 +8,13 @@ One subcommand a part of the program; docs/performance.md holds results and says
 import argparse
 import sys
 
-from tools import benchmark_distill, benchmark_evaluate, benchmark_latency, benchmark_search, benchmark_train
+from ember_reid.tools import (
+    benchmark_distill,
+    benchmark_evaluate,
+    benchmark_latency,
+    benchmark_search,
+    benchmark_train,
+)
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -26,7 +32,9 @@ def create_parser() -> argparse.ArgumentParser:
         "search": benchmark_search,
         "train": benchmark_train,
     }.items():
-        command = commands.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__)
+        command = commands.add_parser(
+            name, help=module.__doc__.splitlines()[0], description=module.__doc__
+        )
         module.add_options(command)
         command.set_defaults(run=module.run)
     return parser

@@ -17,25 +17,35 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from ember_reid.config import Config, load_config
+from ember_reid.data.build import (
+    build_augmentation,
+    build_splits,
+    build_train_loader,
+    loader_processes,
+)
+from ember_reid.engine.build import build_amp_dtype, build_criterion, build_device, build_trainer
+from ember_reid.engine.distill.build import build_distillation
+from ember_reid.engine.distill.teachers import EmaTeacher, ViewSubsample
+from ember_reid.engine.handlers.batch import Augment, ToDevice
+from ember_reid.modeling import build_model
+from ember_reid.solver import build_optimizers
 from ignite.engine import Engine
-
-from config import Config, load_config
-from data.build import build_augmentation, build_splits, build_train_loader, loader_processes
-from engine.build import build_amp_dtype, build_criterion, build_device, build_trainer
-from engine.distill.build import build_distillation
-from engine.distill.teachers import EmaTeacher, ViewSubsample
-from engine.handlers.batch import Augment, ToDevice
-from modeling import build_model
-from solver import build_optimizers
 
 WARMUP = 3  # rounds that do not count
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m tools.benchmark distill`."""
-    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="a recipe with a KD section")
-    parser.add_argument("--rounds", type=int, default=20, help="timed rounds (default: %(default)s)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", required=True, help="a recipe with a KD section"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="timed rounds (default: %(default)s)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -43,7 +53,14 @@ def run(options: argparse.Namespace) -> None:
     if options.rounds < 2:
         raise ValueError(f"--rounds is {options.rounds}; at least 2 are needed")
     with tempfile.TemporaryDirectory() as folder:
-        one_batch = ("DATALOADER.CACHE", "none", "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", folder)
+        one_batch = (
+            "DATALOADER.CACHE",
+            "none",
+            "DATALOADER.NUM_WORKERS",
+            "0",
+            "OUTPUT_DIR",
+            folder,
+        )
         cfg = load_config(options.config, (*options.overrides, *one_batch))
         if cfg.NUM_THREADS:
             torch.set_num_threads(cfg.NUM_THREADS)
@@ -66,21 +83,29 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
     torch.manual_seed(cfg.SEED)
     device, corpus = build_device(cfg), build_splits(cfg)
     amp_dtype = build_amp_dtype(cfg, device)
-    model = build_model(cfg, num_classes=corpus.num_classes).to(device, memory_format=torch.channels_last)
+    model = build_model(cfg, num_classes=corpus.num_classes).to(
+        device, memory_format=torch.channels_last
+    )
     distillation = build_distillation(
         cfg, model, classes=corpus.classes, records=corpus.train, device=device, amp_dtype=amp_dtype
     )
-    averages = [part.teacher.model for part in distillation.parts.values() if isinstance(part, EmaTeacher)]
+    averages = [
+        part.teacher.model for part in distillation.parts.values() if isinstance(part, EmaTeacher)
+    ]
     teachers = [*averages, *(contestant.model.eval() for contestant in distillation.contestants)]
     if not teachers:
-        raise ValueError("the recipe has no teacher: KD.TEACHERS is empty and KD.EMA.ENABLED is False")
+        raise ValueError(
+            "the recipe has no teacher: KD.TEACHERS is empty and KD.EMA.ENABLED is False"
+        )
     batch = _load_batch(cfg, corpus.train, device)
 
     def create_step(terms: dict) -> Engine:
         criterion = build_criterion(
             cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim, extra=terms
         ).to(device)
-        return build_trainer(cfg, model, criterion, build_optimizers(cfg, model, criterion), device=device)[0]
+        return build_trainer(
+            cfg, model, criterion, build_optimizers(cfg, model, criterion), device=device
+        )[0]
 
     @torch.no_grad()
     def ask_teachers() -> None:

@@ -1,6 +1,6 @@
 """Ranking, evaluation from features and re-ranking, on made-up features in a benchmark's shape.
 
-Every time is the median of --repeats runs. Ratios are medians of ratios of neighbouring runs, which other work on the
+Every time is the median of --repeats runs. Ratios are medians of ratios of neighboring runs, which other work on the
 machine disturbs less than either time. Peak memory is what the process adds beyond the features.
 Letters: Q queries, G gallery entries, N = Q + G, D dimensions.
 """
@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-
-from evaluate import Rerank, evaluate_features, rank_metrics, ranking
-from evaluate.products import (
+from ember_reid.evaluate import Rerank, evaluate_features, rank_metrics, ranking
+from ember_reid.evaluate.matmul_backends import (
     PRODUCTS,
     Product,
     choose_product,
@@ -26,7 +25,7 @@ from evaluate.products import (
     prefer_integers,
     product_integers,
 )
-from evaluate.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
+from ember_reid.evaluate.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
 
 GIB = 2**30
 
@@ -62,7 +61,9 @@ class TestSet(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m tools.benchmark evaluate`."""
-    parser.add_argument("--shape", choices=list(SHAPES), default="market1501", help="default: %(default)s")
+    parser.add_argument(
+        "--shape", choices=list(SHAPES), default="market1501", help="default: %(default)s"
+    )
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking, too")
     parser.add_argument(
         "--dims", type=int, default=2048, help="dimensions of a feature (default: %(default)s)"
@@ -73,7 +74,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", help="where the features are: cpu or cuda (default: %(default)s)"
     )
-    parser.add_argument("--memory-gib", type=float, help="budget given to the evaluation (default: none)")
+    parser.add_argument(
+        "--memory-gib", type=float, help="budget given to the evaluation (default: none)"
+    )
     parser.add_argument(
         "--gallery",
         type=int,
@@ -100,7 +103,9 @@ def run(options: argparse.Namespace) -> None:
     print(describe_machine(options, shape))
     with torch.no_grad(), full_precision():
         if options.alone:
-            report_alone(data, options.repeats, options.memory_gib, Rerank() if options.rerank else None)
+            report_alone(
+                data, options.repeats, options.memory_gib, Rerank() if options.rerank else None
+            )
             return
         report_products(data, options.repeats)
         report_evaluation(data, options.repeats, options.memory_gib)
@@ -112,7 +117,7 @@ def run(options: argparse.Namespace) -> None:
 def create_test_set(
     shape: Shape, dims: int, device: torch.device, *, latent: int = 96, seed: int = 0
 ) -> TestSet:
-    """Identities around random centres, shifted by camera, with heavy-tailed noise: an mAP of about 0.8."""
+    """Identities around random centers, shifted by camera, with heavy-tailed noise: an mAP of about 0.8."""
     generator = np.random.default_rng(seed)
     pids = [
         generator.integers(0, shape.num_pids, shape.num_query),
@@ -120,22 +125,30 @@ def create_test_set(
     ]
     pids[1][: shape.num_distractors] = shape.num_pids + np.arange(shape.num_distractors)
     camids = [generator.integers(0, shape.num_cams, len(side)) for side in pids]
-    centres = generator.normal(size=(shape.num_pids + shape.num_distractors, latent)).astype(np.float32)
+    centers = generator.normal(size=(shape.num_pids + shape.num_distractors, latent)).astype(
+        np.float32
+    )
     shifts = 0.5 * generator.normal(size=(shape.num_cams, latent)).astype(np.float32)
     basis = generator.normal(size=(latent, dims)).astype(np.float32)
     features = []
     for side, cameras in zip(pids, camids, strict=True):
-        noise = generator.normal(size=(len(side), latent)) * generator.gamma(2.0, 0.5, size=(len(side), 1))
-        latents = centres[side] + shifts[cameras] + 0.85 * noise.astype(np.float32)
+        noise = generator.normal(size=(len(side), latent)) * generator.gamma(
+            2.0, 0.5, size=(len(side), 1)
+        )
+        latents = centers[side] + shifts[cameras] + 0.85 * noise.astype(np.float32)
         features.append(torch.nn.functional.normalize(torch.from_numpy(latents @ basis)).to(device))
     return TestSet(*features, (*pids, *camids))
 
 
-def report_alone(data: TestSet, repeats: int, memory_gib: float | None, rerank: Rerank | None) -> None:
+def report_alone(
+    data: TestSet, repeats: int, memory_gib: float | None, rerank: Rerank | None
+) -> None:
     """One way from features to scores, and the memory of the whole process with features and libraries."""
 
     def evaluation():
-        return evaluate_features(data.query, data.gallery, *data.ids, rerank=rerank, memory_gib=memory_gib)
+        return evaluate_features(
+            data.query, data.gallery, *data.ids, rerank=rerank, memory_gib=memory_gib
+        )
 
     for _ in range(repeats):
         start = time.perf_counter()
@@ -154,7 +167,9 @@ def report_products(data: TestSet, repeats: int) -> None:
     work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
     chosen = choose_product(data.query.device, work)
     products = PRODUCTS if data.query.device.type == "cpu" else {"torch": chosen}
-    runs = {f"by {name}": bare_product(data, product, share=0.25) for name, product in products.items()}
+    runs = {
+        f"by {name}": bare_product(data, product, share=0.25) for name, product in products.items()
+    }
     if data.query.device.type == "cpu":
         codes = data._replace(
             query=(data.query * 127).to(torch.int8), gallery=(data.gallery * 127).to(torch.int8)
@@ -177,7 +192,8 @@ def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> 
 
     scores, peak = peak_memory(evaluation, data.query.device)
     times = measure(
-        {"ours": evaluation, "bare": bare_product(data, choose_product(data.query.device, work))}, repeats
+        {"ours": evaluation, "bare": bare_product(data, choose_product(data.query.device, work))},
+        repeats,
     )
     print(
         f"scores               mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}, {scores.num_valid} valid queries"
@@ -219,7 +235,9 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
     bare_work = 2.0 * len(data.query) * len(data.gallery) * dims
 
     def evaluation():
-        return evaluate_features(data.query, data.gallery, *data.ids, rerank=Rerank(), memory_gib=memory_gib)
+        return evaluate_features(
+            data.query, data.gallery, *data.ids, rerank=Rerank(), memory_gib=memory_gib
+        )
 
     scores, peak = peak_memory(evaluation, data.query.device)
     times = measure({"bare": bare_product(data, product), "ours": evaluation}, repeats)
@@ -260,7 +278,7 @@ def measure(runs: dict[str, Callable], repeats: int) -> dict[str, np.ndarray]:
 
 
 def ratio(upper: np.ndarray, lower: np.ndarray) -> float:
-    """Median of the ratios of neighbouring runs."""
+    """Median of the ratios of neighboring runs."""
     return float(np.median(upper / lower))
 
 
@@ -279,7 +297,9 @@ def peak_memory(function: Callable, device: torch.device):
         return result, torch.cuda.max_memory_allocated(device) - before
     gc.collect()  # garbage that goes during the call would hide what the call adds
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew at what is in use
+        Path("/proc/self/clear_refs").write_text(
+            "5"
+        )  # Linux: the peak starts anew at what is in use
     except OSError:
         return function(), float("nan")
     before = memory_status("VmRSS")
@@ -298,7 +318,9 @@ def memory_status(field: str) -> int:
 def format_seconds(seconds: np.ndarray) -> str:
     """Median and range, in a unit that suits."""
     unit, name = (1.0, "s") if np.median(seconds) >= 1 else (1e3, "ms")
-    low, middle, high = (value * unit for value in (seconds.min(), np.median(seconds), seconds.max()))
+    low, middle, high = (
+        value * unit for value in (seconds.min(), np.median(seconds), seconds.max())
+    )
     return f"{middle:.3g} {name} ({low:.3g}-{high:.3g})"
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-
-from engine.build import build_trained_model, read_test_config
-from engine.latency import Latency, count_gflops, count_parameters, measure_latency
+from ember_reid.engine.build import build_trained_model, read_test_config
+from ember_reid.engine.latency import Latency, count_gflops, count_parameters, measure_latency
 
 
 class Measured(NamedTuple):
@@ -36,8 +35,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoints", nargs="+", metavar="CHECKPOINT", help="of ours: they carry their recipe"
     )
-    parser.add_argument("--batch", type=int, default=128, help="images per batch (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=10, help="timed batches (default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=int, default=128, help="images per batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=10, help="timed batches (default: %(default)s)"
+    )
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: all there are"
     )
@@ -75,10 +78,16 @@ def _devices(choice: str) -> list[torch.device]:
 def _measure(path: Path, cfg, device: torch.device, options: argparse.Namespace) -> list[Measured]:
     model = build_trained_model(cfg, device)
     size = tuple(cfg.INPUT.SIZE_TEST)
-    images = torch.randn(options.batch, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+    images = torch.randn(options.batch, 3, *size, device=device).contiguous(
+        memory_format=torch.channels_last
+    )
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
     kinds = {"float32": None, str(half).removeprefix("torch."): half}
-    wanted = {"both": list(kinds), "float32": ["float32"], "half": [str(half).removeprefix("torch.")]}
+    wanted = {
+        "both": list(kinds),
+        "float32": ["float32"],
+        "half": [str(half).removeprefix("torch.")],
+    }
     return [
         Measured(
             _name(path),
@@ -118,7 +127,9 @@ def format_table(rows: list[Measured], *, batch: int) -> str:
     lines = [head, "-" * len(head)]
     for row in rows:
         time = row.latency
-        mAP, rank1 = (f"{row.scores[key]:.2%}" if key in row.scores else "-" for key in ("mAP", "Rank-1"))
+        mAP, rank1 = (
+            f"{row.scores[key]:.2%}" if key in row.scores else "-" for key in ("mAP", "Rank-1")
+        )
         cells = [
             f"{row.name:<{width}}",
             f"{mAP:>6}",

@@ -14,20 +14,25 @@ import time
 from collections.abc import Callable
 
 import torch
+from ember_reid.tools.nearest import build_faiss, check_faiss, nearest, nearest_faiss, reach_recall
 from torch import Tensor
-
-from tools.nearest import build_faiss, check_faiss, nearest, nearest_faiss, reach_recall
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m tools.benchmark search`."""
     parser.add_argument("--entries", type=int, default=1_000_000, help="(default: %(default)s)")
-    parser.add_argument("--dim", type=int, default=512, help="of an embedding (default: %(default)s)")
+    parser.add_argument(
+        "--dim", type=int, default=512, help="of an embedding (default: %(default)s)"
+    )
     parser.add_argument("--queries", type=int, default=100, help="(default: %(default)s)")
-    parser.add_argument("--top", type=int, default=10, help="neighbours (default: %(default)s)")
-    parser.add_argument("--identities", type=int, default=50_000, help="0: none (default: %(default)s)")
+    parser.add_argument("--top", type=int, default=10, help="neighbors (default: %(default)s)")
+    parser.add_argument(
+        "--identities", type=int, default=50_000, help="0: none (default: %(default)s)"
+    )
     parser.add_argument("--spread", type=float, default=0.3, help="(default: %(default)s)")
-    parser.add_argument("--faiss", action="store_true", help="build and search an inverted-file index too")
+    parser.add_argument(
+        "--faiss", action="store_true", help="build and search an inverted-file index too"
+    )
     parser.add_argument(
         "--recall", type=float, default=0.99, help="that it must reach (default: %(default)s)"
     )
@@ -55,7 +60,9 @@ def run(options: argparse.Namespace) -> None:
     if options.faiss:
         start = time.perf_counter()
         index = build_faiss(gallery.numpy())
-        print(f"faiss, built in {time.perf_counter() - start:.0f} s, {index.nlist} cells; {_peak()}")
+        print(
+            f"faiss, built in {time.perf_counter() - start:.0f} s, {index.nlist} cells; {_peak()}"
+        )
         reached = reach_recall(index, query, gallery, options.top, wanted=options.recall)
         print(
             f"faiss, {reached.num_probed} of {reached.num_cells} cells: recall at {options.top} {reached.recall:.2%}, "
@@ -70,12 +77,14 @@ def make_embeddings(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
     count = options.entries + options.queries
     embeddings = torch.randn(count, options.dim, generator=rng)
     if options.identities:
-        # Noise of length s around centres of length c: two entries have the cosine c^2 / (c^2 + s^2) = 1 - spread.
-        centres = torch.nn.functional.normalize(torch.randn(options.identities, options.dim, generator=rng))
+        # Noise of length s around centers of length c: two entries have the cosine c^2 / (c^2 + s^2) = 1 - spread.
+        centers = torch.nn.functional.normalize(
+            torch.randn(options.identities, options.dim, generator=rng)
+        )
         embeddings *= (options.spread / (1 - options.spread) / options.dim) ** 0.5
         for first in range(0, count, options.identities):
             part = embeddings[first : first + options.identities]
-            part += centres[: len(part)]
+            part += centers[: len(part)]
     embeddings /= embeddings.norm(dim=1, keepdim=True)
     return embeddings[options.queries :], embeddings[: options.queries]
 
@@ -91,4 +100,6 @@ def _time(work: Callable[[], object]) -> float:
 def _peak() -> str:
     """The most memory that this process held."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB held"
+    return (
+        f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB held"
+    )

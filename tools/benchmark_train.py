@@ -18,20 +18,24 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from ignite.engine import Engine, Events
-
-from config import Config, load_config
-from data.build import build_augmentation, build_splits, build_train_loader, loader_processes
-from engine.build import (
+from ember_reid.config import Config, load_config
+from ember_reid.data.build import (
+    build_augmentation,
+    build_splits,
+    build_train_loader,
+    loader_processes,
+)
+from ember_reid.engine.build import (
     attach_handlers,
     build_average,
     build_criterion,
     build_device,
     build_trainer,
 )
-from engine.handlers.batch import Augment, ToDevice
-from modeling import build_model
-from solver import build_optimizers, build_schedule
+from ember_reid.engine.handlers.batch import Augment, ToDevice
+from ember_reid.modeling import build_model
+from ember_reid.solver import build_optimizers, build_schedule
+from ignite.engine import Engine, Events
 
 MIB = 2**20
 
@@ -52,13 +56,23 @@ class Speeds(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of `python -m tools.benchmark train`."""
-    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="a recipe, see configs/")
-    parser.add_argument("--iterations", type=int, default=30, help="timed iterations (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=5, help="iterations before them (default: %(default)s)")
     parser.add_argument(
-        "--cpu-time", action="store_true", help="time of this process instead of the clock's, on a busy CPU"
+        "-c", "--config", metavar="FILE", required=True, help="a recipe, see configs/"
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+    parser.add_argument(
+        "--iterations", type=int, default=30, help="timed iterations (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--warmup", type=int, default=5, help="iterations before them (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="time of this process instead of the clock's, on a busy CPU",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,7 +83,14 @@ def run(options: argparse.Namespace) -> None:
         )
     clock = time.process_time if options.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
-        endless = ("SOLVER.MAX_EPOCHS", "1000000", "SOLVER.EVAL_PERIOD", "1000000", "OUTPUT_DIR", folder)
+        endless = (
+            "SOLVER.MAX_EPOCHS",
+            "1000000",
+            "SOLVER.EVAL_PERIOD",
+            "1000000",
+            "OUTPUT_DIR",
+            folder,
+        )
         cfg = load_config(options.config, (*options.overrides, *endless))
         if cfg.NUM_THREADS:
             torch.set_num_threads(cfg.NUM_THREADS)
@@ -99,8 +120,12 @@ def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], fl
     torch.manual_seed(cfg.SEED)
     device = build_device(cfg)
     corpus = build_splits(cfg)
-    model = build_model(cfg, num_classes=corpus.num_classes).to(device, memory_format=torch.channels_last)
-    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(device)
+    model = build_model(cfg, num_classes=corpus.num_classes).to(
+        device, memory_format=torch.channels_last
+    )
+    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(
+        device
+    )
     optimizers = build_optimizers(cfg, model, criterion)
     loader = build_train_loader(cfg, corpus.train, device=device)
 
@@ -146,7 +171,13 @@ def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], fl
 
 
 def _time(
-    engine: Engine, batches, *, iterations: int, warmup: int, clock: Callable[[], float], device: torch.device
+    engine: Engine,
+    batches,
+    *,
+    iterations: int,
+    warmup: int,
+    clock: Callable[[], float],
+    device: torch.device,
 ) -> float:
     """Seconds per iteration after the warm-up."""
     marks: list[float] = []
@@ -158,7 +189,9 @@ def _time(
 
     engine.add_event_handler(Events.GET_BATCH_STARTED(once=warmup + 1), mark)
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=warmup + iterations), mark)
-    engine.add_event_handler(Events.ITERATION_COMPLETED(once=warmup + iterations), lambda e: e.terminate())
+    engine.add_event_handler(
+        Events.ITERATION_COMPLETED(once=warmup + iterations), lambda e: e.terminate()
+    )
     engine.run(batches, max_epochs=1000000, epoch_length=len(batches))
     return (marks[1] - marks[0]) / iterations
 

@@ -16,15 +16,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
-from data.build import build_splits
-from data.records import JUNK, Splits
-from engine.build import build_benchmarks, build_device, build_trained_model, read_test_config
-from engine.deploy.formats import check_checkpoint
-from engine.evaluator import Embedded
-from engine.handlers.logs import setup_logging
-from evaluate import identification_scores, verification_scores
-from tools.calibration import (
+from ember_reid.data.build import build_splits
+from ember_reid.data.records import JUNK, Splits
+from ember_reid.engine.build import (
+    build_benchmarks,
+    build_device,
+    build_trained_model,
+    read_test_config,
+)
+from ember_reid.engine.deploy.formats import check_checkpoint
+from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.evaluate import identification_scores, verification_scores
+from ember_reid.tools.calibration import (
     FITS,
     Histograms,
     collect_histograms,
@@ -58,9 +62,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out")
     parser.add_argument(
-        "--fmr", type=float, default=0.001, help="false-match rate of the threshold (default %(default)s)"
+        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
+    )
+    parser.add_argument(
+        "--fmr",
+        type=float,
+        default=0.001,
+        help="false-match rate of the threshold (default %(default)s)",
     )
     parser.add_argument("--fit", choices=FITS, default="isotonic", help="default: %(default)s")
     parser.add_argument(
@@ -69,13 +78,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         default=0.5,
         help="share of same pairs where it will be used; probabilities rest on it (default %(default)s)",
     )
-    parser.add_argument("--confidence", type=float, default=0.95, help="of intervals (default %(default)s)")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="of intervals (default %(default)s)"
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: the weights' name + .calibration.json"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
     return parser.parse_intermixed_args(argv)
 
 
@@ -86,7 +101,9 @@ def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
             raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be between 0 and 1")
     if arguments.resamples < 10:
         raise ValueError(f"--resamples is {arguments.resamples}, it must be at least 10")
-    named = dict(zip(arguments.overrides[::2], arguments.overrides[1::2], strict=False)).get("TEST.WEIGHT")
+    named = dict(zip(arguments.overrides[::2], arguments.overrides[1::2], strict=False)).get(
+        "TEST.WEIGHT"
+    )
     if named:
         check_checkpoint(Path(named))
     cfg = read_test_config(arguments.config, arguments.overrides)
@@ -100,7 +117,9 @@ def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
     weights = Path(cfg.TEST.WEIGHT)
     calibration = {
         "dataset": name,
-        "identities": "held out of training (TEST.VALIDATION)" if corpus.validation else "of the test set",
+        "identities": "held out of training (TEST.VALIDATION)"
+        if corpus.validation
+        else "of the test set",
         "weights": weights.name,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         **measure(embedded, len(benchmark.query), arguments, metric=cfg.TEST.METRIC, seed=cfg.SEED),
@@ -123,7 +142,9 @@ def check_pairs(name: str, splits: Splits) -> None:
             "with DATASETS.TESTS"
         )
     if len({record.pid for record in splits.query} | set(cameras_by_pid)) < 2:
-        raise ValueError(f"{name} holds a single identity; calibration needs pairs of different ones as well")
+        raise ValueError(
+            f"{name} holds a single identity; calibration needs pairs of different ones as well"
+        )
 
 
 def measure(embedded: Embedded, num_query: int, arguments, *, metric: str, seed: int) -> dict:
@@ -134,7 +155,11 @@ def measure(embedded: Embedded, num_query: int, arguments, *, metric: str, seed:
     fmrs = tuple(sorted({arguments.fmr, 1e-4, 1e-3, 1e-2, 1e-1}))
     exact = verification_scores(*pair, *labels, metric=metric, fprs=fmrs)
     histograms = collect_histograms(*pair, *labels, metric=metric)
-    bootstrap = {"confidence": arguments.confidence, "num_resamples": arguments.resamples, "seed": seed}
+    bootstrap = {
+        "confidence": arguments.confidence,
+        "num_resamples": arguments.resamples,
+        "seed": seed,
+    }
     threshold_bounds, fnmr_bounds = intervals(histograms, fmrs, **bootstrap)
     rows = [
         {
@@ -206,7 +231,9 @@ def _identification(
 
 
 def _probability(histograms: Histograms, arguments) -> dict:
-    distances, probabilities = fit_probability(histograms, method=arguments.fit, prior=arguments.prior)
+    distances, probabilities = fit_probability(
+        histograms, method=arguments.fit, prior=arguments.prior
+    )
     return {
         "method": arguments.fit,
         "prior": arguments.prior,
@@ -231,7 +258,9 @@ def describe(calibration: dict) -> list[str]:
             f"{row['fmr']:>9g}   {row['threshold']:>7.4f}   {row['fnmr']:6.2%}  ({low:.2%} to {high:.2%})"
         )
     if calibration["tpir_at_fpir"]:
-        lines.append(f"   FPIR     threshold   TPIR   ({percent} interval), every second identity unknown")
+        lines.append(
+            f"   FPIR     threshold   TPIR   ({percent} interval), every second identity unknown"
+        )
     for row in calibration["tpir_at_fpir"]:
         low, high = row["tpir_interval"]
         lines.append(

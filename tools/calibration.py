@@ -1,4 +1,4 @@
-"""From distances of labelled pairs to decisions: histograms per identity, bootstrap intervals, probabilities.
+"""From distances of labeled pairs to decisions: histograms per identity, bootstrap intervals, probabilities.
 
 Letters: Q queries, G gallery entries, I identities that ask, B bins of distance, T rates, R resamples.
 """
@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from ember_reid.evaluate import distance_blocks
+from ember_reid.evaluate.verification import pair_masks
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-
-from evaluate import distance_blocks
-from evaluate.verification import pair_masks
 
 FITS = ("isotonic", "logistic")
 NUM_BINS = 4096
@@ -50,7 +49,9 @@ def collect_histograms(
         bins = (distances * (num_bins / edges[-1])).long().clamp_(0, num_bins - 1)
         for counts, mask in zip((same, different), pair_masks(ids, first, last), strict=True):
             for k in range(last - first):
-                counts[rows[first + k]] += torch.bincount(bins[k][mask[k]], minlength=num_bins).numpy()
+                counts[rows[first + k]] += torch.bincount(
+                    bins[k][mask[k]], minlength=num_bins
+                ).numpy()
     return Histograms(edges, same, different)
 
 
@@ -78,13 +79,19 @@ def intervals(
     """
     rng = np.random.default_rng(seed)
     num_identities = histograms.num_identities
-    same, different = (np.cumsum(counts, axis=1) for counts in (histograms.same, histograms.different))
+    same, different = (
+        np.cumsum(counts, axis=1) for counts in (histograms.same, histograms.different)
+    )
     found = []
     for _ in range(num_resamples):
-        weights = np.bincount(rng.integers(num_identities, size=num_identities), minlength=num_identities)
+        weights = np.bincount(
+            rng.integers(num_identities, size=num_identities), minlength=num_identities
+        )
         accepted, false = weights @ same, weights @ different  # [B] pairs up to the end of each bin
         if accepted[-1] and false[-1]:
-            found.append([_operating_point(histograms.edges, accepted, false, rate) for rate in fmrs])
+            found.append(
+                [_operating_point(histograms.edges, accepted, false, rate) for rate in fmrs]
+            )
     bounds = np.quantile(found, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0)  # [2, T, 2]
     return bounds[..., 0], bounds[..., 1]
 
@@ -106,11 +113,11 @@ def fit_probability(
     """
     if method not in FITS:
         raise ValueError(f"the fit is '{method}', it must be one of {', '.join(FITS)}")
-    centres = (histograms.edges[1:] + histograms.edges[:-1]) / 2
+    centers = (histograms.edges[1:] + histograms.edges[:-1]) / 2
     same, different = histograms.same.sum(axis=0), histograms.different.sum(axis=0)
     weights = np.concatenate([same / same.sum() * prior, different / different.sum() * (1 - prior)])
-    labels = np.concatenate([np.ones(len(centres)), np.zeros(len(centres))])
-    distances, used = np.concatenate([centres, centres]), weights > 0
+    labels = np.concatenate([np.ones(len(centers)), np.zeros(len(centers))])
+    distances, used = np.concatenate([centers, centers]), weights > 0
     distances, labels = distances[used], labels[used]
     weights = weights[used] * used.sum() / weights.sum()
     points = np.linspace(distances.min(), distances.max(), num_points)

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ember_reid.config import load_config
+from ember_reid.engine.checkpoint import save_checkpoint
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.modeling import build_model, load_weights
+from ember_reid.modeling.convert import LAYOUTS, convert_state_dict
+from ember_reid.modeling.weights import find_state_dict, read_checkpoint
 from torch import Tensor
-
-from config import load_config
-from engine.checkpoint import save_checkpoint
-from engine.handlers.logs import setup_logging
-from modeling import build_model, load_weights
-from modeling.convert import LAYOUTS, convert_state_dict
-from modeling.weights import find_state_dict, read_checkpoint
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +47,11 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the other program's checkpoint")
     parser.add_argument(
-        "--from", dest="layout", default="auto", choices=("auto", *LAYOUTS), help="the program (default auto)"
+        "--from",
+        dest="layout",
+        default="auto",
+        choices=("auto", *LAYOUTS),
+        help="the program (default auto)",
     )
     parser.add_argument(
         "-c", "--config", required=True, metavar="RECIPE", help="the recipe of the same network"
@@ -56,9 +59,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="OUT", help="the checkpoint to write"
     )
-    parser.add_argument("--adopt", action="store_true", help="take the switches of the file's program")
+    parser.add_argument(
+        "--adopt", action="store_true", help="take the switches of the file's program"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
     return parser.parse_intermixed_args(argv)
 
 
@@ -80,7 +87,8 @@ def convert(arguments: argparse.Namespace) -> str:
     with torch.no_grad():
         content = {"config": cfg.dump(), "num_classes": num_classes, "model": model.state_dict()}
     save_checkpoint(
-        arguments.out, {**content, "converted": {"from": converted.layout, "file": arguments.file.name}}
+        arguments.out,
+        {**content, "converted": {"from": converted.layout, "file": arguments.file.name}},
     )
     return f"{arguments.out}: from {converted.layout or 'ember-reid'}, {num_classes} identities, {report}"
 

@@ -15,12 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from tqdm import tqdm
-
-from config import load_config
-from data.datasets import read, resolve
-from data.images import GIB, free_memory
-from data.inspection import (
+from ember_reid.config import load_config
+from ember_reid.data.dataset_checks import (
     ERROR,
     SUBSETS,
     Advice,
@@ -31,8 +27,11 @@ from data.inspection import (
     find_problems,
     histogram,
 )
-from data.records import JUNK, Splits, statistics_table
-from tools.doctor_page import write_page
+from ember_reid.data.datasets import read, resolve
+from ember_reid.data.images import GIB, free_memory
+from ember_reid.data.records import JUNK, Splits, statistics_table
+from ember_reid.tools.doctor_page import write_page
+from tqdm import tqdm
 
 ACTIVATION_BYTES = 2200  # per input pixel of ResNet-50 in training, float32; a rule of thumb
 RESNET50_DIM = 2048
@@ -103,8 +102,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", help="NAME, NAME:/path, csv:/path/list.csv or folder:/path")
-    parser.add_argument("--root", default="datasets", help="where a bare NAME lies (default %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default doctor-NAME.html)")
+    parser.add_argument(
+        "--root", default="datasets", help="where a bare NAME lies (default %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (default doctor-NAME.html)"
+    )
     return parser.parse_args(argv)
 
 
@@ -150,7 +153,10 @@ def draw_charts(splits: Splits, facts) -> list[Chart]:
         charts.append(Chart(f"{subset}: items by camera", rows))
         seen = Counter(len(cameras) for cameras in cameras_by_pid(records).values())
         charts.append(
-            Chart(f"{subset}: identities by number of cameras", [(str(n), seen[n]) for n in sorted(seen)])
+            Chart(
+                f"{subset}: identities by number of cameras",
+                [(str(n), seen[n]) for n in sorted(seen)],
+            )
         )
     heights = [fact.height for fact in facts.values() if not fact.problem]
     charts.append(Chart("all files by height in pixels", histogram(heights)))
@@ -215,7 +221,10 @@ def as_text(report: Report) -> str:
 def _bars(rows: list[tuple[str, int]]) -> list[str]:
     most = max((count for _, count in rows), default=1)
     width = max((len(label) for label, _ in rows), default=0)
-    return [f"  {label:>{width}} {'#' * -(-BAR * count // most):<{BAR}} {count}" for label, count in rows]
+    return [
+        f"  {label:>{width}} {'#' * -(-BAR * count // most):<{BAR}} {count}"
+        for label, count in rows
+    ]
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ def write_page(path: Path, report) -> None:
         kind="bad" if report.fails else "good",
         verdict="Training on it would fail" if report.fails else "It can be trained on",
         table=escape(report.table),
-        findings="\n".join(_finding(f) for f in report.findings) or "<p>Nothing to complain about.</p>",
+        findings="\n".join(_finding(f) for f in report.findings)
+        or "<p>Nothing to complain about.</p>",
         advice="".join(f"<li>{escape(line)}</li>" for line in report.advice),
         charts="\n".join(_chart(chart) for chart in report.charts),
     )

@@ -7,26 +7,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from ember_reid.engine.ranked_lists import RankedQuery, ranked_lists
+from ember_reid.evaluate import RankScores, distance_blocks, evaluate_features
+from ember_reid.tools.calibration import Histograms, collect_histograms
 from torch import Tensor
-
-from engine.ranked_lists import RankedQuery, ranked_lists
-from evaluate import RankScores, distance_blocks, evaluate_features
-from tools.calibration import Histograms, collect_histograms
 
 KINDS = ("best", "median", "worst", "suspect")
 MOST_CAMERAS = 20  # camera pairs are scored one by one, up to so many cameras
 GROUPS = ((1, 1), (2, 4), (5, 9), (10, 19), (20, 10**9))  # true matches of a query
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """Embeddings with their labels: float32 [N, D], int64 [N], [N]."""
 
     features: Tensor
     pids: np.ndarray
     camids: np.ndarray
 
-    def take(self, chosen: np.ndarray) -> "Labelled":
-        return Labelled(self.features[torch.from_numpy(chosen)], self.pids[chosen], self.camids[chosen])
+    def take(self, chosen: np.ndarray) -> "Labeled":
+        return Labeled(
+            self.features[torch.from_numpy(chosen)], self.pids[chosen], self.camids[chosen]
+        )
 
 
 class Nearest(NamedTuple):
@@ -45,15 +46,17 @@ class Examination(NamedTuple):
     mAP: float
     cmc: np.ndarray  # [max_rank]
     histograms: Histograms
-    camera_pairs: dict[tuple[int, int], tuple[float, int]]  # query camera, gallery camera -> mAP, queries
+    camera_pairs: dict[
+        tuple[int, int], tuple[float, int]
+    ]  # query camera, gallery camera -> mAP, queries
     sizes: dict[str, tuple[float, int]]  # number of matches -> mean AP, queries
     lists: tuple[RankedQuery, ...]  # `choice` is one of KINDS
     notes: dict[int, str]  # about suspects, by index of the query
 
 
 def examine(
-    query: Labelled,
-    gallery: Labelled,
+    query: Labeled,
+    gallery: Labeled,
     *,
     name: str = "",
     metric: str = "cosine",
@@ -67,7 +70,10 @@ def examine(
     """
     rule = protocol if protocol == "all" else "cross-camera"
     if rule == "all":  # no camera of a query equals one of the gallery, so nothing is left out
-        scored = query._replace(camids=query.camids * 0), gallery._replace(camids=gallery.camids * 0 + 1)
+        scored = (
+            query._replace(camids=query.camids * 0),
+            gallery._replace(camids=gallery.camids * 0 + 1),
+        )
     else:
         scored = query, gallery
     scores = _score(*scored, metric)
@@ -89,7 +95,9 @@ def examine(
     lists = [
         ranked
         for kind in KINDS
-        for ranked in _rank(query, gallery, chosen[kind], kind=kind, top=top, metric=metric, rule=rule)
+        for ranked in _rank(
+            query, gallery, chosen[kind], kind=kind, top=top, metric=metric, rule=rule
+        )
     ]
     return Examination(
         name,
@@ -104,7 +112,7 @@ def examine(
     )
 
 
-def _score(query: Labelled, gallery: Labelled, metric: str) -> RankScores:
+def _score(query: Labeled, gallery: Labeled, metric: str) -> RankScores:
     return evaluate_features(
         query.features,
         gallery.features,
@@ -116,17 +124,21 @@ def _score(query: Labelled, gallery: Labelled, metric: str) -> RankScores:
     )
 
 
-def find_nearest(query: Labelled, gallery: Labelled, *, metric: str = "cosine") -> Nearest:
+def find_nearest(query: Labeled, gallery: Labeled, *, metric: str = "cosine") -> Nearest:
     """Distances to the nearest match and to the nearest other identity; the query's own camera's matches do not count."""
     query_pids, gallery_pids, query_camids, gallery_camids = (
         torch.from_numpy(ids) for ids in (query.pids, gallery.pids, query.camids, gallery.camids)
     )
     found = []
-    for first, last, distances in distance_blocks(query.features, gallery.features, metric=metric, copies=6):
+    for first, last, distances in distance_blocks(
+        query.features, gallery.features, metric=metric, copies=6
+    ):
         same = gallery_pids == query_pids[first:last, None]
         match = same & (gallery_camids != query_camids[first:last, None])
         other = ~same & (gallery_pids != -1)
-        nearest = (distances.masked_fill(~mask, float("inf")).amin(dim=1) for mask in (match, other))
+        nearest = (
+            distances.masked_fill(~mask, float("inf")).amin(dim=1) for mask in (match, other)
+        )
         found.append((*nearest, match.sum(dim=1)))
     return Nearest(*(torch.cat(parts).numpy() for parts in zip(*found, strict=True)))
 
@@ -170,7 +182,14 @@ def choose(valid: np.ndarray, ap: np.ndarray, *, count: int) -> dict[str, list[i
 
 
 def _rank(
-    query: Labelled, gallery: Labelled, chosen: list[int], *, kind: str, top: int, metric: str, rule: str
+    query: Labeled,
+    gallery: Labeled,
+    chosen: list[int],
+    *,
+    kind: str,
+    top: int,
+    metric: str,
+    rule: str,
 ):
     """The lists of these queries, in their order."""
     if not chosen:
@@ -194,7 +213,7 @@ def _rank(
 
 
 def score_camera_pairs(
-    query: Labelled, gallery: Labelled, *, metric: str = "cosine", rule: str = "cross-camera"
+    query: Labeled, gallery: Labeled, *, metric: str = "cosine", rule: str = "cross-camera"
 ) -> dict[tuple[int, int], tuple[float, int]]:
     """(query camera, gallery camera): (mAP, queries counted) when only that camera's pictures answer."""
     cameras = np.unique(np.concatenate([query.camids, gallery.camids]))
@@ -204,7 +223,9 @@ def score_camera_pairs(
     for asks in cameras.tolist():
         asking = query.take(np.flatnonzero(query.camids == asks))
         for answers in cameras.tolist():
-            answering = gallery.take(np.flatnonzero((gallery.camids == answers) & (gallery.pids != -1)))
+            answering = gallery.take(
+                np.flatnonzero((gallery.camids == answers) & (gallery.pids != -1))
+            )
             if asks == answers and rule == "cross-camera":
                 continue
             asking_too = asking.take(np.flatnonzero(np.isin(asking.pids, answering.pids)))
@@ -221,6 +242,12 @@ def score_sizes(num_matches: np.ndarray, ap: np.ndarray) -> dict[str, tuple[floa
     for low, high in GROUPS:
         group = (num_matches >= low) & (num_matches <= high)
         if group.any():
-            label = str(low) if low == high else f"{low} to {high}" if high < 10**9 else f"{low} or more"
+            label = (
+                str(low)
+                if low == high
+                else f"{low} to {high}"
+                if high < 10**9
+                else f"{low} or more"
+            )
             scores[label] = (float(ap[group].mean()), int(group.sum()))
     return scores

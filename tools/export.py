@@ -6,7 +6,7 @@ r"""Writes a trained network as a file for other programs, after checking that i
     python -m tools.export best.pt --to exported-program --out person.pt2 --images photos/
 
 The file takes uint8 RGB images [B, 3, H, W] of any number B at the test size and gives embeddings of length 1; it
-normalises pixels itself. Size, mean, std, fingerprint and threshold are in its metadata. Before FILE appears, the export
+normalizes pixels itself. Size, mean, std, fingerprint and threshold are in its metadata. Before FILE appears, the export
 is run on the test sets: in float32 every embedding must have a cosine above 0.9999 with that of PyTorch, and in any
 precision mAP may not drop by more than --max-drop. FILE.json holds what was measured.
 """
@@ -21,13 +21,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
-
-from data.build import build_splits
-from engine.build import build_benchmarks
-from engine.deploy.build import build_deployed_network, load_model, read_inference_config
-from engine.deploy.embedder import Embedder
-from engine.deploy.formats import (
+from ember_reid.data.build import build_splits
+from ember_reid.engine.build import build_benchmarks
+from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.formats import (
     PACKAGES,
     check_checkpoint,
     check_installed,
@@ -35,13 +33,14 @@ from engine.deploy.formats import (
     quantize_onnx,
     write_network,
 )
-from engine.evaluator import Embedded
-from engine.handlers.evaluation import Benchmark
-from engine.handlers.logs import setup_logging
-from engine.scores import retrieval_scores
-from evaluate import distance_blocks
-from evaluate.verification import pair_masks
-from tools.image_lists import read_images
+from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.engine.scores import retrieval_scores
+from ember_reid.evaluate import distance_blocks
+from ember_reid.evaluate.verification import pair_masks
+from ember_reid.tools.image_lists import read_images
+from torch import Tensor
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
 MIN_COSINE = 0.9999  # of every embedding with PyTorch's, in float32
@@ -70,9 +69,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="of ours, or any with its recipe")
-    parser.add_argument("-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out")
-    parser.add_argument("--to", default="onnx", help=f"{' | '.join(PACKAGES)} (default %(default)s)")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="of ours, or any with its recipe"
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
+    )
+    parser.add_argument(
+        "--to", default="onnx", help=f"{' | '.join(PACKAGES)} (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write")
     parser.add_argument("--half", action="store_true", help="the backbone in float16")
     parser.add_argument(
@@ -96,7 +101,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="compare on these images instead of the test sets (no mAP; float32)",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
     return parser.parse_intermixed_args(argv)
 
 
@@ -108,9 +115,12 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
     """
     _check(arguments)
     cfg = read_inference_config(
-        arguments.config, [*arguments.overrides, "TEST.WEIGHT", str(arguments.checkpoint), "DEVICE", "cpu"]
+        arguments.config,
+        [*arguments.overrides, "TEST.WEIGHT", str(arguments.checkpoint), "DEVICE", "cpu"],
     )
-    calibration = read_images([arguments.int8])[: arguments.calibration_images] if arguments.int8 else []
+    calibration = (
+        read_images([arguments.int8])[: arguments.calibration_images] if arguments.int8 else []
+    )
     photos = read_images([arguments.images]) if arguments.images else []
     tests = {} if photos else build_splits(cfg, train=False).tests
     network, card = build_deployed_network(cfg)
@@ -125,7 +135,9 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
         write_network(network, card, draft, target=arguments.to)
         if arguments.int8:
             batches = (
-                torch.stack([reference.prepare(image.path) for image in calibration[first : first + BATCH]])
+                torch.stack(
+                    [reference.prepare(image.path) for image in calibration[first : first + BATCH]]
+                )
                 for first in range(0, len(calibration), BATCH)
             )
             quantize_onnx(draft, draft, card._replace(precision="int8"), batches)
@@ -164,7 +176,9 @@ def _check(arguments: argparse.Namespace) -> None:
     """What can be said before anything is loaded."""
     check_installed(arguments.to)
     if arguments.int8 and arguments.to != "onnx":
-        raise ValueError(f"--int8 is onnxruntime's quantisation, it needs --to onnx, not {arguments.to}")
+        raise ValueError(
+            f"--int8 is onnxruntime's quantization, it needs --to onnx, not {arguments.to}"
+        )
     if arguments.int8 and arguments.half:
         raise ValueError("--half and --int8 exclude each other")
     if arguments.images and (arguments.int8 or arguments.half):
@@ -173,7 +187,9 @@ def _check(arguments: argparse.Namespace) -> None:
             "DATASETS.TESTS"
         )
     if arguments.calibration_images < 1:
-        raise ValueError(f"--calibration-images is {arguments.calibration_images}, it must be at least 1")
+        raise ValueError(
+            f"--calibration-images is {arguments.calibration_images}, it must be at least 1"
+        )
     if not 0 <= arguments.max_drop <= 1:
         raise ValueError(
             f"--max-drop is {arguments.max_drop:g}, it is a fraction of mAP in 0..1: 0.005 is half a point"
@@ -207,17 +223,24 @@ def compare_tests(
         rows: list[tuple[Embedded, Embedded]] = []
         for batch in benchmark.loader:
             ids = (batch.pids, batch.camids, batch.indices)
-            rows.append(tuple(Embedded(_run(one, batch.images), *ids) for one in (reference, exported)))
+            rows.append(
+                tuple(Embedded(_run(one, batch.images), *ids) for one in (reference, exported))
+            )
         ours, theirs = (
             Embedded(*(torch.cat(column) for column in zip(*side, strict=True)))
             for side in zip(*rows, strict=True)
         )
-        scores = [retrieval_scores(side, len(benchmark.query), settings)["mAP"] for side in (ours, theirs)]
-        cosines = _cosines(torch.nn.functional.cosine_similarity(ours.embeddings, theirs.embeddings))
+        scores = [
+            retrieval_scores(side, len(benchmark.query), settings)["mAP"] for side in (ours, theirs)
+        ]
+        cosines = _cosines(
+            torch.nn.functional.cosine_similarity(ours.embeddings, theirs.embeddings)
+        )
         compared[name] = {**cosines, "mAP": scores[0], "exported_mAP": scores[1]}
         if reference.card.threshold is not None:
             rates = [
-                error_rates(side, len(benchmark.query), reference.card.threshold) for side in (ours, theirs)
+                error_rates(side, len(benchmark.query), reference.card.threshold)
+                for side in (ours, theirs)
             ]
             compared[name] |= {"rates": rates[0], "exported_rates": rates[1]}
     return compared
@@ -226,7 +249,11 @@ def compare_tests(
 def error_rates(embedded: Embedded, num_query: int, threshold: float) -> dict[str, float]:
     """At a cosine distance: false matches of the different pairs, and false non-matches of the same ones."""
     features = embedded.embeddings[:num_query], embedded.embeddings[num_query:]
-    ids = [part for ids in (embedded.pids, embedded.camids) for part in (ids[:num_query], ids[num_query:])]
+    ids = [
+        part
+        for ids in (embedded.pids, embedded.camids)
+        for part in (ids[:num_query], ids[num_query:])
+    ]
     near, pairs = (
         torch.zeros(2, dtype=torch.float64),
         torch.zeros(2, dtype=torch.float64),

@@ -26,19 +26,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from ember_reid.config import get_defaults
+from ember_reid.data.images import ImageError, num_cpus
+from ember_reid.engine.build import build_device
+from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.formats import create_embedder, kind_of
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.features import Features, load_features, save_arrays, save_features, words
+from ember_reid.tools.image_lists import IDS, ImageFile, read_images
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
-
-from config import get_defaults
-from data.images import ImageError, num_cpus
-from engine.build import build_device
-from engine.deploy.build import build_deployed_network, load_model, read_inference_config
-from engine.deploy.embedder import Embedder
-from engine.deploy.formats import create_embedder, kind_of
-from engine.handlers.logs import setup_logging
-from tools.features import Features, load_features, save_arrays, save_features, words
-from tools.image_lists import IDS, ImageFile, read_images
 
 CHUNK = 512  # images of a part, which is what a stopped run loses at most, per process
 
@@ -80,10 +79,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out")
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
-    parser.add_argument("--ids", default="none", help=f"who is on an image of a folder: {' | '.join(IDS)}")
-    parser.add_argument("--batch", type=int, default=64, help="images at a time (default %(default)s)")
+    parser.add_argument(
+        "--ids", default="none", help=f"who is on an image of a folder: {' | '.join(IDS)}"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=64, help="images at a time (default %(default)s)"
+    )
     parser.add_argument("--half", action="store_true", help="compute in float16, for GPUs")
     parser.add_argument("--processes", type=int, default=0, help="default: one per GPU, or one")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
@@ -114,7 +119,9 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
     """Embeds and writes; yields lines for people, on the first process only."""
     keys, sources = split_words(arguments.words)
     if not sources:
-        raise ValueError("no images are named: give files, folders or csv lists after TEST.WEIGHT FILE")
+        raise ValueError(
+            "no images are named: give files, folders or csv lists after TEST.WEIGHT FILE"
+        )
     for name, least in (("batch", 1), ("processes", 0)):
         if getattr(arguments, name) < least:
             raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be at least {least}")
@@ -122,7 +129,13 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
         raise ValueError(f"--out is {arguments.out}, it must end in .npz")
     images = read_images(sources, ids=arguments.ids)
     job = Job(
-        images, arguments.config, keys, arguments.half, arguments.batch, not arguments.no_progress, CHUNK
+        images,
+        arguments.config,
+        keys,
+        arguments.half,
+        arguments.batch,
+        not arguments.no_progress,
+        CHUNK,
     )
     embedder, weights, config = open_embedder(job, local_rank=_ranks()[2])
     plan = _plan(images, embedder)
@@ -165,10 +178,18 @@ def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     named = dict(zip(job.words[::2], job.words[1::2], strict=False)).get("TEST.WEIGHT", "")
     if named and kind_of(Path(named)) != "checkpoint":
-        return load_model(named, device="cuda" if use_cuda else "cpu"), str(Path(named).resolve()), ""
+        return (
+            load_model(named, device="cuda" if use_cuda else "cpu"),
+            str(Path(named).resolve()),
+            "",
+        )
     cfg = read_inference_config(job.config, job.words)
     network, card = build_deployed_network(cfg, half=job.half)
-    return create_embedder(network, card, build_device(cfg)), str(Path(cfg.TEST.WEIGHT).resolve()), cfg.dump()
+    return (
+        create_embedder(network, card, build_device(cfg)),
+        str(Path(cfg.TEST.WEIGHT).resolve()),
+        cfg.dump(),
+    )
 
 
 def _plan(images: Sequence[ImageFile], embedder: Embedder) -> str:
@@ -200,7 +221,9 @@ def _embed_all(job: Job, embedder: Embedder, processes: int, rank: int, world_si
             torch.multiprocessing.spawn(_work, args=(job, processes), nprocs=processes)
         except (ProcessRaisedException, ProcessExitedException) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"a process failed: {reason}; the same command goes on where it was") from error
+            raise ValueError(
+                f"a process failed: {reason}; the same command goes on where it was"
+            ) from error
 
 
 def embedder_on_gpu(job: Job) -> bool:
@@ -225,7 +248,9 @@ def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> 
     """Write every `num_processes`-th part that is not there yet; a process that was spawned ends with the one it serves."""
     parent = parent_process()
     mine = list(enumerate(_parts(job)))[rank::num_processes]
-    total = sum(len(job.images[number * job.chunk : (number + 1) * job.chunk]) for number, _ in mine)
+    total = sum(
+        len(job.images[number * job.chunk : (number + 1) * job.chunk]) for number, _ in mine
+    )
     hidden = None if job.progress and rank == 0 else True  # None: shown on terminals
     share = f"1 of {num_processes} processes" if num_processes > 1 else None
     with tqdm(total=total, unit="image", desc=share, disable=hidden, leave=False) as bar:
@@ -238,7 +263,9 @@ def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> 
             bar.update(len(images))
 
 
-def _embed_part(images: Sequence[ImageFile], embedder: Embedder, batch_size: int) -> dict[str, np.ndarray]:
+def _embed_part(
+    images: Sequence[ImageFile], embedder: Embedder, batch_size: int
+) -> dict[str, np.ndarray]:
     """Embeddings [n, D] of the images that can be read, their positions [n], and the reasons of the others."""
 
     def decode(image: ImageFile) -> Tensor | str:
@@ -249,7 +276,9 @@ def _embed_part(images: Sequence[ImageFile], embedder: Embedder, batch_size: int
 
     positions, reasons, rows = [], {}, []
     with ThreadPoolExecutor(num_cpus()) as pool:
-        decoded = pool.map(decode, images)  # runs ahead of the network; a part is small enough to be held
+        decoded = pool.map(
+            decode, images
+        )  # runs ahead of the network; a part is small enough to be held
         for first in range(0, len(images), batch_size):
             batch = []
             for position in range(first, min(first + batch_size, len(images))):
@@ -283,7 +312,9 @@ def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: st
             broken += (number * job.chunk + part["broken"]).tolist()
             reasons += part["reasons"].tolist()
     if not kept:
-        raise ValueError(f"none of the {len(job.images)} images can be read; the first: {reasons[0]}")
+        raise ValueError(
+            f"none of the {len(job.images)} images can be read; the first: {reasons[0]}"
+        )
     images = [job.images[position] for position in kept]
     return Features(
         embeddings=np.concatenate(embeddings),

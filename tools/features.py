@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from engine.deploy.network import Card, read_card
+from ember_reid.engine.deploy.network import Card, read_card
 
 
 class Features(NamedTuple):
@@ -22,7 +21,7 @@ class Features(NamedTuple):
         paths, pids, camids: words [N]; pids and camids are empty where nobody said.
         card: JSON of the network's card, see engine.deploy.network.Card.
         weights, config: the file of the network, and its configuration ("" for exported networks).
-        plan: a digest of the images and the network, by which unfinished work is recognised.
+        plan: a digest of the images and the network, by which unfinished work is recognized.
         broken, reasons: words [M], the images left out and why.
     """
 
@@ -71,7 +70,15 @@ def load_features(path: Path) -> tuple[Features, Card]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in Features._fields}
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, OSError, AttributeError, TypeError) as error:
+    except (
+        KeyError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        OSError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise ValueError(f"{path} is no file of tools.extract: {error}") from error
     texts = {name: str(arrays[name]) for name in ("card", "weights", "config", "plan")}
     features = Features(**{**arrays, **texts})

@@ -21,18 +21,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from ember_reid.config import load_config, parse_config
+from ember_reid.data.build import build_normalization, build_splits
+from ember_reid.data.images import load_image, open_image
+from ember_reid.data.records import Record, Splits
+from ember_reid.engine.build import build_device, read_test_config
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.modeling import build_model
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from config import load_config, parse_config
-from data.build import build_normalization, build_splits
-from data.images import load_image, open_image
-from data.records import Record, Splits
-from engine.build import build_device, read_test_config
-from engine.checkpoint import load_checkpoint
-from engine.handlers.logs import setup_logging
-from modeling import build_model
 
 CHOICES = ("identities", "pairs")
 HEIGHT, GAP, OPACITY = 192, 6, 0.45
@@ -65,7 +64,7 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
 
     Args:
         model: a ReidModel in evaluation mode.
-        images: float [N, 3, H, W], normalised.
+        images: float [N, 3, H, W], normalized.
         score: ReidOutput -> anything whose sum is explained.
 
     Returns:
@@ -86,7 +85,9 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
             cam = (weights * value).sum(dim=1, keepdim=True)  # [N, 1, h, w]
             lowest, highest = cam.amin(dim=(2, 3), keepdim=True), cam.amax(dim=(2, 3), keepdim=True)
             cam = torch.where(highest > 0, cam.relu(), cam - lowest)
-            heat.append(F.interpolate(cam, size=images.shape[2:], mode="bilinear", align_corners=False))
+            heat.append(
+                F.interpolate(cam, size=images.shape[2:], mode="bilinear", align_corners=False)
+            )
     mean = torch.cat(heat, dim=1).mean(dim=1).detach()
     return mean / mean.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
 
@@ -103,12 +104,12 @@ def pair_cosine(output) -> Tensor:
 
 def overlay(picture: Image.Image, heat: Tensor) -> Image.Image:
     """A picture with its heatmap [h, w] in 0..1 over it, from blue (0) to red (1)."""
-    grey = Image.fromarray((255 * heat.cpu().numpy()).astype(np.uint8)).resize(
+    gray = Image.fromarray((255 * heat.cpu().numpy()).astype(np.uint8)).resize(
         picture.size, Image.Resampling.BILINEAR
     )
-    value = np.asarray(grey, dtype=np.float32)[..., None] / 255
-    colour = 255 * np.clip(1.5 - np.abs(4 * value - np.array([3.0, 2.0, 1.0])), 0, 1)
-    mixed = (1 - OPACITY) * np.asarray(picture, dtype=np.float32) + OPACITY * colour
+    value = np.asarray(gray, dtype=np.float32)[..., None] / 255
+    color = 255 * np.clip(1.5 - np.abs(4 * value - np.array([3.0, 2.0, 1.0])), 0, 1)
+    mixed = (1 - OPACITY) * np.asarray(picture, dtype=np.float32) + OPACITY * color
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
@@ -137,7 +138,9 @@ def load_networks(paths: Sequence[str], device: torch.device) -> list[Network]:
 
 
 def _prepare(network: Network, paths: Sequence[Path]) -> Tensor:
-    images = [load_image(path, size=network.size, interpolation=network.interpolation) for path in paths]
+    images = [
+        load_image(path, size=network.size, interpolation=network.interpolation) for path in paths
+    ]
     return network.normalize(torch.stack(images).to(network.device))
 
 
@@ -146,7 +149,9 @@ def _picture(path: Path) -> Image.Image:
     return image.resize((max(round(image.width * HEIGHT / image.height), 1), HEIGHT))
 
 
-def identity_rows(splits: Splits, networks: Sequence[Network], *, count: int, seed: int) -> list[Row]:
+def identity_rows(
+    splits: Splits, networks: Sequence[Network], *, count: int, seed: int
+) -> list[Row]:
     """One row an identity: up to four of its query images, each as it is and with the heat of each network."""
     by_pid: dict[int, list[Record]] = {}
     for record in splits.query:
@@ -244,7 +249,9 @@ def draw_heatmaps(arguments: argparse.Namespace) -> list[Path]:
     for number, row in enumerate(rows, start=1):
         written.append(arguments.out / f"{number:03d}.png")
         join(row.pictures).save(written[-1])
-    title = f"{arguments.what} of {splits.name}: {' and '.join(network.name for network in networks)}"
+    title = (
+        f"{arguments.what} of {splits.name}: {' and '.join(network.name for network in networks)}"
+    )
     write_page(rows, arguments.out / "index.html", title=title)
     return [arguments.out / "index.html", *written]
 
@@ -264,7 +271,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
-        "--set", nargs="+", default=[], dest="overrides", metavar="WORD", help="KEY VALUE pairs of the recipe"
+        "--set",
+        nargs="+",
+        default=[],
+        dest="overrides",
+        metavar="WORD",
+        help="KEY VALUE pairs of the recipe",
     )
     return parser.parse_args(argv)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.images import IMAGE_SUFFIXES
+from ember_reid.data.images import IMAGE_SUFFIXES
 
 IDS = ("none", "folder", "prefix")
 
@@ -40,9 +40,13 @@ def read_images(sources: Sequence[str | Path], *, ids: str = "none") -> list[Ima
 
 def _read(source: Path, ids: str) -> list[ImageFile]:
     if source.is_dir():
-        paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        paths = sorted(
+            p for p in source.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+        )
         if not paths:
-            raise ValueError(f"there is no image in {source} or below; read are {', '.join(IMAGE_SUFFIXES)}")
+            raise ValueError(
+                f"there is no image in {source} or below; read are {', '.join(IMAGE_SUFFIXES)}"
+            )
         return [ImageFile(path, _pid(path, ids)) for path in paths]
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
@@ -63,7 +67,9 @@ def _read_csv(path: Path) -> list[ImageFile]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
             reader = csv.DictReader(file, skipinitialspace=True)
-            reader.fieldnames = [(column or "").strip().lower() for column in reader.fieldnames or ()]
+            reader.fieldnames = [
+                (column or "").strip().lower() for column in reader.fieldnames or ()
+            ]
             if "path" not in reader.fieldnames:
                 raise ValueError(
                     f"{path}, line 1: no column path; found: {', '.join(reader.fieldnames) or 'nothing'}"
@@ -73,7 +79,9 @@ def _read_csv(path: Path) -> list[ImageFile]:
                 values = {key: (line.get(key) or "").strip() for key in ("path", "pid", "camid")}
                 if not values["path"]:
                     raise ValueError(f"{path}, line {reader.line_num}: the column path is empty")
-                images.append(ImageFile(path.parent / values["path"], values["pid"], values["camid"]))
+                images.append(
+                    ImageFile(path.parent / values["path"], values["pid"], values["camid"])
+                )
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a csv list in UTF-8 ({error})") from None
     if not images:

@@ -1,6 +1,6 @@
 """The nearest embeddings: exactly, in tiles, or through faiss with the recall that this costs.
 
-Letters: Q queries, N gallery entries, D dimensions, k neighbours. All embeddings have length 1.
+Letters: Q queries, N gallery entries, D dimensions, k neighbors. All embeddings have length 1.
 """
 
 import importlib.util
@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from ember_reid.evaluate import rerank_distances
 from torch import Tensor
 
-from evaluate import rerank_distances
-
 TILE = 65536  # gallery entries that are compared at a time
-FIRST_PROBED = 8  # cells that faiss looks into at first; twice as many until the recall is what was asked for
+FIRST_PROBED = (
+    8  # cells that faiss looks into at first; twice as many until the recall is what was asked for
+)
 
 
 class Nearest(NamedTuple):
@@ -37,7 +38,9 @@ def nearest(query: Tensor, gallery: Tensor, k: int, *, tile: int = TILE) -> Near
         values, where = part.topk(min(k, part.shape[1]), dim=1, largest=False)
         distances = torch.cat([distances, values], dim=1)
         indices = torch.cat([indices, where + first], dim=1)
-        by_index = indices.argsort(dim=1)  # so that the stable sort below gives ties to the lower position
+        by_index = indices.argsort(
+            dim=1
+        )  # so that the stable sort below gives ties to the lower position
         distances, indices = distances.gather(1, by_index), indices.gather(1, by_index)
         order = distances.argsort(dim=1, stable=True)[:, :k]
         distances, indices = distances.gather(1, order), indices.gather(1, order)
@@ -57,7 +60,9 @@ def rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
 def check_faiss() -> None:
     """Raises ValueError with the command that installs faiss where it is missing."""
     if importlib.util.find_spec("faiss") is None:
-        raise ValueError("--faiss needs faiss, which is not installed: python -m pip install faiss-cpu")
+        raise ValueError(
+            "--faiss needs faiss, which is not installed: python -m pip install faiss-cpu"
+        )
 
 
 def open_faiss(gallery: np.ndarray, path: Path, *, newer_than: Path):
@@ -82,11 +87,13 @@ def open_faiss(gallery: np.ndarray, path: Path, *, newer_than: Path):
 
 
 def build_faiss(gallery: np.ndarray):
-    """[N, D] embeddings in about 4 sqrt(N) cells, whose centres come from 64 entries a cell."""
+    """[N, D] embeddings in about 4 sqrt(N) cells, whose centers come from 64 entries a cell."""
     import faiss
 
     count, dim = gallery.shape
-    cells = max(1, min(int(4 * count**0.5), count // 39))  # faiss wants 39 entries a cell to learn cells from
+    cells = max(
+        1, min(int(4 * count**0.5), count // 39)
+    )  # faiss wants 39 entries a cell to learn cells from
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
     index.train(gallery[np.random.default_rng(0).permutation(count)[: 64 * cells]])
     index.add(gallery)

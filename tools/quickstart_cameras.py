@@ -1,7 +1,7 @@
 """The six cameras of the quickstart data: where they hang, what they look at, and what they do to a picture.
 
 A camera changes everything that is not identity: side and tilt from which people are seen, background, light,
-colour cast, sharpness, noise, crop and compression. Drawing happens at twice the size of the result.
+color cast, sharpness, noise, crop and compression. Drawing happens at twice the size of the result.
 """
 
 from functools import lru_cache
@@ -9,11 +9,10 @@ from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
+from ember_reid.tools.quickstart_figure import Pose, View, draw_figure
+from ember_reid.tools.quickstart_people import Person, draw_person
+from ember_reid.tools.quickstart_scenes import SCENE_SIZE, draw_scene
 from PIL import Image, ImageFilter
-
-from tools.quickstart_figure import Pose, View, draw_figure
-from tools.quickstart_people import Person, draw_person
-from tools.quickstart_scenes import SCENE_SIZE, draw_scene
 
 IMAGE_SIZE = (128, 64)  # height, width
 SCALE = 2  # drawn this many times larger, for smooth edges
@@ -30,7 +29,7 @@ class Camera(NamedTuple):
     tilt: float
     roll: float
     scene: str
-    gain: tuple[float, float, float]  # colour cast
+    gain: tuple[float, float, float]  # color cast
     gamma: float
     haze: float
     saturation: float
@@ -105,11 +104,16 @@ def draw_sighting(
     rng: np.random.Generator, camera: Camera, person: Person, *, badly: bool = False
 ) -> Sighting:
     """How `camera` catches `person` this time. `badly`: a box that cuts off most of the person."""
-    yaw = camera.yaw + rng.normal(0, camera.yaw_spread) + (180 if rng.random() < camera.turned else 0)
+    yaw = (
+        camera.yaw + rng.normal(0, camera.yaw_spread) + (180 if rng.random() < camera.turned else 0)
+    )
     scale, shift = rng.uniform(0.90, 1.05), (rng.normal(0, 0.045), rng.normal(0, 0.022))
     if badly:
         scale = rng.uniform(1.2, 2.0)
-        shift = (rng.choice([-1, 1]) * rng.uniform(0.05, 0.42), rng.choice([-0.45, -0.25, 0.35, 0.6]))
+        shift = (
+            rng.choice([-1, 1]) * rng.uniform(0.05, 0.42),
+            rng.choice([-0.45, -0.25, 0.35, 0.6]),
+        )
     hidden = rng.random() < camera.occlusion
     height, width = (SCALE * side for side in IMAGE_SIZE)
     return Sighting(
@@ -122,9 +126,14 @@ def draw_sighting(
         stride=float(person.stride * rng.choice([0.25, 0.8, 1.0, 1.2], p=[0.2, 0.25, 0.35, 0.2])),
         arms=str(rng.choice(ARMS)),
         side=int(rng.choice([-1, 1])),
-        corner=(int(rng.integers(SCENE_SIZE[0] - height)), int(rng.integers(SCENE_SIZE[1] - width))),
+        corner=(
+            int(rng.integers(SCENE_SIZE[0] - height)),
+            int(rng.integers(SCENE_SIZE[1] - width)),
+        ),
         exposure=float(np.exp(rng.normal(0, 0.11))),
-        gain=tuple(float(gain) for gain in np.asarray(camera.gain) * np.exp(rng.normal(0, 0.025, 3))),
+        gain=tuple(
+            float(gain) for gain in np.asarray(camera.gain) * np.exp(rng.normal(0, 0.025, 3))
+        ),
         blur=float(rng.uniform(0, camera.blur)),
         motion=int(rng.choice([1, 1, 1, 1, 3])),
         sharpness=float(rng.uniform(*camera.sharpness)),
@@ -154,13 +163,19 @@ def take_picture(
     left = int(np.clip(left + 3 * frame, 0, SCENE_SIZE[1] - width))
     picture = scene(camera, seed)[top : top + height, left : left + width].copy()
     if sighting.passer >= 0:
-        _put_passer(picture, passers(camera, seed)[sighting.passer], sighting.hidden_at, 0.62, blur=1.5)
+        _put_passer(
+            picture, passers(camera, seed)[sighting.passer], sighting.hidden_at, 0.62, blur=1.5
+        )
     jitter, tall = rng.normal(0, 0.008, 2), 1.73 if person is None else person.height
     view = View(
         yaw=sighting.yaw,
         tilt=sighting.tilt,
         roll=sighting.roll,
-        pixels=0.86 * height * sighting.scale * (tall / 1.73) ** 0.35 * float(1 + rng.normal(0, 0.008)),
+        pixels=0.86
+        * height
+        * sighting.scale
+        * (tall / 1.73) ** 0.35
+        * float(1 + rng.normal(0, 0.008)),
         x=width * (0.5 + sighting.shift[0] + jitter[0]),
         y=height * (0.95 + sighting.shift[1] + jitter[1]),
         light=lens.light,
@@ -193,13 +208,22 @@ def passers(camera: int, seed: int) -> tuple[np.ndarray, ...]:
         pose = Pose(sighting.phase, person.stride, sighting.arms, sighting.side)
         height, width = (SCALE * side for side in IMAGE_SIZE)
         view = View(
-            sighting.yaw, sighting.tilt, 0.0, 0.9 * height, width / 2, 0.97 * height, lens.light, lens.ambient
+            sighting.yaw,
+            sighting.tilt,
+            0.0,
+            0.9 * height,
+            width / 2,
+            0.97 * height,
+            lens.light,
+            lens.ambient,
         )
         bank.append(draw_figure((height, width), person, pose, view))
     return tuple(bank)
 
 
-def _put_passer(picture: np.ndarray, passer: np.ndarray, where: float, size: float, *, blur: float) -> None:
+def _put_passer(
+    picture: np.ndarray, passer: np.ndarray, where: float, size: float, *, blur: float
+) -> None:
     """Blends somebody else in, in place: `where` in [0, 1] from the left edge to the right one."""
     height, width = picture.shape[:2]
     rows, columns = int(height * size), int(width * size)
@@ -241,7 +265,10 @@ def _box_blur(picture: np.ndarray, size: int) -> np.ndarray:
 
 def _put_shadow(picture: np.ndarray, view: View, lens: Camera) -> None:
     height, width = picture.shape[:2]
-    rows, columns = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)[None, :]
+    rows, columns = (
+        np.arange(height, dtype=np.float32)[:, None],
+        np.arange(width, dtype=np.float32)[None, :],
+    )
     wide, flat = 0.17 * view.pixels, (0.03 + 0.13 * np.sin(view.tilt)) * view.pixels
     x = view.x - lens.light[0] * 0.12 * view.pixels
     gap = ((columns - x) / wide) ** 2 + ((rows - view.y) / flat) ** 2
@@ -255,15 +282,17 @@ def _hide(picture: np.ndarray, camera: int, sighting: Sighting, seed: int) -> No
     if sighting.hidden_by == "post":
         left = int(where * (width - 16))
         shade = 0.25 + 0.35 * np.sin(np.linspace(0.3, 2.6, 14, dtype=np.float32))
-        picture[:, left : left + 14] = shade[None, :, None] * np.array([0.9, 0.95, 1.0], dtype=np.float32)
+        picture[:, left : left + 14] = shade[None, :, None] * np.array(
+            [0.9, 0.95, 1.0], dtype=np.float32
+        )
     elif sighting.hidden_by == "box":
         top = int(height * (0.68 + 0.15 * where))
-        colour = np.array([[0.35, 0.3, 0.26], [0.2, 0.3, 0.22], [0.55, 0.55, 0.56]], dtype=np.float32)[
-            int(where * 2.99)
-        ]
+        color = np.array(
+            [[0.35, 0.3, 0.26], [0.2, 0.3, 0.22], [0.55, 0.55, 0.56]], dtype=np.float32
+        )[int(where * 2.99)]
         shade = np.linspace(1.1, 0.7, height - top, dtype=np.float32)[:, None, None]
-        picture[top:] = colour * shade
-        picture[top : top + 4] = np.minimum(colour * 1.5, 1)
+        picture[top:] = color * shade
+        picture[top : top + 4] = np.minimum(color * 1.5, 1)
     elif sighting.hidden_by == "rail":
         for row in (0.58, 0.72, 0.86):
             top = int(height * (row + 0.06 * where))
@@ -275,12 +304,14 @@ def _hide(picture: np.ndarray, camera: int, sighting: Sighting, seed: int) -> No
         _put_passer(picture, passer, side, 1.05, blur=0.0)
 
 
-def _develop(picture: np.ndarray, lens: Camera, sighting: Sighting, rng: np.random.Generator) -> bytes:
+def _develop(
+    picture: np.ndarray, lens: Camera, sighting: Sighting, rng: np.random.Generator
+) -> bytes:
     """Sensor, lens and compression: float [2 h, 2 w, 3] in, JPEG bytes [h, w] out."""
     height, width = IMAGE_SIZE
     small = picture.reshape(height, SCALE, width, SCALE, 3).mean(axis=(1, 3))
-    grey = small @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
-    small = grey[..., None] + lens.saturation * (small - grey[..., None])
+    gray = small @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
+    small = gray[..., None] + lens.saturation * (small - gray[..., None])
     small = small * (np.asarray(sighting.gain, dtype=np.float32) * sighting.exposure)
     small = np.clip(small, 0, 1.2) ** lens.gamma
     small = lens.haze + (1 - lens.haze) * small
@@ -294,7 +325,9 @@ def _develop(picture: np.ndarray, lens: Camera, sighting: Sighting, rng: np.rand
     image = Image.fromarray((np.clip(small, 0, 1) * 255 + 0.5).astype(np.uint8))
     if sighting.sharpness < 0.97:
         less = (round(width * sighting.sharpness), round(height * sighting.sharpness))
-        image = image.resize(less, Image.Resampling.BOX).resize((width, height), Image.Resampling.BICUBIC)
+        image = image.resize(less, Image.Resampling.BOX).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
     if sighting.blur > 0.2:
         image = image.filter(ImageFilter.GaussianBlur(sighting.blur))
     noise = rng.standard_normal((height, width, 3), dtype=np.float32)

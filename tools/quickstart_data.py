@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ember_reid.tools.quickstart_cameras import CAMERAS, Sighting, draw_sighting, take_picture
+from ember_reid.tools.quickstart_people import Person, draw_person
 from scipy.io import savemat
-
-from tools.quickstart_cameras import CAMERAS, Sighting, draw_sighting, take_picture
-from tools.quickstart_people import Person, draw_person
 
 MARKER = "quickstart.json"
 VERSION = 2  # raise when the pictures change, so that an older set is not taken for a new one
@@ -61,7 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = _parse(argv)
     wanted = [
-        layout for layout, on in zip(LAYOUTS, (arguments.images, arguments.tracklets), strict=True) if on
+        layout
+        for layout, on in zip(LAYOUTS, (arguments.images, arguments.tracklets), strict=True)
+        if on
     ]
     parameters = Parameters(*(getattr(arguments, name) for name in Parameters._fields))
     try:
@@ -78,7 +79,9 @@ def main(argv: list[str] | None = None) -> int:
     for layout, seconds, count in made:
         where = arguments.out / layout
         print(
-            f"{where}: already there" if seconds is None else f"{where}: {count} pictures in {seconds:.0f} s"
+            f"{where}: already there"
+            if seconds is None
+            else f"{where}: {count} pictures in {seconds:.0f} s"
         )
     return 0
 
@@ -89,7 +92,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description="Renders identities under six cameras, in public layouts.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
-    parser.add_argument("--images", action="store_true", help="OUT/market1501 (also when nothing is chosen)")
+    parser.add_argument(
+        "--images", action="store_true", help="OUT/market1501 (also when nothing is chosen)"
+    )
     parser.add_argument("--tracklets", action="store_true", help="OUT/mars")
     parser.add_argument(
         "--seed", type=int, default=1, help="another seed, other people (default %(default)s)"
@@ -97,25 +102,42 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--train-ids", type=int, default=100, help="training identities (default %(default)s)"
     )
-    parser.add_argument("--test-ids", type=int, default=50, help="test identities (default %(default)s)")
     parser.add_argument(
-        "--distractors", type=int, default=200, help="gallery pictures of pid 0 (default %(default)s)"
+        "--test-ids", type=int, default=50, help="test identities (default %(default)s)"
+    )
+    parser.add_argument(
+        "--distractors",
+        type=int,
+        default=200,
+        help="gallery pictures of pid 0 (default %(default)s)",
     )
     parser.add_argument(
         "--junk", type=int, default=100, help="gallery pictures of pid -1 (default %(default)s)"
     )
-    parser.add_argument("--frames", type=int, default=10, help="longest tracklet (default %(default)s)")
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: cores)"
+        "--frames", type=int, default=10, help="longest tracklet (default %(default)s)"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace quickstart data made with other parameters"
+        "--workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="processes (default: cores)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace quickstart data made with other parameters",
     )
     return parser.parse_args(argv)
 
 
 def make(
-    out: Path, layouts: list[str], parameters: Parameters, *, workers: int = 1, overwrite: bool = False
+    out: Path,
+    layouts: list[str],
+    parameters: Parameters,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
 ) -> list[tuple[str, float | None, int]]:
     """Renders what is missing of `layouts` under `out`; a list of (layout, seconds or None if there,
     pictures).
@@ -144,7 +166,9 @@ def _check(parameters: Parameters, workers: int) -> None:
     least = {"seed": 0, "train_ids": 1, "test_ids": 1, "distractors": 0, "junk": 0, "frames": 1}
     for name, value in parameters._asdict().items():
         if value < least[name]:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}, it must be at least {least[name]}")
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {value}, it must be at least {least[name]}"
+            )
     if parameters.train_ids + parameters.test_ids > 9999:
         raise ValueError(
             f"--train-ids and --test-ids make {parameters.train_ids + parameters.test_ids} identities; the "
@@ -162,9 +186,14 @@ def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[
     if marker.is_file():
         try:
             found = json.loads(marker.read_text())
-            made_with, done = {**found["parameters"], "version": found["version"]}, list(found["layouts"])
+            made_with, done = (
+                {**found["parameters"], "version": found["version"]},
+                list(found["layouts"]),
+            )
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{marker} cannot be read; remove {out} or choose another folder") from error
+            raise ValueError(
+                f"{marker} cannot be read; remove {out} or choose another folder"
+            ) from error
         asked = {**parameters._asdict(), "version": VERSION}
         if made_with == asked:
             return [layout for layout in done if (out / layout).is_dir()]
@@ -201,7 +230,9 @@ def _render(root: Path, layout: str, parameters: Parameters, workers: int) -> in
     ids = range(1, parameters.train_ids + parameters.test_ids + 1)
     own = IMAGE if layout == "market1501" else TRACKLET
     jobs = [Job(layout, own, pid) for pid in ids]
-    jobs += [Job(layout, DISTRACTOR, number) for number in range(_some(parameters.distractors, layout))]
+    jobs += [
+        Job(layout, DISTRACTOR, number) for number in range(_some(parameters.distractors, layout))
+    ]
     jobs += [Job(layout, JUNK, number) for number in range(_some(parameters.junk, layout))]
     for folder in FOLDERS[layout]:
         (root / folder).mkdir(parents=True)
@@ -210,7 +241,9 @@ def _render(root: Path, layout: str, parameters: Parameters, workers: int) -> in
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            results = pool.map(_render_packed, ((root, parameters, job) for job in jobs), chunksize=8)
+            results = pool.map(
+                _render_packed, ((root, parameters, job) for job in jobs), chunksize=8
+            )
             names = [name for result in results for name in result]
     if layout == "mars":
         _write_mars_tables(root / "info", names, parameters)
@@ -260,7 +293,13 @@ def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, byt
         count = int(_stream(seed, IMAGE, job.number, camera, 999).integers(3, 5 if training else 4))
         for number in range(count):
             rng = _stream(seed, IMAGE, job.number, camera, number)
-            folder = "bounding_box_train" if training else "query" if number == 0 else "bounding_box_test"
+            folder = (
+                "bounding_box_train"
+                if training
+                else "query"
+                if number == 0
+                else "bounding_box_test"
+            )
             name = f"{folder}/{job.number:04d}_c{camera + 1}s1_{_frame_number(rng):06d}_{number:02d}.jpg"
             sighting = draw_sighting(rng, CAMERAS[camera], person)
             yield name, take_picture(person, camera, sighting, rng, seed=seed)
@@ -271,13 +310,20 @@ def mars_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes
     seed = parameters.seed
     if job.kind != TRACKLET:
         person, camera, sighting, rng = _extra(parameters, job)
-        pid, walks = "0000" if job.kind == DISTRACTOR else "00-1", [(camera, job.number + 1, sighting, rng)]
+        pid, walks = (
+            "0000" if job.kind == DISTRACTOR else "00-1",
+            [(camera, job.number + 1, sighting, rng)],
+        )
     else:
         person, pid, walks = identity(seed, job.number), f"{job.number:04d}", []
-        for camera in sorted(_stream(seed, TRACKLET, job.number, 99).permutation(len(CAMERAS))[:4].tolist()):
+        for camera in sorted(
+            _stream(seed, TRACKLET, job.number, 99).permutation(len(CAMERAS))[:4].tolist()
+        ):
             rng = _stream(seed, TRACKLET, job.number, camera)
             walks.append((camera, 1, draw_sighting(rng, CAMERAS[camera], person), rng))
-    folder = "bbox_train" if job.kind == TRACKLET and job.number <= parameters.train_ids else "bbox_test"
+    folder = (
+        "bbox_train" if job.kind == TRACKLET and job.number <= parameters.train_ids else "bbox_test"
+    )
     for camera, tracklet, sighting, rng in walks:
         for frame in range(int(rng.integers((parameters.frames + 1) // 2, parameters.frames + 1))):
             name = f"{folder}/{pid}/{pid}C{camera + 1}T{tracklet:04d}F{frame + 1:03d}.jpg"
@@ -289,12 +335,16 @@ def identity(seed: int, pid: int) -> Person:
     return draw_person(_stream(seed, PERSON, pid))
 
 
-def _extra(parameters: Parameters, job: Job) -> tuple[Person | None, int, Sighting, np.random.Generator]:
+def _extra(
+    parameters: Parameters, job: Job
+) -> tuple[Person | None, int, Sighting, np.random.Generator]:
     """Who is on a distractor or junk box: somebody new or nobody, or a test identity caught badly."""
     rng = _stream(parameters.seed, job.kind, job.number, LAYOUTS.index(job.layout))
     camera = int(rng.integers(len(CAMERAS)))
     if job.kind == JUNK:
-        person = identity(parameters.seed, parameters.train_ids + 1 + int(rng.integers(parameters.test_ids)))
+        person = identity(
+            parameters.seed, parameters.train_ids + 1 + int(rng.integers(parameters.test_ids))
+        )
         return person, camera, draw_sighting(rng, CAMERAS[camera], person, badly=True), rng
     person = draw_person(rng)
     sighting = draw_sighting(rng, CAMERAS[camera], person)
@@ -317,7 +367,9 @@ def _write_mars_tables(info: Path, names: list[str], parameters: Parameters) -> 
     for split in rows:
         files = sorted(Path(name).name for name in names if name.startswith(f"bbox_{split}/"))
         (info / f"{split}_name.txt").write_text("".join(f"{file}\n" for file in files))
-        starts = [k for k in range(len(files)) if k == 0 or _tracklet(files[k]) != _tracklet(files[k - 1])]
+        starts = [
+            k for k in range(len(files)) if k == 0 or _tracklet(files[k]) != _tracklet(files[k - 1])
+        ]
         for start, stop in zip(starts, [*starts[1:], len(files)], strict=True):
             pid, camera = files[start][:4], int(files[start][5])
             rows[split].append((start + 1, stop, -1 if pid == "00-1" else int(pid), camera))

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-
-from tools.quickstart_people import Colour, Person, Texture, garment_texture, plain, wrap
+from ember_reid.tools.quickstart_people import Color, Person, Texture, garment_texture, plain, wrap
 
 Vector = tuple[float, float, float]
-DARK: Colour = (0.08, 0.07, 0.07)
+DARK: Color = (0.08, 0.07, 0.07)
 
 
 class Pose(NamedTuple):
@@ -34,7 +33,7 @@ class View(NamedTuple):
     pixels: float  # pixels per unit of body height
     x: float  # where the ground point between the feet is, pixels
     y: float
-    light: Vector  # direction to the light: right, up, towards the camera
+    light: Vector  # direction to the light: right, up, toward the camera
     ambient: float
 
 
@@ -59,8 +58,8 @@ def draw_figure(shape: tuple[int, int], person: Person, pose: Pose, view: View) 
 
     def nearness(part: Part) -> float:
         x, y, z = (np.asarray(part.top) + np.asarray(part.end)) / 2
-        towards = -x * np.sin(view.yaw) + y * np.cos(view.yaw)
-        return towards * np.cos(view.tilt) + z * np.sin(view.tilt) + part.nearer
+        toward = -x * np.sin(view.yaw) + y * np.cos(view.yaw)
+        return toward * np.cos(view.tilt) + z * np.sin(view.tilt) + part.nearer
 
     for part in sorted(parts, key=nearness):
         paint_part(canvas, part, view)
@@ -73,9 +72,9 @@ def project(point: Vector, view: View) -> np.ndarray:
     """
     x, y, z = point
     across = x * np.cos(view.yaw) + y * np.sin(view.yaw)
-    towards = -x * np.sin(view.yaw) + y * np.cos(view.yaw)
-    up = z * np.cos(view.tilt) - towards * np.sin(view.tilt)
-    grow = 1 + 0.25 * np.sin(view.tilt) * (z - 0.5) + 0.08 * towards
+    toward = -x * np.sin(view.yaw) + y * np.cos(view.yaw)
+    up = z * np.cos(view.tilt) - toward * np.sin(view.tilt)
+    grow = 1 + 0.25 * np.sin(view.tilt) * (z - 0.5) + 0.08 * toward
     cos, sin = np.cos(view.roll), np.sin(view.roll)
     across, up = grow * (across * cos - up * sin), grow * (across * sin + up * cos)
     return np.array([view.x + view.pixels * across, view.y - view.pixels * up])
@@ -114,13 +113,13 @@ def paint_part(canvas: np.ndarray, part: Part, view: View) -> None:
         return
     s = np.clip(aside / np.maximum(radius, 1e-3), -1, 1)
     facing = np.sqrt(1 - s * s)
-    colour = part.texture(np.arcsin(s) - turn, t)
+    color = part.texture(np.arcsin(s) - turn, t)
     lit = s * (down[1] * view.light[0] + down[0] * view.light[1]) + facing * view.light[2]
     folds = 1 + 0.05 * np.sin(9 * t + 3 * s + 40 * part.profile[0]) + 0.04 * np.sin(23 * t - 5 * s)
     shade = (view.ambient + (1 - view.ambient) * np.maximum(lit, 0)) * folds * (1 - 0.12 * t)
     patch = canvas[top:bottom, left:right]
     patch *= 1 - cover[..., None]
-    patch[..., :3] += colour * (shade * cover)[..., None]
+    patch[..., :3] += color * (shade * cover)[..., None]
     patch[..., 3] += cover
 
 
@@ -154,12 +153,18 @@ def _leg(person: Person, pose: Pose, side: int) -> tuple[list[Part], float]:
     hip = (0.52 * side * person.hip, 0.0, person.leg)
     knee = (hip[0], thigh * np.sin(swing), hip[2] - thigh * np.cos(swing))
     ankle = (knee[0], knee[1] + shin * np.sin(swing - bend), knee[2] - shin * np.cos(swing - bend))
-    toe = (ankle[0] + 0.012 * side, ankle[1] + 0.085, ankle[2] - 0.022 - 0.04 * np.sin(max(bend - 0.3, 0)))
+    toe = (
+        ankle[0] + 0.012 * side,
+        ankle[1] + 0.085,
+        ankle[2] - 0.022 - 0.04 * np.sin(max(bend - 0.3, 0)),
+    )
     wide = 0.85 * person.girth**0.7
     cloth, skin = garment_texture(person.lower), plain(person.skin)
     if person.lower_kind == "trousers":
         loose = person.lower_width
-        upper_leg = Part(hip, knee, (0.062 * wide, 0.056 * wide, 0.05 * wide * loose), _span(cloth, 0.2, 0.6))
+        upper_leg = Part(
+            hip, knee, (0.062 * wide, 0.056 * wide, 0.05 * wide * loose), _span(cloth, 0.2, 0.6)
+        )
         lower_leg = Part(
             knee,
             ankle,
@@ -176,14 +181,23 @@ def _leg(person: Person, pose: Pose, side: int) -> tuple[list[Part], float]:
         )
         lower_leg = Part(knee, ankle, (0.04 * wide, 0.041 * wide, 0.025 * wide), skin)
     shoe = Part(
-        (ankle[0], ankle[1] - 0.008, ankle[2] - 0.012), toe, (0.03, 0.028, 0.024), _shoe(person), nearer=0.01
+        (ankle[0], ankle[1] - 0.008, ankle[2] - 0.012),
+        toe,
+        (0.03, 0.028, 0.024),
+        _shoe(person),
+        nearer=0.01,
     )
     parts = [upper_leg._replace(nearer=-0.05), lower_leg._replace(nearer=-0.04), shoe]
     if person.lower_kind == "shorts":
         middle = tuple(a + 0.75 * (b - a) for a, b in zip(hip, knee, strict=True))
         parts.append(
             Part(
-                hip, middle, (0.064 * wide, 0.062 * wide, 0.063 * wide), cloth, nearer=-0.03, round_ends=False
+                hip,
+                middle,
+                (0.064 * wide, 0.062 * wide, 0.063 * wide),
+                cloth,
+                nearer=-0.03,
+                round_ends=False,
             )
         )
     return parts, min(ankle[2], toe[2]) - 0.03
@@ -215,13 +229,18 @@ def _arm(person: Person, pose: Pose, side: int) -> tuple[list[Part], Vector]:
     )
     wide = 0.88 * person.girth**0.6
     loose = 1.15 if person.sleeve == 2.0 else 0.95
-    sleeve, skin = plain(person.sleeve_colour), plain(person.skin)
+    sleeve, skin = plain(person.sleeve_color), plain(person.skin)
     if person.upper.pattern in ("hoops", "checks", "camouflage", "dots"):
         sleeve = garment_texture(person.upper)
     upper_arm = _sleeved(sleeve, skin, person.sleeve)
     forearm = _sleeved(sleeve, skin, person.sleeve - 1)
     parts = [
-        Part(shoulder, elbow, (0.037 * wide * loose, 0.038 * wide * loose, 0.034 * wide * loose), upper_arm),
+        Part(
+            shoulder,
+            elbow,
+            (0.037 * wide * loose, 0.038 * wide * loose, 0.034 * wide * loose),
+            upper_arm,
+        ),
         Part(
             elbow,
             hand,
@@ -240,7 +259,9 @@ def _trunk(person: Person, pose: Pose) -> list[Part]:
     shoulder, hip = person.shoulder * person.girth**0.3, person.hip * wide
     waist = 0.5 * (shoulder + hip) * (0.80 + 0.25 * (person.girth - 0.84))
     flare = hip * (1.12 if person.hem > 0.4 else 1.3)
-    drop = (0.85 - person.hem) / 0.4  # how far the profile below, made for a hem at 0.45, is stretched
+    drop = (
+        0.85 - person.hem
+    ) / 0.4  # how far the profile below, made for a hem at 0.45, is stretched
     heights = np.array([0, 0.05, 0.1, 0.2, 0.45 / drop, 0.75 / drop, 1.0])
     widths = [0.36 * shoulder, 0.74 * shoulder, 0.95 * shoulder, 0.96 * shoulder, waist, hip, flare]
     profile = tuple(float(width) for width in np.interp(np.linspace(0, 1, 21), heights, widths))
@@ -262,57 +283,114 @@ def _trunk(person: Person, pose: Pose) -> list[Part]:
         sway = 0.02 * np.sin(pose.phase)
         spread = hip * (1.05 + 0.4 * person.lower_width)
         parts.append(
-            Part((0, 0, person.leg + 0.03), (0, sway, end), (hip, spread), _lower(person), 0.75, 0.01, False)
+            Part(
+                (0, 0, person.leg + 0.03),
+                (0, sway, end),
+                (hip, spread),
+                _lower(person),
+                0.75,
+                0.01,
+                False,
+            )
         )
     if person.hood:
         parts.append(
-            Part((0, -0.045, 0.865), (0, -0.06, 0.79), (0.06, 0.062), plain(person.sleeve_colour), 0.6, 0.01)
+            Part(
+                (0, -0.045, 0.865),
+                (0, -0.06, 0.79),
+                (0.06, 0.062),
+                plain(person.sleeve_color),
+                0.6,
+                0.01,
+            )
         )
     return parts
 
 
 def _head(person: Person) -> list[Part]:
     size = person.head
-    centre, radius = 0.926, 0.05 * size
-    top, chin = (0.0, 0.004, centre + 0.022), (0.0, 0.012, centre - 0.026)
+    center, radius = 0.926, 0.05 * size
+    top, chin = (0.0, 0.004, center + 0.022), (0.0, 0.012, center - 0.026)
     parts = [
         Part(top, chin, (radius, 1.0 * radius, 0.78 * radius), _face(person), 1.15, 0.04),
     ]
     hair = plain(person.hair)
     if person.hair_style == "long":
-        parts.append(Part((0, -0.016, centre + 0.01), (0, -0.04, 0.79), (0.052, 0.056, 0.05), hair, 0.6, 0.0))
+        parts.append(
+            Part((0, -0.016, center + 0.01), (0, -0.04, 0.79), (0.052, 0.056, 0.05), hair, 0.6, 0.0)
+        )
     elif person.hair_style == "bob":
         parts.append(
-            Part((0, -0.01, centre + 0.01), (0, -0.016, centre - 0.05), (0.054, 0.058), hair, 0.85, 0.0)
+            Part(
+                (0, -0.01, center + 0.01),
+                (0, -0.016, center - 0.05),
+                (0.054, 0.058),
+                hair,
+                0.85,
+                0.0,
+            )
         )
     elif person.hair_style == "tail":
-        parts.append(Part((0, -0.055, centre + 0.015), (0, -0.07, 0.81), (0.024, 0.018), hair, 1.0, 0.0))
+        parts.append(
+            Part((0, -0.055, center + 0.015), (0, -0.07, 0.81), (0.024, 0.018), hair, 1.0, 0.0)
+        )
     elif person.hair_style == "bun" and person.hat == "none":
         parts.append(
-            Part((0, -0.04, centre + 0.05), (0, -0.042, centre + 0.045), (0.027, 0.027), hair, 1.0, 0.05)
+            Part(
+                (0, -0.04, center + 0.05),
+                (0, -0.042, center + 0.045),
+                (0.027, 0.027),
+                hair,
+                1.0,
+                0.05,
+            )
         )
-    cloth, dome = plain(person.hat_colour), 0.97 * radius
+    cloth, dome = plain(person.hat_color), 0.97 * radius
     if person.hat == "cap":
         parts.append(
-            Part((0, 0.03, centre + 0.034), (0, 0.085, centre + 0.026), (0.02, 0.024), cloth, 1.0, 0.06)
+            Part(
+                (0, 0.03, center + 0.034),
+                (0, 0.085, center + 0.026),
+                (0.02, 0.024),
+                cloth,
+                1.0,
+                0.06,
+            )
         )
     elif person.hat == "brim":
         parts.append(
-            Part((0, 0, centre + 0.034), (0, 0, centre + 0.022), (0.085, 0.09), cloth, 1.0, 0.07, False)
+            Part(
+                (0, 0, center + 0.034),
+                (0, 0, center + 0.022),
+                (0.085, 0.09),
+                cloth,
+                1.0,
+                0.07,
+                False,
+            )
         )
         parts.append(
-            Part((0, 0, centre + 0.06), (0, 0, centre + 0.034), (dome, dome), cloth, 1.0, 0.08, False)
+            Part(
+                (0, 0, center + 0.06), (0, 0, center + 0.034), (dome, dome), cloth, 1.0, 0.08, False
+            )
         )
     elif person.hat == "beanie":  # a dome behind the head; the face's texture draws the front of it
         wide = 1.12 * radius
         parts.append(
-            Part((0, -0.002, centre + 0.04), (0, -0.004, centre + 0.03), (wide, wide), cloth, 1.1, 0.0)
+            Part(
+                (0, -0.002, center + 0.04),
+                (0, -0.004, center + 0.03),
+                (wide, wide),
+                cloth,
+                1.1,
+                0.0,
+            )
         )
     return parts
 
 
 def _bag(person: Person, hand: Vector) -> list[Part]:
-    side, cloth = person.bag_side, _bag_texture(person.bag_colour)
+    side, cloth = person.bag_side, _bag_texture(person.bag_color)
     if person.bag == "backpack":
         profile = (0.05, 0.085, 0.094, 0.098, 0.1, 0.096)
         return [Part((0, -0.115, 0.815), (0, -0.125, 0.565), profile, cloth, 0.6, 0.02, False)]
@@ -358,7 +436,7 @@ def _straps(person: Person, cloth: Texture) -> Texture:
         where = lambda u, t: (np.abs(u - person.bag_side * 0.85) < 0.12) & (t < 0.5)  # noqa: E731
     else:
         return cloth
-    strap = 0.8 * np.asarray(person.bag_colour, dtype=np.float32)
+    strap = 0.8 * np.asarray(person.bag_color, dtype=np.float32)
 
     def texture(u: np.ndarray, t: np.ndarray) -> np.ndarray:
         return np.where(where(wrap(u), t)[..., None], strap, cloth(u, t))
@@ -366,36 +444,48 @@ def _straps(person: Person, cloth: Texture) -> Texture:
     return texture
 
 
-def _bag_texture(colour: Colour) -> Texture:
-    light, dark = np.asarray(colour, dtype=np.float32), 0.6 * np.asarray(colour, dtype=np.float32)
+def _bag_texture(color: Color) -> Texture:
+    light, dark = np.asarray(color, dtype=np.float32), 0.6 * np.asarray(color, dtype=np.float32)
     return lambda u, t: np.where(((np.abs(t - 0.55) < 0.05) | (t > 0.94))[..., None], dark, light)
 
 
 def _shoe(person: Person) -> Texture:
-    leather, sole = np.asarray(person.shoe, dtype=np.float32), np.asarray(person.sole, dtype=np.float32)
+    leather, sole = (
+        np.asarray(person.shoe, dtype=np.float32),
+        np.asarray(person.sole, dtype=np.float32),
+    )
     return lambda u, t: np.where((t > 0.82)[..., None], sole, leather)
 
 
 def _face(person: Person) -> Texture:
     """Skin with brows, eyes and mouth in front, hair or hat around."""
-    skin, hair = np.asarray(person.skin, dtype=np.float32), np.asarray(person.hair, dtype=np.float32)
-    hat = np.asarray(person.hat_colour, dtype=np.float32)
+    skin, hair = (
+        np.asarray(person.skin, dtype=np.float32),
+        np.asarray(person.hair, dtype=np.float32),
+    )
+    hat = np.asarray(person.hat_color, dtype=np.float32)
     line = {"bald": -1.0, "crop": 0.1}.get(person.hair_style, 0.22)
     behind = {"bald": 4.0, "crop": 1.45, "short": 1.2}.get(person.hair_style, 0.95)
 
     def texture(u: np.ndarray, t: np.ndarray) -> np.ndarray:
         u = wrap(u)
         front = np.abs(u)
-        colour = np.broadcast_to(skin, (*u.shape, 3))
-        colour = np.where(
-            ((np.abs(front - 0.4) < 0.17) & (np.abs(t - 0.45) < 0.08))[..., None], 0.35 * skin, colour
+        color = np.broadcast_to(skin, (*u.shape, 3))
+        color = np.where(
+            ((np.abs(front - 0.4) < 0.17) & (np.abs(t - 0.45) < 0.08))[..., None],
+            0.35 * skin,
+            color,
         )
-        colour = np.where(((front < 0.3) & (np.abs(t - 0.92) < 0.05))[..., None], 0.6 * skin, colour)
+        color = np.where(((front < 0.3) & (np.abs(t - 0.92) < 0.05))[..., None], 0.6 * skin, color)
         if person.beard:
-            colour = np.where(((front < 1.1) & (t > 0.8))[..., None], 0.6 * hair + 0.25 * skin, colour)
-        colour = np.where((((t < line) | (front > behind)) & (t < 0.97))[..., None], hair, colour)
+            color = np.where(
+                ((front < 1.1) & (t > 0.8))[..., None], 0.6 * hair + 0.25 * skin, color
+            )
+        color = np.where((((t < line) | (front > behind)) & (t < 0.97))[..., None], hair, color)
         if person.hat != "none":
-            colour = np.where((t < (0.34 if person.hat == "beanie" else 0.24))[..., None], hat, colour)
-        return colour
+            color = np.where(
+                (t < (0.34 if person.hat == "beanie" else 0.24))[..., None], hat, color
+            )
+        return color
 
     return texture

@@ -1,6 +1,6 @@
 """Who walks through the quickstart data: the lasting looks of one identity, drawn from a seed.
 
-Colours are RGB in [0, 1]. Surfaces are described by two coordinates: `u`, the angle around the body part
+Colors are RGB in [0, 1]. Surfaces are described by two coordinates: `u`, the angle around the body part
 (radians, 0 at the front, +pi/2 on the person's left, +-pi at the back), and `t`, the way down the part (0 at
 its top, 1 at its end). So a badge on the left breast is seen from the front only, and on the right side of
 the picture.
@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 Texture = Callable[[np.ndarray, np.ndarray], np.ndarray]  # u, t, both [h, w] -> RGB [h, w, 3]
 
-# Few colours on purpose: many people share them, so patterns, cut, bags and build have to be told apart too.
-FABRICS: dict[str, Colour] = {
+# Few colors on purpose: many people share them, so patterns, cut, bags and build have to be told apart too.
+FABRICS: dict[str, Color] = {
     "black": (0.09, 0.09, 0.10),
-    "grey": (0.47, 0.48, 0.50),
+    "gray": (0.47, 0.48, 0.50),
     "white": (0.90, 0.90, 0.87),
     "navy": (0.10, 0.14, 0.30),
     "blue": (0.20, 0.40, 0.72),
@@ -31,8 +31,13 @@ FABRICS: dict[str, Colour] = {
 }
 UPPER_WEIGHTS = (4, 3, 4, 3, 3, 2.5, 2, 2, 1, 1.5, 1.5, 1.5)
 LOWER_WEIGHTS = (5, 3, 1.5, 4, 3, 0.4, 0.6, 2.5, 1.2, 0.2, 0.3, 0.4)
-SKINS: tuple[Colour, ...] = ((0.91, 0.74, 0.63), (0.82, 0.62, 0.48), (0.64, 0.44, 0.31), (0.42, 0.28, 0.20))
-HAIRS: tuple[Colour, ...] = (
+SKINS: tuple[Color, ...] = (
+    (0.91, 0.74, 0.63),
+    (0.82, 0.62, 0.48),
+    (0.64, 0.44, 0.31),
+    (0.42, 0.28, 0.20),
+)
+HAIRS: tuple[Color, ...] = (
     (0.06, 0.05, 0.05),
     (0.18, 0.11, 0.07),
     (0.36, 0.22, 0.11),
@@ -63,8 +68,8 @@ class Garment(NamedTuple):
     """One piece of clothing; `size` scales its pattern, `side` is -1 or 1 for what is on one side only."""
 
     pattern: str
-    base: Colour
-    accent: Colour
+    base: Color
+    accent: Color
     size: float
     side: int
 
@@ -74,30 +79,30 @@ class Person(NamedTuple):
     height.
     """
 
-    height: float  # metres
+    height: float  # meters
     girth: float  # 1 is average; widens torso and limbs
     shoulder: float  # half width
     hip: float  # half width
     leg: float  # height of the hip joint
     head: float  # 1 is average
-    skin: Colour
-    hair: Colour
+    skin: Color
+    hair: Color
     hair_style: str
     beard: bool
     hat: str
-    hat_colour: Colour
+    hat_color: Color
     upper: Garment
     sleeve: float  # covered part of the arm: 0.45 is a T-shirt, 2 a long sleeve
-    sleeve_colour: Colour
+    sleeve_color: Color
     hem: float  # height at which the upper garment ends
     hood: bool
     lower: Garment
     lower_kind: str  # trousers, shorts or skirt
     lower_width: float
-    shoe: Colour
-    sole: Colour
+    shoe: Color
+    sole: Color
     bag: str
-    bag_colour: Colour
+    bag_color: Color
     bag_side: int
     stride: float  # amplitude of the step, radians
     stoop: float  # forward lean, radians
@@ -123,10 +128,10 @@ def draw_person(rng: np.random.Generator) -> Person:
         hair_style=(hair_style := str(rng.choice(HAIR_STYLES))),
         beard=bool(rng.random() < 0.3 and hair_style in ("short", "crop", "bald")),
         hat=str(rng.choice(HATS)),
-        hat_colour=_fabric(rng, UPPER_WEIGHTS),
+        hat_color=_fabric(rng, UPPER_WEIGHTS),
         upper=upper,
         sleeve=sleeve,
-        sleeve_colour=upper.accent if contrast_sleeves else upper.base,
+        sleeve_color=upper.accent if contrast_sleeves else upper.base,
         hem=float(rng.uniform(0.25, 0.36)) if coat else float(rng.uniform(0.43, 0.49)),
         hood=bool(sleeve == 2.0 and rng.random() < 0.3),
         lower=lower,
@@ -135,17 +140,21 @@ def draw_person(rng: np.random.Generator) -> Person:
         shoe=_fabric(rng, (5, 2, 4, 1, 1, 1.5, 0.3, 1, 2.5, 0.4, 0.4, 0.3)),
         sole=_fabric(rng, (3, 1, 4, 0, 0, 0.5, 0, 1, 0.5, 0, 0, 0)),
         bag=str(rng.choice(BAGS)),
-        bag_colour=_fabric(rng, (4, 2, 1, 2, 2, 2, 1, 2, 2, 1, 1, 1)),
+        bag_color=_fabric(rng, (4, 2, 1, 2, 2, 2, 1, 2, 2, 1, 1, 1)),
         bag_side=int(rng.choice([-1, 1])),
         stride=float(rng.uniform(0.26, 0.5)),
         stoop=float(rng.uniform(-0.02, 0.1)),
     )
 
 
-def _draw_garment(rng: np.random.Generator, patterns: tuple[str, ...], weights: tuple[float, ...]) -> Garment:
+def _draw_garment(
+    rng: np.random.Generator, patterns: tuple[str, ...], weights: tuple[float, ...]
+) -> Garment:
     base = _fabric(rng, weights)
     accent = base
-    while abs(_brightness(accent) - _brightness(base)) < 0.12:  # a pattern that cannot be seen is none
+    while (
+        abs(_brightness(accent) - _brightness(base)) < 0.12
+    ):  # a pattern that cannot be seen is none
         accent = _fabric(rng, weights)
     return Garment(
         pattern=str(rng.choice(patterns)),
@@ -156,24 +165,24 @@ def _draw_garment(rng: np.random.Generator, patterns: tuple[str, ...], weights: 
     )
 
 
-def _fabric(rng: np.random.Generator, weights: tuple[float, ...]) -> Colour:
+def _fabric(rng: np.random.Generator, weights: tuple[float, ...]) -> Color:
     shares = np.asarray(weights, dtype=np.float64)
     names = list(FABRICS)
     return _vary(rng, FABRICS[names[rng.choice(len(names), p=shares / shares.sum())]], 0.025)
 
 
-def _vary(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
-    red, green, blue = np.clip(np.asarray(colour) + rng.normal(0, amount, 3), 0.03, 0.97)
+def _vary(rng: np.random.Generator, color: Color, amount: float) -> Color:
+    red, green, blue = np.clip(np.asarray(color) + rng.normal(0, amount, 3), 0.03, 0.97)
     return float(red), float(green), float(blue)
 
 
-def _brightness(colour: Colour) -> float:
-    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
+def _brightness(color: Color) -> float:
+    return 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2]
 
 
-def plain(colour: Colour) -> Texture:
-    """A texture of one colour."""
-    value = np.asarray(colour, dtype=np.float32)
+def plain(color: Color) -> Texture:
+    """A texture of one color."""
+    value = np.asarray(color, dtype=np.float32)
     return lambda u, t: np.broadcast_to(value, (*u.shape, 3))
 
 
@@ -184,7 +193,9 @@ def garment_texture(garment: Garment) -> Texture:
     accent = np.asarray(garment.accent, dtype=np.float32)
 
     def texture(u: np.ndarray, t: np.ndarray) -> np.ndarray:
-        share = np.asarray(weight(wrap(u), t, garment.size, garment.side), dtype=np.float32)[..., None]
+        share = np.asarray(weight(wrap(u), t, garment.size, garment.side), dtype=np.float32)[
+            ..., None
+        ]
         return base + share * (accent - base)
 
     return texture
@@ -219,7 +230,7 @@ def _camouflage(u: np.ndarray, t: np.ndarray, size: float, side: int) -> np.ndar
     return 0.8 * (waves > 0.3)
 
 
-# Share of the accent colour, from (u, t, size, side) to [0, 1].
+# Share of the accent color, from (u, t, size, side) to [0, 1].
 PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, float, int], np.ndarray]] = {
     "plain": lambda u, t, size, side: np.zeros_like(u),
     "hoops": lambda u, t, size, side: _half(t * 4.5 / size),
@@ -229,8 +240,12 @@ PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, float, int], np.ndarray]] 
     "yoke": lambda u, t, size, side: t < 0.26 * size,
     "band": lambda u, t, size, side: np.abs(t - 0.42) < 0.11 * size,
     "dots": _dots,
-    "logo": lambda u, t, size, side: ((u - 0.35 * side) / 0.5) ** 2 + ((t - 0.32) / 0.14) ** 2 < size**2,
-    "print": lambda u, t, size, side: (np.abs(wrap(u - np.pi)) < 0.75) & (np.abs(t - 0.38) < 0.17 * size),
+    "logo": lambda u, t, size, side: (
+        ((u - 0.35 * side) / 0.5) ** 2 + ((t - 0.32) / 0.14) ** 2 < size**2
+    ),
+    "print": lambda u, t, size, side: (
+        (np.abs(wrap(u - np.pi)) < 0.75) & (np.abs(t - 0.38) < 0.17 * size)
+    ),
     "open": lambda u, t, size, side: np.abs(u) < 0.42 * size,
     "side": lambda u, t, size, side: np.abs(np.abs(u) - np.pi / 2) < 0.5 * size,
     "fade": lambda u, t, size, side: 0.55 * np.exp(-(((t - 0.35) / 0.25) ** 2)) * (np.cos(u) > 0),

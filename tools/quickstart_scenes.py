@@ -18,16 +18,20 @@ def draw_scene(name: str, rng: np.random.Generator) -> np.ndarray:
     SCENES[name](ImageDraw.Draw(image), rng)
     image = image.filter(ImageFilter.GaussianBlur(1.6))
     picture = np.asarray(image, dtype=np.float32) / 255
-    picture = 0.55 * picture + 0.45 * picture.mean(axis=2, keepdims=True)  # places are duller than clothes
+    picture = 0.55 * picture + 0.45 * picture.mean(
+        axis=2, keepdims=True
+    )  # places are duller than clothes
     picture = 0.5 + 0.8 * (picture - 0.5)
     coarse = rng.random((SCENE_SIZE[0] // 15 + 1, SCENE_SIZE[1] // 15 + 1)).astype(np.float32)
-    stains = Image.fromarray(coarse).resize((SCENE_SIZE[1], SCENE_SIZE[0]), Image.Resampling.BICUBIC)
+    stains = Image.fromarray(coarse).resize(
+        (SCENE_SIZE[1], SCENE_SIZE[0]), Image.Resampling.BICUBIC
+    )
     grain = rng.normal(0, 0.02, (*SCENE_SIZE, 1)).astype(np.float32)
     return np.clip(picture * (0.91 + 0.18 * np.asarray(stains)[..., None]) + grain, 0, 1)
 
 
 def _ramp(draw: ImageDraw.ImageDraw, top: int, bottom: int, first: Ink, last: Ink) -> None:
-    """Horizontal lines from one colour to another."""
+    """Horizontal lines from one color to another."""
     for row in range(top, bottom):
         share = (row - top) / max(bottom - top - 1, 1)
         draw.line((0, row, SCENE_SIZE[1], row), fill=_mix(first, last, share))
@@ -43,12 +47,16 @@ def _about(rng: np.random.Generator, ink: Ink, spread: float = 14) -> Ink:
     return red, green, blue
 
 
-def _tiles(draw: ImageDraw.ImageDraw, ink: Ink, *, step: float, lines: int, skew: float = 0.0) -> None:
+def _tiles(
+    draw: ImageDraw.ImageDraw, ink: Ink, *, step: float, lines: int, skew: float = 0.0
+) -> None:
     """The joints of a paved floor in perspective."""
     height, width = SCENE_SIZE
     for column in np.arange(-2 * width, 3 * width, step):
         draw.line(
-            (width / 2 + 0.45 * (column - width / 2) + skew, HORIZON, column, height), fill=ink, width=1
+            (width / 2 + 0.45 * (column - width / 2) + skew, HORIZON, column, height),
+            fill=ink,
+            width=1,
         )
     for number in range(lines):
         row = HORIZON + (height - HORIZON) * (number / lines) ** 1.7
@@ -95,10 +103,17 @@ def _park(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         draw.ellipse((x, y, x + size, y + 0.7 * size), fill=ink)
     for _ in range(13):
         x, thick = rng.integers(width), rng.integers(5, 13)
-        draw.rectangle((x, 30, x + thick, HORIZON + rng.integers(0, 18)), fill=_about(rng, (74, 60, 46)))
+        draw.rectangle(
+            (x, 30, x + thick, HORIZON + rng.integers(0, 18)), fill=_about(rng, (74, 60, 46))
+        )
     _ramp(draw, HORIZON, height, (112, 128, 74), (92, 110, 60))
     draw.polygon(
-        [(-60, height), (width * 0.12, HORIZON + 18), (width * 0.95, HORIZON + 24), (width + 90, height)],
+        [
+            (-60, height),
+            (width * 0.12, HORIZON + 18),
+            (width * 0.95, HORIZON + 24),
+            (width + 90, height),
+        ],
         fill=(158, 150, 134),
     )
     for _ in range(900):  # grass, leaves and gravel
@@ -106,7 +121,9 @@ def _park(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         draw.line((x, y, x + 3, y - 3), fill=_about(rng, (128, 130, 92), 24))
     for left in (90, 430):  # benches
         for row in (0, 9, 18):
-            draw.rectangle((left, HORIZON - 12 + row, left + 70, HORIZON - 7 + row), fill=(104, 74, 48))
+            draw.rectangle(
+                (left, HORIZON - 12 + row, left + 70, HORIZON - 7 + row), fill=(104, 74, 48)
+            )
 
 
 def _hall(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
@@ -114,12 +131,16 @@ def _hall(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _ramp(draw, 0, HORIZON + 20, (196, 192, 176), (214, 208, 190))
     for left in range(0, width, 120):  # doors, notices, a strip along the wall
         draw.rectangle(
-            (left + 20, 18, left + 72, HORIZON + 14), fill=_about(rng, (118, 92, 66)), outline=(84, 66, 50)
+            (left + 20, 18, left + 72, HORIZON + 14),
+            fill=_about(rng, (118, 92, 66)),
+            outline=(84, 66, 50),
         )
         draw.rectangle((left + 28, 30, left + 46, 84), fill=_about(rng, (160, 176, 180)))
         for _ in range(3):
             x, y = left + 78 + rng.integers(22), 30 + rng.integers(46)
-            draw.rectangle((x, y, x + 13, y + 18), fill=tuple(int(v) for v in rng.integers(120, 250, 3)))
+            draw.rectangle(
+                (x, y, x + 13, y + 18), fill=tuple(int(v) for v in rng.integers(120, 250, 3))
+            )
     draw.rectangle((0, 100, width, 107), fill=(120, 130, 120))
     _ramp(draw, HORIZON + 20, height, (164, 160, 150), (190, 184, 170))
     _tiles(draw, (136, 132, 124), step=84, lines=10, skew=30)
@@ -139,7 +160,9 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _ramp(draw, 0, 34, (150, 148, 142), (160, 156, 150))
     draw.rectangle((0, 34, width, 40), fill=(186, 184, 178))
     for left in range(-40, width, 190):  # parked cars from above
-        paint = _about(rng, ((150, 30, 34), (210, 210, 208), (40, 54, 92), (30, 32, 34))[rng.integers(4)])
+        paint = _about(
+            rng, ((150, 30, 34), (210, 210, 208), (40, 54, 92), (30, 32, 34))[rng.integers(4)]
+        )
         y = 52 + rng.integers(18)
         draw.rounded_rectangle((left, y, left + 150, y + 66), 22, fill=paint)
         draw.rounded_rectangle(
@@ -151,12 +174,14 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         draw.rectangle((left + 2, y + 38, left + 14, y + 46), fill=(236, 226, 190))
     for left in range(-150, width, 74):  # zebra crossing
         draw.polygon(
-            [(left + 60, 168), (left + 96, 168), (left + 60, 300), (left + 12, 300)], fill=(206, 206, 200)
+            [(left + 60, 168), (left + 96, 168), (left + 60, 300), (left + 12, 300)],
+            fill=(206, 206, 200),
         )
     for _ in range(10):  # patches of tar
         x, y = rng.integers(width), rng.integers(140, height)
         draw.ellipse(
-            (x, y, x + rng.integers(20, 80), y + rng.integers(6, 20)), fill=_about(rng, (84, 85, 88), 6)
+            (x, y, x + rng.integers(20, 80), y + rng.integers(6, 20)),
+            fill=_about(rng, (84, 85, 88), 6),
         )
 
 
@@ -171,7 +196,9 @@ def _bricks(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         pane = (226, 204, 140) if rng.random() < 0.5 else (56, 62, 74)
         for dx in (5, 35):
             for dy in (5, 42):
-                draw.rectangle((left + dx, 14 + dy, left + dx + 25, 14 + dy + 32), fill=_about(rng, pane, 8))
+                draw.rectangle(
+                    (left + dx, 14 + dy, left + dx + 25, 14 + dy + 32), fill=_about(rng, pane, 8)
+                )
     _ramp(draw, HORIZON + 24, height, (128, 126, 124), (146, 142, 138))
     for _ in range(260):  # cobbles
         x, y = rng.integers(width), rng.integers(HORIZON + 28, height)
@@ -179,7 +206,9 @@ def _bricks(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     for left in range(150, width, 210):  # bicycles at the wall
         frame, y = _about(rng, (60, 70, 90), 40), HORIZON + 2
         for wheel in (0, 52):
-            draw.ellipse((left + wheel, y, left + wheel + 38, y + 38), outline=(36, 36, 38), width=3)
+            draw.ellipse(
+                (left + wheel, y, left + wheel + 38, y + 38), outline=(36, 36, 38), width=3
+            )
         path = [(19, 19), (36, -8), (62, -8), (71, 19), (44, 19), (36, -8), (32, -16)]
         draw.line([(left + dx, y + dy) for dx, dy in path], fill=frame, width=4)
 
@@ -191,7 +220,9 @@ def _platform(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     draw.rectangle((0, 96, width, 112), fill=(54, 96, 150))
     for left in range(10, width, 118):  # a train: doors and windows
         draw.rectangle((left, 34, left + 48, 82), fill=_about(rng, (42, 50, 58), 8))
-        draw.rectangle((left + 60, 26, left + 102, HORIZON), fill=(150, 158, 160), outline=(90, 96, 98))
+        draw.rectangle(
+            (left + 60, 26, left + 102, HORIZON), fill=(150, 158, 160), outline=(90, 96, 98)
+        )
         draw.rectangle((left + 65, 36, left + 78, 80), fill=(50, 58, 66))
         draw.rectangle((left + 84, 36, left + 97, 80), fill=(50, 58, 66))
     draw.rectangle((0, HORIZON, width, HORIZON + 12), fill=(30, 30, 32))

@@ -16,18 +16,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from ember_reid.config import Config
+from ember_reid.data.build import build_normalization, build_splits
+from ember_reid.data.images import load_image, open_image
+from ember_reid.engine.build import (
+    build_benchmarks,
+    build_device,
+    build_trained_model,
+    read_test_config,
+)
+from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.examination import Examination, Labeled, examine
+from ember_reid.tools.heatmaps import grad_cam, overlay, pair_cosine
+from ember_reid.tools.report_page import Card, write_page
+from ember_reid.tools.run_files import Run, read_run
 from PIL import Image
-
-from config import Config
-from data.build import build_normalization, build_splits
-from data.images import load_image, open_image
-from engine.build import build_benchmarks, build_device, build_trained_model, read_test_config
-from engine.handlers.evaluation import Benchmark
-from engine.handlers.logs import setup_logging
-from tools.examination import Examination, Labelled, examine
-from tools.heatmaps import grad_cam, overlay, pair_cosine
-from tools.report_page import Card, write_page
-from tools.run_files import Run, read_run
 
 logger = logging.getLogger("ember.report")
 
@@ -73,8 +77,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--heatmaps", action="store_true", help="what each query's first answer rests on (slow)"
     )
-    parser.add_argument("--count", type=int, default=6, help="queries of each kind (default %(default)s)")
-    parser.add_argument("--top", type=int, default=10, help="answers shown per query (default %(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=6, help="queries of each kind (default %(default)s)"
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, help="answers shown per query (default %(default)s)"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_intermixed_args(argv)
 
@@ -141,8 +149,8 @@ def examine_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> Ex
         embedded.camids.cpu().numpy(),
     )
     return examine(
-        Labelled(features[:num_query], pids[:num_query], camids[:num_query]),
-        Labelled(features[num_query:], pids[num_query:], camids[num_query:]),
+        Labeled(features[:num_query], pids[:num_query], camids[:num_query]),
+        Labeled(features[num_query:], pids[num_query:], camids[num_query:]),
         name=name,
         metric=benchmark.settings.metric,
         protocol=benchmark.settings.protocol,
@@ -156,7 +164,9 @@ def load_pictures(
 ) -> dict[tuple[str, int], tuple[str, Image.Image]]:
     """("query" | "gallery", position) -> (file name, small picture) of all that is shown."""
     wanted = {("query", ranked.index) for ranked in examination.lists}
-    wanted |= {("gallery", answer.index) for ranked in examination.lists for answer in ranked.answers}
+    wanted |= {
+        ("gallery", answer.index) for ranked in examination.lists for answer in ranked.answers
+    }
     pictures = {}
     for side, index in sorted(wanted):
         path = (benchmark.query if side == "query" else benchmark.gallery)[index].paths[0]
@@ -171,7 +181,10 @@ def draw_heats(
     normalize, heats = build_normalization(cfg), {}
     model.requires_grad_(False)
     for ranked in examination.lists:
-        paths = (benchmark.query[ranked.index].paths[0], benchmark.gallery[ranked.answers[0].index].paths[0])
+        paths = (
+            benchmark.query[ranked.index].paths[0],
+            benchmark.gallery[ranked.answers[0].index].paths[0],
+        )
         images = [
             load_image(path, size=tuple(cfg.INPUT.SIZE_TEST), interpolation=cfg.INPUT.INTERPOLATION)
             for path in paths

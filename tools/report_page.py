@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ember_reid.engine.ranked_lists import RankedQuery
+from ember_reid.tools.charts import Line, histogram, line_chart
+from ember_reid.tools.examination import KINDS, Examination
+from ember_reid.tools.report_parts import PAGE, SCRIPT, STYLE
+from ember_reid.tools.run_files import Run, fingerprint, flatten
 from PIL import Image
 
-from engine.ranked_lists import RankedQuery
-from tools.charts import Line, histogram, line_chart
-from tools.examination import KINDS, Examination
-from tools.report_parts import PAGE, SCRIPT, STYLE
-from tools.run_files import Run, fingerprint, flatten
-
 SCORES = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
-KIND_NAMES = {"best": "best", "median": "median", "worst": "worst", "suspect": "likely label errors"}
+KIND_NAMES = {
+    "best": "best",
+    "median": "median",
+    "worst": "worst",
+    "suspect": "likely label errors",
+}
 NUM_HISTOGRAM_BINS = 48
 
 
@@ -26,8 +30,12 @@ class Card(NamedTuple):
 
     run: Run
     examinations: tuple[Examination, ...] = ()
-    pictures: dict[str, dict[tuple[str, int], tuple[str, Image.Image]]] = {}  # dataset -> see load_pictures
-    heats: dict[str, dict[int, list[Image.Image]]] = {}  # dataset -> query -> query and first answer
+    pictures: dict[
+        str, dict[tuple[str, int], tuple[str, Image.Image]]
+    ] = {}  # dataset -> see load_pictures
+    heats: dict[
+        str, dict[int, list[Image.Image]]
+    ] = {}  # dataset -> query -> query and first answer
     trouble: str = ""
 
 
@@ -66,7 +74,9 @@ def _filters(cards: Sequence[Card], names: Sequence[str]) -> str:
     if len(cards) > 1:
         buttons += [_button("run", name, name) for name in names]
     cameras = sorted({ranked.camid for ranked in lists})
-    options = "".join(f'<option value="{camera}">camera {camera + 1}</option>' for camera in cameras)
+    options = "".join(
+        f'<option value="{camera}">camera {camera + 1}</option>' for camera in cameras
+    )
     choose = f'<select id="camera" aria-label="camera of the query"><option value="">all cameras</option>{options}</select>'
     search = '<input id="words" type="search" placeholder="identity or file name" aria-label="identity or file name">'
     return f'<nav>{"".join(buttons)}{choose if lists else ""}{search if lists else ""}<output id="shown"></output></nav>'
@@ -74,9 +84,7 @@ def _filters(cards: Sequence[Card], names: Sequence[str]) -> str:
 
 def _button(group: str, value: str, text: str) -> str:
     value, text = escape(value, quote=True), escape(text)
-    return (
-        f'<button type="button" data-group="{group}" data-value="{value}" aria-pressed="true">{text}</button>'
-    )
+    return f'<button type="button" data-group="{group}" data-value="{value}" aria-pressed="true">{text}</button>'
 
 
 def _comparison(cards: Sequence[Card], names: Sequence[str]) -> str:
@@ -91,7 +99,9 @@ def _comparison(cards: Sequence[Card], names: Sequence[str]) -> str:
         ]
         parts.append(f"<h2>Scores on {escape(dataset)}</h2>{_table(('run', *SCORES), rows)}")
     charts = [
-        line_chart("Loss", [_loss(run, name) for name, run in zip(names, runs, strict=True)], x="epoch"),
+        line_chart(
+            "Loss", [_loss(run, name) for name, run in zip(names, runs, strict=True)], x="epoch"
+        ),
     ]
     for dataset in datasets:
         lines = [_maps(run, dataset, name) for name, run in zip(names, runs, strict=True)]
@@ -105,7 +115,9 @@ def _comparison(cards: Sequence[Card], names: Sequence[str]) -> str:
         charts.append(line_chart(f"CMC on {dataset}", lines, x="rank", percent=True))
     parts.append(_charts(charts))
     flat = [flatten(run.config) for run in runs]
-    keys = sorted({key for one in flat for key in one if any(other.get(key) != one[key] for other in flat)})
+    keys = sorted(
+        {key for one in flat for key in one if any(other.get(key) != one[key] for other in flat)}
+    )
     rows = [[key, *(str(one.get(key, "")) for one in flat)] for key in keys if key != "OUTPUT_DIR"]
     parts.append("<h2>Where the recipes differ</h2>")
     parts.append(_table(("key", *names), rows) if rows else "<p>Nowhere.</p>")
@@ -138,7 +150,9 @@ def _run(card: Card) -> str:
         parts.append(f"<h2>{title}</h2>{_table(('test set', *SCORES, 'queries', 'gallery'), rows)}")
         if run.train:
             names = ", ".join(map(str, flatten(run.config).get("DATASETS.NAMES", ())))
-            parts.append(f"<p>Of the weights at the end of the run, trained on {escape(names)}.</p>")
+            parts.append(
+                f"<p>Of the weights at the end of the run, trained on {escape(names)}.</p>"
+            )
     else:
         parts.append('<p class="trouble">There is no results.json: the run has not ended.</p>')
     if run.distillation.get("rows"):
@@ -181,9 +195,7 @@ def _teachers(distillation: dict) -> str:
         for row in distillation["rows"]
     ]
     head = ("network", "mAP", "Rank-1", "parameters, M", "GFLOPs", "ms an image")
-    return (
-        f"<h2>Teacher and student on {escape(str(distillation.get('dataset', '')))}</h2>{_table(head, rows)}"
-    )
+    return f"<h2>Teacher and student on {escape(str(distillation.get('dataset', '')))}</h2>{_table(head, rows)}"
 
 
 def _curves(run: Run) -> list[str]:
@@ -193,12 +205,18 @@ def _curves(run: Run) -> list[str]:
         for key in last
         if key not in ("epoch", "iteration", "loss", "accuracy", "lr", "images_per_second")
     ]
-    losses = [_loss(run, "all"), *(Line(key, _by_epoch(run, key)) for key in terms if len(terms) > 1)]
+    losses = [
+        _loss(run, "all"),
+        *(Line(key, _by_epoch(run, key)) for key in terms if len(terms) > 1),
+    ]
     return [
         line_chart("Loss", losses, x="epoch"),
         line_chart("Learning rate", [Line("base", _by_epoch(run, "lr"))], x="epoch"),
         line_chart(
-            "Training accuracy", [Line("accuracy", _by_epoch(run, "accuracy"))], x="epoch", percent=True
+            "Training accuracy",
+            [Line("accuracy", _by_epoch(run, "accuracy"))],
+            x="epoch",
+            percent=True,
         ),
         line_chart("mAP", [_maps(run, name, name) for name in run.tests], x="epoch", percent=True),
     ]
@@ -221,7 +239,10 @@ def _loss(run: Run, name: str) -> Line:
 
 
 def _maps(run: Run, dataset: str, name: str) -> Line:
-    return Line(name, tuple((row["epoch"], row["mAP"]) for row in run.tests.get(dataset, ()) if "mAP" in row))
+    return Line(
+        name,
+        tuple((row["epoch"], row["mAP"]) for row in run.tests.get(dataset, ()) if "mAP" in row),
+    )
 
 
 def _cmc(cmc: np.ndarray) -> tuple[tuple[float, float], ...]:
@@ -230,7 +251,10 @@ def _cmc(cmc: np.ndarray) -> tuple[tuple[float, float], ...]:
 
 def _examined(card: Card, one: Examination) -> str:
     """What a test set shows: curves, cameras, sizes, ranked lists."""
-    charts = [line_chart("CMC", [Line(one.name, _cmc(one.cmc))], x="rank", percent=True), _distances(one)]
+    charts = [
+        line_chart("CMC", [Line(one.name, _cmc(one.cmc))], x="rank", percent=True),
+        _distances(one),
+    ]
     rows = [[label, str(count), _percent(value)] for label, (value, count) in one.sizes.items()]
     weights = f"{card.run.weights.name}, " if card.run.weights else ""
     score = f"<p>What follows is of {weights}mAP {_percent(one.mAP)}, Rank-1 {_percent(one.cmc[0])}.</p>"
@@ -240,7 +264,9 @@ def _examined(card: Card, one: Examination) -> str:
             f"<p>Its score is of the protocol {escape(one.protocol)}; this part follows the cross-camera rule.</p>"
         )
     parts.append(_camera_table(one))
-    parts.append(f"<h3>Queries by their number of matches</h3>{_table(('matches', 'queries', 'mAP'), rows)}")
+    parts.append(
+        f"<h3>Queries by their number of matches</h3>{_table(('matches', 'queries', 'mAP'), rows)}"
+    )
     parts.append(
         "<h3>Ranked lists</h3><p>Blue: the query. Green: right. Red, dashed: wrong. The number is the distance, smaller is "
         "closer. Best, median and worst by average precision. "
@@ -266,9 +292,15 @@ def _distances(one: Examination) -> str:
     edges = one.histograms.edges[
         np.minimum(np.append(starts, starts[-1] + step), len(one.histograms.edges) - 1)
     ]
-    merged = {name: np.add.reduceat(values[: starts[-1] + step], starts) for name, values in counts.items()}
+    merged = {
+        name: np.add.reduceat(values[: starts[-1] + step], starts)
+        for name, values in counts.items()
+    }
     return histogram(
-        "Distances of pairs", edges.tolist(), {k: v.tolist() for k, v in merged.items()}, x="distance"
+        "Distances of pairs",
+        edges.tolist(),
+        {k: v.tolist() for k, v in merged.items()},
+        x="distance",
     )
 
 
@@ -296,7 +328,9 @@ def _camera_table(one: Examination) -> str:
     )
 
 
-def _ranked(ranked: RankedQuery, one: Examination, pictures: dict, heats: Sequence[Image.Image]) -> str:
+def _ranked(
+    ranked: RankedQuery, one: Examination, pictures: dict, heats: Sequence[Image.Image]
+) -> str:
     name, picture = pictures.get(("query", ranked.index), ("", None))
     figures = [_picture(picture, "query", "query", ranked.pid, ranked.camid, name)]
     words = [str(ranked.pid), name]
@@ -308,9 +342,7 @@ def _ranked(ranked: RankedQuery, one: Examination, pictures: dict, heats: Sequen
         figures.append(_picture(picture, verdict, first, answer.pid, answer.camid, name))
     kind = "likely label error" if ranked.choice == "suspect" else f"{ranked.choice} query"
     matches = "1 match" if ranked.num_matches == 1 else f"{ranked.num_matches} matches"
-    title = (
-        f"{kind}: identity {ranked.pid} under camera {ranked.camid + 1}, AP {100 * ranked.ap:.1f}%, {matches}"
-    )
+    title = f"{kind}: identity {ranked.pid} under camera {ranked.camid + 1}, AP {100 * ranked.ap:.1f}%, {matches}"
     note = f"<p>{escape(one.notes[ranked.index])}</p>" if ranked.choice == "suspect" else ""
     shown = "".join(
         f'<figure><img src="{_source(heat)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
@@ -319,7 +351,9 @@ def _ranked(ranked: RankedQuery, one: Examination, pictures: dict, heats: Sequen
         )
     )
     heat_row = (
-        f'<details><summary>Heat-maps</summary><div class="row">{shown}</div></details>' if shown else ""
+        f'<details><summary>Heat-maps</summary><div class="row">{shown}</div></details>'
+        if shown
+        else ""
     )
     search = escape(" ".join(words).lower(), quote=True)
     return (
@@ -328,7 +362,9 @@ def _ranked(ranked: RankedQuery, one: Examination, pictures: dict, heats: Sequen
     )
 
 
-def _picture(picture: Image.Image | None, kind: str, first: str, pid: int, camid: int, name: str) -> str:
+def _picture(
+    picture: Image.Image | None, kind: str, first: str, pid: int, camid: int, name: str
+) -> str:
     lines = f"<b>{escape(first)}</b><br>id {pid}, cam {camid + 1}<br><small>{escape(name)}</small>"
     source = _source(picture) if picture is not None else ""
     alt = escape(f"{first}, identity {pid}", quote=True)
@@ -347,9 +383,7 @@ def _calibration(calibration: dict) -> str:
         for row in calibration.get("fnmr_at_fmr", ())
     ]
     said = f"Two pictures are taken for the same up to a distance of {calibration.get('threshold', float('nan')):.4f}, which "
-    said += (
-        f"lets a share of {calibration.get('false_match_rate', float('nan')):g} of different pairs through."
-    )
+    said += f"lets a share of {calibration.get('false_match_rate', float('nan')):g} of different pairs through."
     head = ("false matches", "threshold", "missed matches")
     return f"<h2>Same or not</h2><p>{escape(said)}</p>{_table(head, rows)}"
 
@@ -360,7 +394,9 @@ def _charts(charts: Sequence[str]) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     top = f"<tr>{''.join(f'<th>{escape(str(cell))}</th>' for cell in head)}</tr>" if head else ""
-    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows
+    )
     return f'<div class="scroll"><table>{top}{body}</table></div>'
 
 

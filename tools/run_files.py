@@ -52,9 +52,16 @@ def read_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; name the OUTPUT_DIR of a run")
     if not (folder / "config.yml").is_file() and not (folder / "results.json").is_file():
-        raise FileNotFoundError(f"{folder} holds no run: there is neither config.yml nor results.json in it")
+        raise FileNotFoundError(
+            f"{folder} holds no run: there is neither config.yml nor results.json in it"
+        )
     weights = next(
-        (path for name in ("best", "last") if (path := folder / "checkpoints" / f"{name}.pt").is_file()), None
+        (
+            path
+            for name in ("best", "last")
+            if (path := folder / "checkpoints" / f"{name}.pt").is_file()
+        ),
+        None,
     )
     train, tests = _read_metrics(folder / "metrics.jsonl")
     return Run(
@@ -118,7 +125,9 @@ def _read_starts(path: Path) -> tuple[dict, ...]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    return tuple(one for one in content if isinstance(one, dict)) if isinstance(content, list) else ()
+    return (
+        tuple(one for one in content if isinstance(one, dict)) if isinstance(content, list) else ()
+    )
 
 
 def _read_metrics(path: Path) -> tuple[tuple[dict, ...], dict[str, tuple[dict, ...]]]:
@@ -129,7 +138,10 @@ def _read_metrics(path: Path) -> tuple[tuple[dict, ...], dict[str, tuple[dict, .
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            what, flat = row["what"], {"epoch": row["epoch"], "iteration": row["iteration"], **row["values"]}
+            what, flat = (
+                row["what"],
+                {"epoch": row["epoch"], "iteration": row["iteration"], **row["values"]},
+            )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             if number == len(lines):
                 break
@@ -147,7 +159,9 @@ def _first_words(path: Path) -> str:
         return ""
     with open(path, encoding="utf-8", errors="replace") as file:
         lines = [line for line, _ in zip(file, range(50), strict=False)]
-    return next((line.split("INFO: ", 1)[-1].strip() for line in lines if "process(es)" in line), "")
+    return next(
+        (line.split("INFO: ", 1)[-1].strip() for line in lines if "process(es)" in line), ""
+    )
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, object]:
@@ -170,7 +184,9 @@ def describe_making(starts: tuple[dict, ...]) -> dict[str, str]:
         found[key] = ", then ".join(dict.fromkeys(str(start.get(key, "none")) for start in starts))
     machine = {key: value for key, value in found.items() if key in MACHINE}
     others = {
-        key: value for key, value in found.items() if key not in ("commit", "time", "iteration", *MACHINE)
+        key: value
+        for key, value in found.items()
+        if key not in ("commit", "time", "iteration", *MACHINE)
     }
     times = [f"{start.get('time')} after iteration {start.get('iteration')}" for start in starts]
     return {
@@ -193,7 +209,9 @@ def fingerprint(run: Run) -> dict[str, str]:
         geometry += f", {flat.get('SOLVER.ACCUMULATION_STEPS', 1)} forward pass(es) a step, pairs {flat.get('SOLVER.MINING')}"
     protocols = dict.fromkeys(scores.get("protocol") for scores in run.results.values()) or (None,)
     protocol = " and ".join(str(one or flat.get("TEST.PROTOCOL")) for one in protocols)
-    scoring = f"{flat.get('TEST.METRIC')}, {protocol}, embedding {flat.get('TEST.NECK_FEAT')} the neck"
+    scoring = (
+        f"{flat.get('TEST.METRIC')}, {protocol}, embedding {flat.get('TEST.NECK_FEAT')} the neck"
+    )
     scoring += ", flipped too" if flat.get("TEST.FLIP") else ""
     chosen = "held-out identities" if flat.get("TEST.VALIDATION") else "the test set"
     found = {
@@ -210,6 +228,8 @@ def fingerprint(run: Run) -> dict[str, str]:
         "Run": run.machine,
     }
     found = {
-        key: value for key, value in found.items() if value and (run.config or "SHA" in key or key == "Run")
+        key: value
+        for key, value in found.items()
+        if value and (run.config or "SHA" in key or key == "Run")
     }
     return found | describe_making(run.starts)

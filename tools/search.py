@@ -16,25 +16,34 @@ import sys
 from pathlib import Path
 
 import torch
+from ember_reid.config import parse_config
+from ember_reid.engine.deploy.build import build_embedder, load_model, read_threshold
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.formats import kind_of
+from ember_reid.engine.deploy.network import Card
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.features import Features, load_features
+from ember_reid.tools.image_lists import read_images
+from ember_reid.tools.nearest import (
+    Nearest,
+    check_faiss,
+    nearest,
+    nearest_faiss,
+    open_faiss,
+    reach_recall,
+    rerank,
+)
+from ember_reid.tools.search_page import write_page
 from torch import Tensor
-
-from config import parse_config
-from engine.deploy.build import build_embedder, load_model, read_threshold
-from engine.deploy.embedder import Embedder
-from engine.deploy.formats import kind_of
-from engine.deploy.network import Card
-from engine.handlers.logs import setup_logging
-from tools.features import Features, load_features
-from tools.image_lists import read_images
-from tools.nearest import Nearest, check_faiss, nearest, nearest_faiss, open_faiss, reach_recall, rerank
-from tools.search_page import write_page
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     arguments = _parse(argv)
     setup_logging()
-    logging.getLogger("ember").setLevel(logging.WARNING)  # re-ranking would say its plan for each query
+    logging.getLogger("ember").setLevel(
+        logging.WARNING
+    )  # re-ranking would say its plan for each query
     try:
         for line in search(arguments):
             print(line)
@@ -55,8 +64,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "features", type=Path, metavar="FEATURES.npz", help="what is searched, of tools.extract"
     )
-    parser.add_argument("queries", nargs="+", metavar="QUERY", help="images, folders, csv lists, or one .npz")
-    parser.add_argument("--top", type=int, default=10, help="answers per query (default %(default)s)")
+    parser.add_argument(
+        "queries", nargs="+", metavar="QUERY", help="images, folders, csv lists, or one .npz"
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, help="answers per query (default %(default)s)"
+    )
     parser.add_argument(
         "--threshold",
         default="auto",
@@ -67,7 +80,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--rerank", type=int, nargs="?", const=100, default=0, metavar="K",
         help="re-rank the K nearest by k-reciprocal encoding (100 when K is left out)",
     )  # fmt: skip
-    parser.add_argument("--faiss", action="store_true", help="approximate search; its recall is printed")
+    parser.add_argument(
+        "--faiss", action="store_true", help="approximate search; its recall is printed"
+    )
     parser.add_argument(
         "--recall",
         type=float,
@@ -121,14 +136,20 @@ def search(arguments: argparse.Namespace) -> list[str]:
     if arguments.rerank:
         found = _rerank(query, gallery, found)
     answers = [
-        _answer(path, features, found, row, top=arguments.top, closest=closest[row], threshold=threshold)
+        _answer(
+            path, features, found, row, top=arguments.top, closest=closest[row], threshold=threshold
+        )
         for row, path in enumerate(paths)
     ]
     lines += [f"{answer['path']}: {answer['decision']}" for answer in answers]
-    return lines + _write(arguments, answers, features, card, threshold, notes=lines[: int(arguments.faiss)])
+    return lines + _write(
+        arguments, answers, features, card, threshold, notes=lines[: int(arguments.faiss)]
+    )
 
 
-def choose_threshold(given: str, features: Features, card: Card, weights: str | None) -> float | None:
+def choose_threshold(
+    given: str, features: Features, card: Card, weights: str | None
+) -> float | None:
     """The cosine distance up to which two images are taken for the same, None when nobody said."""
     if given == "none":
         return None
@@ -138,13 +159,17 @@ def choose_threshold(given: str, features: Features, card: Card, weights: str | 
         except ValueError:
             value = -1.0
         if not 0 <= value <= 2:
-            raise ValueError(f"--threshold is {given}, it must be auto, none, or a cosine distance in 0..2")
+            raise ValueError(
+                f"--threshold is {given}, it must be auto, none, or a cosine distance in 0..2"
+            )
         return value
     path = Path(weights or features.weights)
     return (read_threshold(path) if path.is_file() else None) or card.threshold
 
 
-def embed_queries(arguments: argparse.Namespace, features: Features, card: Card) -> tuple[list[str], Tensor]:
+def embed_queries(
+    arguments: argparse.Namespace, features: Features, card: Card
+) -> tuple[list[str], Tensor]:
     """Paths and embeddings [Q, D] of the queries, by the network that made the features."""
     files = [query for query in arguments.queries if query.endswith(".npz")]
     if files:
@@ -163,7 +188,9 @@ def _open(weights: str | None, features: Features, source: Path) -> Embedder:
     """The network that the features name, under the configuration that they carry."""
     path = Path(weights or features.weights)
     if not path.is_file():
-        raise FileNotFoundError(f"the network of {source}, {path}, is not there; name it with --weights FILE")
+        raise FileNotFoundError(
+            f"the network of {source}, {path}, is not there; name it with --weights FILE"
+        )
     if kind_of(path) != "checkpoint":
         return load_model(path)
     if not features.config:
@@ -183,7 +210,9 @@ def check_same(card: Card, other: Card, features: Path, source: str) -> None:
 
 def _rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
     if (found.indices < 0).any():  # faiss may find fewer than were asked for
-        raise ValueError("faiss found too few neighbours to re-rank: give a smaller K, or leave --faiss out")
+        raise ValueError(
+            "faiss found too few neighbors to re-rank: give a smaller K, or leave --faiss out"
+        )
     return rerank(query, gallery, found)
 
 
@@ -217,7 +246,13 @@ def _answer(
         first = next(answer for answer in answers if answer["same"] is not False)
         decision = f"{first['pid'] or first['path']} at {first['distance']:.3f}"
     answers = answers[:top]
-    return {"path": path, "known": known, "decision": decision, "closest": closest, "answers": answers}
+    return {
+        "path": path,
+        "known": known,
+        "decision": decision,
+        "closest": closest,
+        "answers": answers,
+    }
 
 
 def _write(

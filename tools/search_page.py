@@ -6,7 +6,7 @@ from html import escape
 from io import BytesIO
 from pathlib import Path
 
-from data.images import ImageError, open_image
+from ember_reid.data.images import ImageError, open_image
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 70rem; padding: 0 1rem; color: #222; }
@@ -36,9 +36,14 @@ def _section(query: Mapping) -> str:
     figures = [_figure(query["path"], "query", ["query"])]
     for answer in query["answers"]:
         kind = "same" if answer["same"] else "other"
-        lines = [f"{answer['rank']}. {answer['distance']:.3f}", *([answer["pid"]] if answer["pid"] else [])]
+        lines = [
+            f"{answer['rank']}. {answer['distance']:.3f}",
+            *([answer["pid"]] if answer["pid"] else []),
+        ]
         verdict = {True: "same", False: "not the same", None: ""}[answer["same"]]
-        figures.append(_figure(answer["path"], kind, [" ".join([*lines, verdict]).strip(), answer["path"]]))
+        figures.append(
+            _figure(answer["path"], kind, [" ".join([*lines, verdict]).strip(), answer["path"]])
+        )
     return (
         f"<h2>{escape(query['path'])}: {escape(query['decision'])}</h2>\n"
         f'<div class="row">\n{"".join(figures)}</div>\n'

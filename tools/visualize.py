@@ -12,13 +12,24 @@ import argparse
 import sys
 from pathlib import Path
 
-from data.build import build_splits
-from data.images import open_image
-from engine.build import build_benchmarks, build_device, build_trained_model, read_test_config
-from engine.handlers.evaluation import Benchmark
-from engine.handlers.logs import setup_logging
-from engine.ranked_lists import CHOICES, RankedQuery, draw_montage, ranked_lists, write_page
-from engine.scores import describe_scores, retrieval_scores
+from ember_reid.data.build import build_splits
+from ember_reid.data.images import open_image
+from ember_reid.engine.build import (
+    build_benchmarks,
+    build_device,
+    build_trained_model,
+    read_test_config,
+)
+from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.engine.ranked_lists import (
+    CHOICES,
+    RankedQuery,
+    draw_montage,
+    ranked_lists,
+    write_page,
+)
+from ember_reid.engine.scores import describe_scores, retrieval_scores
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,15 +53,28 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out")
-    parser.add_argument("--queries", default="random", help=f"a list with commas of {', '.join(CHOICES)}")
-    parser.add_argument("--count", type=int, default=10, help="queries of each choice (default %(default)s)")
-    parser.add_argument("--top", type=int, default=10, help="answers shown per query (default %(default)s)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where to write; `ranked` beside checkpoints/ by default"
+        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
+    )
+    parser.add_argument(
+        "--queries", default="random", help=f"a list with commas of {', '.join(CHOICES)}"
+    )
+    parser.add_argument(
+        "--count", type=int, default=10, help="queries of each choice (default %(default)s)"
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, help="answers shown per query (default %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where to write; `ranked` beside checkpoints/ by default",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
     return parser.parse_intermixed_args(argv)
 
 
@@ -72,7 +96,8 @@ def visualize(arguments: argparse.Namespace) -> list[Path]:
     weight = Path(cfg.TEST.WEIGHT)
     out = (
         arguments.out
-        or (weight.parent.parent if weight.parent.name == "checkpoints" else weight.parent) / "ranked"
+        or (weight.parent.parent if weight.parent.name == "checkpoints" else weight.parent)
+        / "ranked"
     )
     written = []
     for name, benchmark in build_benchmarks(cfg, tests, model, device).items():
@@ -80,7 +105,11 @@ def visualize(arguments: argparse.Namespace) -> list[Path]:
         lists, facts = _rank(benchmark, choices, arguments, seed=cfg.SEED)
         folder.mkdir(parents=True, exist_ok=True)
         written += _write(
-            folder, lists, benchmark, title=f"Ranked results on {name}", facts=[f"Network: {weight}", *facts]
+            folder,
+            lists,
+            benchmark,
+            title=f"Ranked results on {name}",
+            facts=[f"Network: {weight}", *facts],
         )
     return written
 

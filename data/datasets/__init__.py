@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from data.datasets.cuhk03 import (
+from ember_reid.data.datasets.cuhk03 import (
     load_cuhk03_classic_detected,
     load_cuhk03_classic_labeled,
     load_cuhk03_detected,
     load_cuhk03_labeled,
 )
-from data.datasets.custom import load_csv, load_folder
-from data.datasets.market_style import (
+from ember_reid.data.datasets.custom import load_csv, load_folder
+from ember_reid.data.datasets.market_style import (
     load_cuhk03_np_detected,
     load_cuhk03_np_labeled,
     load_dukemtmc,
@@ -21,7 +21,7 @@ from data.datasets.market_style import (
     load_quickstart,
     load_veri776,
 )
-from data.datasets.persons import (
+from ember_reid.data.datasets.persons import (
     load_cuhk01,
     load_msmt17,
     load_occluded_reid,
@@ -29,7 +29,7 @@ from data.datasets.persons import (
     load_partial_reid,
     load_viper,
 )
-from data.datasets.vehicles import (
+from ember_reid.data.datasets.vehicles import (
     load_vehicleid_800,
     load_vehicleid_1600,
     load_vehicleid_2400,
@@ -37,7 +37,7 @@ from data.datasets.vehicles import (
     load_veri_wild_5000,
     load_veri_wild_10000,
 )
-from data.datasets.video import (
+from ember_reid.data.datasets.video import (
     load_dukemtmc_video,
     load_ilids_vid,
     load_mars,
@@ -46,7 +46,7 @@ from data.datasets.video import (
     load_veri776_image_to_video,
     load_veri776_video,
 )
-from data.records import Splits
+from ember_reid.data.records import Splits
 
 DATASETS: dict[str, Callable[[Path], Splits]] = {
     "quickstart": load_quickstart,
@@ -126,9 +126,13 @@ LAYOUTS: dict[str, Layout] = {
     "cuhk03-np-labeled": _CUHK03_NP,
     "cuhk03-np-detected": _CUHK03_NP,
     "viper": Layout(("VIPeR", "VIPeR.v1.0"), "cam_a/, cam_b/"),
-    "partial-reid": Layout(("Partial_REID", "PartialREID"), "partial_body_images/, whole_body_images/"),
+    "partial-reid": Layout(
+        ("Partial_REID", "PartialREID"), "partial_body_images/, whole_body_images/"
+    ),
     "partial-ilids": Layout(("Partial_iLIDS", "PartialiLIDS", "Partial-iLIDS"), "query/, gallery/"),
-    "occluded-reid": Layout(("Occluded_REID", "OccludedREID"), "occluded_body_images/, whole_body_images/"),
+    "occluded-reid": Layout(
+        ("Occluded_REID", "OccludedREID"), "occluded_body_images/, whole_body_images/"
+    ),
     "veri776": Layout(("VeRi", "VeRi_with_plate"), "image_train/, image_query/, image_test/"),
     "vehicleid-800": _VEHICLEID,
     "vehicleid-1600": _VEHICLEID,
@@ -138,7 +142,9 @@ LAYOUTS: dict[str, Layout] = {
     "veri-wild-10000": _VERI_WILD,
     "mars": Layout(("MARS",), "bbox_train/, bbox_test/, info/"),
     "dukemtmc-video": Layout(("DukeMTMC-VideoReID",), "train/, query/, gallery/"),
-    "veri776-video": Layout(("VeRi", "VeRi_with_plate"), "name_train.txt, name_query.txt, test_track.txt"),
+    "veri776-video": Layout(
+        ("VeRi", "VeRi_with_plate"), "name_train.txt, name_query.txt, test_track.txt"
+    ),
     "veri776-image-to-video": Layout(("VeRi", "VeRi_with_plate"), "image_query/, test_track.txt"),
     "ilids-vid": Layout(("i-LIDS-VID", "iLIDS-VID"), "sequences/, train-test people splits/"),
     "prid2011": Layout(("prid_2011",), "multi_shot/"),
@@ -165,7 +171,9 @@ def resolve(spec: str, root: Path) -> Source:
     head, colon, place = spec.partition(":")
     name, at, number = head.partition("@")
     if name not in DATASETS:
-        raise ValueError(f'unknown dataset "{name}"; choose one of {", ".join(DATASETS)}, or NAME:/path')
+        raise ValueError(
+            f'unknown dataset "{name}"; choose one of {", ".join(DATASETS)}, or NAME:/path'
+        )
     splits = NUM_SPLITS.get(name, 1)
     if at and not (number.isdigit() and int(number) < splits):
         raise ValueError(f'"{spec}": {name} has the splits 0 to {splits - 1}, not "{number}"')
@@ -180,7 +188,9 @@ def resolve(spec: str, root: Path) -> Source:
         )
     root = Path(root).expanduser()
     wanted = list(dict.fromkeys((*LAYOUTS[name].folders, name)))
-    by_name = {entry.name.lower(): entry for entry in sorted(root.iterdir())} if root.is_dir() else {}
+    by_name = (
+        {entry.name.lower(): entry for entry in sorted(root.iterdir())} if root.is_dir() else {}
+    )
     for folder in wanted:
         top, _, below = folder.lower().partition("/")
         if top in by_name and (by_name[top] / below).is_dir():

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-
-from data.images import IMAGE_SUFFIXES
-from data.records import JUNK, Record, Splits, count, relabel, statistics_table
+from ember_reid.data.images import IMAGE_SUFFIXES
+from ember_reid.data.records import JUNK, Record, Splits, count, relabel, statistics_table
 
 logger = logging.getLogger("ember.data")
 
-Official = dict[str, tuple[int | None, int | None, int | None]]  # subset: identities, items, cameras
+Official = dict[
+    str, tuple[int | None, int | None, int | None]
+]  # subset: identities, items, cameras
 _SEARCH_DEPTH = 3
 
 
@@ -31,7 +32,9 @@ def find_root(path: Path, *, needed: Sequence[str], name: str) -> Path:
         found = [path.parent]
     if not found:
         inside = sorted(entry.name for entry in path.iterdir())
-        shown = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "") if inside else "nothing"
+        shown = (
+            ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "") if inside else "nothing"
+        )
         raise FileNotFoundError(f"{name}: no {' or '.join(needed)} in {path}; found there: {shown}")
     if len(found) > 1:
         raise FileNotFoundError(
@@ -39,7 +42,9 @@ def find_root(path: Path, *, needed: Sequence[str], name: str) -> Path:
             f" {', '.join(str(folder) for folder in found)}"
         )
     if found[0] != path:
-        logger.warning("%s: found %s inside %s: using that", name, _holds(found[0], needed) + "/", found[0])
+        logger.warning(
+            "%s: found %s inside %s: using that", name, _holds(found[0], needed) + "/", found[0]
+        )
     return found[0]
 
 
@@ -54,7 +59,9 @@ def _holders(path: Path, needed: Sequence[str]) -> list[Path]:
         found = [folder for folder in level if _holds(folder, needed)]
         if found:
             return found
-        level = [entry for folder in level[:200] for entry in sorted(folder.iterdir()) if entry.is_dir()]
+        level = [
+            entry for folder in level[:200] for entry in sorted(folder.iterdir()) if entry.is_dir()
+        ]
     return []
 
 
@@ -62,7 +69,9 @@ def list_images(folder: Path) -> list[Path]:
     """Image files directly in a folder, sorted by name; an empty list when there is no such folder."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+    return sorted(
+        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
+    )
 
 
 def list_images_below(folder: Path) -> list[Path]:
@@ -78,7 +87,9 @@ def require_folder(folder: Path, *, name: str) -> Path:
     return folder
 
 
-def parse_names(paths: Iterable[Path], pattern: re.Pattern, *, name: str, example: str) -> list[Record]:
+def parse_names(
+    paths: Iterable[Path], pattern: re.Pattern, *, name: str, example: str
+) -> list[Record]:
     """Records from file names; `pattern`, matched from the name's start, has the groups `pid` and perhaps
     `camid`.
 
@@ -88,7 +99,9 @@ def parse_names(paths: Iterable[Path], pattern: re.Pattern, *, name: str, exampl
     for path in paths:
         match = pattern.match(path.name)
         if match is None:
-            raise ValueError(f"{name}: the file name {path} does not parse; expected one like {example}")
+            raise ValueError(
+                f"{name}: the file name {path} does not parse; expected one like {example}"
+            )
         camid = int(match.groupdict().get("camid") or 1) - 1
         records.append(Record((path,), int(match["pid"]), camid))
     return records
@@ -116,7 +129,9 @@ def read_mat(path: Path, key: str, *, name: str) -> np.ndarray:
     try:
         content = loadmat(path)
     except NotImplementedError:
-        raise ValueError(f"{name}: {path} is a .mat file of version 7.3, expected version 5 to 7") from None
+        raise ValueError(
+            f"{name}: {path} is a .mat file of version 7.3, expected version 5 to 7"
+        ) from None
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{name}: {path} cannot be read as a .mat file ({error})") from None
     if key not in content:
@@ -154,15 +169,21 @@ def finish(
     there is no image at all.
     """
     train = tuple(train)
-    train_labels = tuple((labels or {}).get(pid, str(pid)) for pid in sorted({r.pid for r in train}))
+    train_labels = tuple(
+        (labels or {}).get(pid, str(pid)) for pid in sorted({r.pid for r in train})
+    )
     splits = Splits(relabel(train), tuple(query), tuple(gallery), protocol, name, train_labels)
     if not (splits.train or splits.query or splits.gallery):
         raise FileNotFoundError(f"{name}: no images in {root}")
-    logger.info("%s loaded from %s (protocol: %s)\n%s", name, root, protocol, statistics_table(splits))
+    logger.info(
+        "%s loaded from %s (protocol: %s)\n%s", name, root, protocol, statistics_table(splits)
+    )
     differences = []
     for subset, expected in (official or {}).items():
         counts = count(getattr(splits, subset))
-        for what, found, wanted in zip(("identities", "items", "cameras"), counts[:3], expected, strict=True):
+        for what, found, wanted in zip(
+            ("identities", "items", "cameras"), counts[:3], expected, strict=True
+        ):
             if counts.records and wanted is not None and found != wanted:
                 differences.append(f"{subset} has {found} {what} (officially {wanted})")
     if differences:

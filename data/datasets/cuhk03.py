@@ -8,10 +8,9 @@ with 100 test identities.
 from pathlib import Path
 
 import numpy as np
+from ember_reid.data.datasets.common import Official, find_root, finish, logger, read_mat
+from ember_reid.data.records import SINGLE_SHOT, Record, Splits
 from PIL import Image
-
-from data.datasets.common import Official, find_root, finish, logger, read_mat
-from data.records import SINGLE_SHOT, Record, Splits
 
 OFFICIAL: dict[str, Official] = {
     "labeled": {"train": (767, 7368, 2), "query": (700, 1400, 2), "gallery": (700, 5328, 2)},
@@ -50,7 +49,9 @@ def _load_new(path: Path, boxes: str) -> Splits:
     images = unpack_images(root, boxes, name=name)
     records = []
     for file, label in zip(files.flatten(), labels.flatten(), strict=True):
-        file = str(np.asarray(file).flatten()[0])  # 1_001_1_01.png: camera pair, person, view, number
+        file = str(
+            np.asarray(file).flatten()[0]
+        )  # 1_001_1_01.png: camera pair, person, view, number
         records.append(Record((images / file,), int(label), int(file.split("_")[2]) - 1))
     parts = {}
     for subset in ("train", "query", "gallery"):
@@ -116,7 +117,9 @@ def _open_mat(path: Path, *, name: str):
     try:
         mat = h5py.File(path, "r")
     except OSError:
-        raise ValueError(f"{name}: {path} is not a MATLAB file of version 7.3, as the release is") from None
+        raise ValueError(
+            f"{name}: {path} is not a MATLAB file of version 7.3, as the release is"
+        ) from None
     missing = [key for key in ("labeled", "detected", "testsets") if key not in mat]
     if missing:
         mat.close()

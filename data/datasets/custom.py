@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.datasets.common import find_root, finish, list_images, logger
-from data.records import ALL, CROSS_CAMERA, JUNK, Record, Splits
+from ember_reid.data.datasets.common import find_root, finish, list_images, logger
+from ember_reid.data.records import ALL, CROSS_CAMERA, JUNK, Record, Splits
 
 SPLITS = ("train", "query", "gallery")
 
@@ -34,7 +34,9 @@ def load_csv(path: Path) -> Splits:
     records = _to_records(rows, tracklets)
     has_cameras = any(row.camid for row in rows)
     if not has_cameras:
-        logger.warning('csv: %s has no camera labels; protocol "%s": every gallery image counts', path, ALL)
+        logger.warning(
+            'csv: %s has no camera labels; protocol "%s": every gallery image counts', path, ALL
+        )
     _warn_shared_pids(rows, path)
     return finish(
         path.stem,
@@ -43,7 +45,9 @@ def load_csv(path: Path) -> Splits:
         query=records["query"],
         gallery=records["gallery"],
         protocol=CROSS_CAMERA if has_cameras else ALL,
-        labels={number: word for word, number in _numbers([row.pid for row in rows], keep=True).items()},
+        labels={
+            number: word for word, number in _numbers([row.pid for row in rows], keep=True).items()
+        },
     )
 
 
@@ -72,7 +76,9 @@ def _read_rows(path: Path) -> tuple[list[_Row], list[str]]:
     missing = [row for row in rows if not row.path.is_file()]
     if missing:
         more = f" (nor do {len(missing) - 1} others)" if len(missing) > 1 else ""
-        raise FileNotFoundError(f"{missing[0].where}: the image {missing[0].path} does not exist{more}")
+        raise FileNotFoundError(
+            f"{missing[0].where}: the image {missing[0].path} does not exist{more}"
+        )
     return rows, tracklets
 
 
@@ -83,9 +89,13 @@ def _parse_row(line: dict[str, str | None], where: str, folder: Path) -> _Row:
             raise ValueError(f"{where}: the column {key} is empty")
     split = values["split"].lower()
     if split not in SPLITS:
-        raise ValueError(f'{where}: the split is "{values["split"]}"; it must be {", ".join(SPLITS)}')
+        raise ValueError(
+            f'{where}: the split is "{values["split"]}"; it must be {", ".join(SPLITS)}'
+        )
     if values["pid"] == "-1" and split != "gallery":
-        raise ValueError(f"{where}: pid -1 marks gallery images to ignore, it cannot be in the split {split}")
+        raise ValueError(
+            f"{where}: pid -1 marks gallery images to ignore, it cannot be in the split {split}"
+        )
     return _Row(where, folder / values["path"], values["pid"], values["camid"], split)
 
 
@@ -155,7 +165,11 @@ def load_folder(path: Path) -> Splits:
     root = find_root(Path(path), needed=("train", "query", "gallery"), name="folder")
     rows = []
     for split in SPLITS:
-        folders = sorted(p for p in (root / split).iterdir() if p.is_dir()) if (root / split).is_dir() else []
+        folders = (
+            sorted(p for p in (root / split).iterdir() if p.is_dir())
+            if (root / split).is_dir()
+            else []
+        )
         for identity in folders:
             rows.extend(_folder_rows(identity, split))
         loose = list_images(root / split)
@@ -164,7 +178,9 @@ def load_folder(path: Path) -> Splits:
                 f"folder: {loose[0]} lies in {split}/ itself; expected {split}/IDENTITY/{loose[0].name}"
             )
     if not rows:
-        raise FileNotFoundError(f"folder: no images in {root}; expected train/IDENTITY/*.jpg and the like")
+        raise FileNotFoundError(
+            f"folder: no images in {root}; expected train/IDENTITY/*.jpg and the like"
+        )
     records = _to_records(rows, [""] * len(rows))
     has_cameras = any(row.camid for row in rows)
     if not has_cameras:
@@ -179,16 +195,21 @@ def load_folder(path: Path) -> Splits:
         query=records["query"],
         gallery=records["gallery"],
         protocol=CROSS_CAMERA if has_cameras else ALL,
-        labels={number: word for word, number in _numbers([row.pid for row in rows], keep=True).items()},
+        labels={
+            number: word for word, number in _numbers([row.pid for row in rows], keep=True).items()
+        },
     )
 
 
 def _folder_rows(identity: Path, split: str) -> list[_Row]:
     if identity.name == "-1" and split != "gallery":
-        raise ValueError(f"folder: {identity} marks images to ignore, which can only be in gallery/")
+        raise ValueError(
+            f"folder: {identity} marks images to ignore, which can only be in gallery/"
+        )
     rows = [_Row(str(image), image, identity.name, "", split) for image in list_images(identity)]
     for camera in sorted(p for p in identity.iterdir() if p.is_dir()):
         rows.extend(
-            _Row(str(image), image, identity.name, camera.name, split) for image in list_images(camera)
+            _Row(str(image), image, identity.name, camera.name, split)
+            for image in list_images(camera)
         )
     return rows

@@ -7,8 +7,16 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from data.datasets.common import Official, find_root, finish, forbid_pids, list_images, logger, parse_names
-from data.records import JUNK, Record, Splits
+from ember_reid.data.datasets.common import (
+    Official,
+    find_root,
+    finish,
+    forbid_pids,
+    list_images,
+    logger,
+    parse_names,
+)
+from ember_reid.data.records import JUNK, Record, Splits
 
 
 class Form(NamedTuple):
@@ -22,7 +30,9 @@ class Form(NamedTuple):
     withdrawn: bool = False
 
 
-MARKET = Form("market1501", {"train": (751, 12936, 6), "query": (750, 3368, 6), "gallery": (751, 15913, 6)})
+MARKET = Form(
+    "market1501", {"train": (751, 12936, 6), "query": (750, 3368, 6), "gallery": (751, 15913, 6)}
+)
 QUICKSTART = MARKET._replace(name="quickstart", official={})
 MARKET_500K = MARKET._replace(
     name="market1501-500k", official={"train": (751, 12936, 6), "query": (750, 3368, 6)}
@@ -67,7 +77,9 @@ def load_form(path: Path, form: Form, *, extra_gallery: list[Record] | None = No
     )
     kept = [record for record in train if record.pid != JUNK]
     if len(kept) < len(train):
-        logger.info("%s: %d junk images (-1) of %s are left out", name, len(train) - len(kept), train_folder)
+        logger.info(
+            "%s: %d junk images (-1) of %s are left out", name, len(train) - len(kept), train_folder
+        )
     forbid_pids(kept, (0,), name=name, subset="the training split")
     forbid_pids(query, (JUNK, 0), name=name, subset="the queries")
     if form.withdrawn:

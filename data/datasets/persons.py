@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
-
-from data.datasets.common import (
+from ember_reid.data.datasets.common import (
     Official,
     find_root,
     finish,
@@ -15,7 +14,7 @@ from data.datasets.common import (
     read_lines,
     require_folder,
 )
-from data.records import ALL, SINGLE_SHOT, Record, Splits
+from ember_reid.data.records import ALL, SINGLE_SHOT, Record, Splits
 
 MSMT17_OFFICIAL: Official = {
     "train": (1041, 32621, 15),
@@ -44,7 +43,12 @@ def load_msmt17(path: Path) -> Splits:
             fields = line.split()
             # 0000_000_01_0303morning_0008_0.jpg: the third part is the camera
             parts = Path(fields[0]).name.split("_")
-            if len(fields) != 2 or not fields[1].isdigit() or len(parts) < 3 or not parts[2].isdigit():
+            if (
+                len(fields) != 2
+                or not fields[1].isdigit()
+                or len(parts) < 3
+                or not parts[2].isdigit()
+            ):
                 raise ValueError(
                     f'{name}: {root / file}, line {number} does not parse: "{line}"; expected a line like'
                     " 0000/0000_000_01_0303morning_0008_0.jpg 0"
@@ -78,7 +82,10 @@ def load_viper(path: Path, *, split: int = 0) -> Splits:
     cameras = []
     for camid, folder in enumerate(("cam_a", "cam_b")):
         records = parse_names(
-            list_images(require_folder(root / folder, name=name)), pattern, name=name, example=example
+            list_images(require_folder(root / folder, name=name)),
+            pattern,
+            name=name,
+            example=example,
         )
         cameras.append([record._replace(camid=camid) for record in records])
     train, test = split_halves([*cameras[0], *cameras[1]], split=split)
@@ -98,8 +105,15 @@ def load_cuhk01(path: Path, *, split: int = 0) -> Splits:
     root = path if list_images(path) else find_root(path, needed=("campus",), name=name) / "campus"
     records = []
     for image in list_images(root):
-        if not re.fullmatch(r"\d{7}", image.stem) or image.stem[4:] not in ("001", "002", "003", "004"):
-            raise ValueError(f"{name}: the file name {image} does not parse; expected one like 0001001.png")
+        if not re.fullmatch(r"\d{7}", image.stem) or image.stem[4:] not in (
+            "001",
+            "002",
+            "003",
+            "004",
+        ):
+            raise ValueError(
+                f"{name}: the file name {image} does not parse; expected one like 0001001.png"
+            )
         records.append(Record((image,), int(image.stem[:4]), (int(image.stem[4:]) - 1) // 2))
     train, test = split_halves(records, split=split)
     official: Official = {"train": (485, 1940, 2), "query": (486, 972, 1), "gallery": (486, 972, 1)}
@@ -134,13 +148,17 @@ def load_partial_reid(path: Path) -> Splits:
     answer.
     """
     official: Official = {"query": (60, 300, 1), "gallery": (60, 300, 1)}
-    return _load_partial(path, "partial-reid", ("partial_body_images",), ("whole_body_images",), official)
+    return _load_partial(
+        path, "partial-reid", ("partial_body_images",), ("whole_body_images",), official
+    )
 
 
 def load_partial_ilids(path: Path) -> Splits:
     """Partial-iLIDS (Zheng et al. 2011), testing only: Probe/ or query/ ask, Gallery/ or gallery/ answer."""
     official: Official = {"query": (119, 119, 1), "gallery": (119, 119, 1)}
-    return _load_partial(path, "partial-ilids", ("query", "Probe", "probe"), ("gallery", "Gallery"), official)
+    return _load_partial(
+        path, "partial-ilids", ("query", "Probe", "probe"), ("gallery", "Gallery"), official
+    )
 
 
 def load_occluded_reid(path: Path) -> Splits:
@@ -170,4 +188,6 @@ def _load_partial(
         pattern, example = re.compile(r"(?P<pid>\d+)"), "001_001.jpg"
         records = parse_names(images, pattern, name=name, example=example)
         parts.append([record._replace(camid=camid) for record in records])
-    return finish(name, root, train=(), query=parts[0], gallery=parts[1], protocol=ALL, official=official)
+    return finish(
+        name, root, train=(), query=parts[0], gallery=parts[1], protocol=ALL, official=official
+    )

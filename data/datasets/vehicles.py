@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from data.datasets.common import Official, find_root, finish, read_lines, require_folder
-from data.records import ONE_PER_IDENTITY, Record, Splits
+from ember_reid.data.datasets.common import Official, find_root, finish, read_lines, require_folder
+from ember_reid.data.records import ONE_PER_IDENTITY, Record, Splits
 
 VEHICLEID_TRAIN = (13164, 113346, None)
 VEHICLEID_TEST = {800: 6493, 1600: 13377, 2400: 19777}
@@ -56,7 +56,13 @@ def _load_vehicleid(path: Path, num_identities: int) -> Splits:
     }
     train = read("train_list.txt")
     return finish(
-        name, root, train=train, query=test, gallery=test, protocol=ONE_PER_IDENTITY, official=official
+        name,
+        root,
+        train=train,
+        query=test,
+        gallery=test,
+        protocol=ONE_PER_IDENTITY,
+        official=official,
     )
 
 
@@ -108,7 +114,9 @@ def _load_veri_wild(path: Path, num_identities: int) -> Splits:
                     " 00001/000001.jpg was expected"
                 )
             if key not in cameras:
-                raise ValueError(f"{name}: {file}, line {number}: vehicle_info.txt has no camera for {key}")
+                raise ValueError(
+                    f"{name}: {file}, line {number}: vehicle_info.txt has no camera for {key}"
+                )
             records.append(Record((root / "images" / f"{key}.jpg",), int(vehicle), cameras[key]))
         return records
 

@@ -6,8 +6,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-
-from data.datasets.common import (
+from ember_reid.data.datasets.common import (
     Official,
     find_root,
     finish,
@@ -19,11 +18,15 @@ from data.datasets.common import (
     read_mat,
     require_folder,
 )
-from data.datasets.market_style import load_veri776
-from data.datasets.persons import split_halves
-from data.records import JUNK, Record, Splits
+from ember_reid.data.datasets.market_style import load_veri776
+from ember_reid.data.datasets.persons import split_halves
+from ember_reid.data.records import JUNK, Record, Splits
 
-MARS_OFFICIAL: Official = {"train": (625, 8298, 6), "query": (626, 1980, 6), "gallery": (635, 11310, 6)}
+MARS_OFFICIAL: Official = {
+    "train": (625, 8298, 6),
+    "query": (626, 1980, 6),
+    "gallery": (635, 11310, 6),
+}
 DUKE_OFFICIAL: Official = {
     "train": (702, 2196, None),
     "query": (702, 702, None),
@@ -56,7 +59,9 @@ def _load_mars(path: Path, name: str, official: Official) -> Splits:
         table = info / "tracks_train_info"
         train = _tracklets(root / "bbox_train", info / "train_name.txt", table, "track_train_info")
     test_folder = require_folder(root / "bbox_test", name=name)
-    test = _tracklets(test_folder, info / "test_name.txt", info / "tracks_test_info", "track_test_info")
+    test = _tracklets(
+        test_folder, info / "test_name.txt", info / "tracks_test_info", "track_test_info"
+    )
     chosen = _read_table(info / "query_IDX", "query_IDX").flatten() - 1
     if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(test):
         raise ValueError(
@@ -88,7 +93,9 @@ def _tracklets(folder: Path, names_file: Path, table_file: Path, key: str) -> li
             )
         frames = names[first - 1 : last]
         if len({frame[:6] for frame in frames}) > 1:
-            raise ValueError(f"mars: row {row} of {key} mixes identities or cameras: {frames[0]} and others")
+            raise ValueError(
+                f"mars: row {row} of {key} mixes identities or cameras: {frames[0]} and others"
+            )
         place = folder / frames[0][:4]
         records.append(Record(tuple(place / frame for frame in frames), pid, camera - 1))
     return records
@@ -99,7 +106,9 @@ def _read_table(stem: Path, key: str) -> np.ndarray:
     text = stem.with_suffix(".txt")
     if text.is_file() and not stem.with_suffix(".mat").is_file():
         try:
-            rows = [[int(field) for field in line.split()] for _, line in read_lines(text, name="mars")]
+            rows = [
+                [int(field) for field in line.split()] for _, line in read_lines(text, name="mars")
+            ]
             return np.array(rows, dtype=np.int64).reshape(len(rows), -1)
         except ValueError:
             raise ValueError(f"mars: {text} is not a table of whole numbers") from None
@@ -163,7 +172,8 @@ def load_veri776_video(path: Path) -> Splits:
         return int(fields[0]), int(fields[1]) - 1
 
     names = sorted(
-        (line, parse("name_train.txt", number, line)) for number, line in _lines(root, "name_train.txt", name)
+        (line, parse("name_train.txt", number, line))
+        for number, line in _lines(root, "name_train.txt", name)
     )
     train = [
         Record(tuple(root / "image_train" / image for image, _ in frames), pid, camid)
@@ -180,11 +190,18 @@ def load_veri776_video(path: Path) -> Splits:
         pid, camid = parse("test_track.txt", number, track)
         gallery.append(Record(tuple(root / "image_test" / frame for frame in frames), pid, camid))
     first = {(record.pid, record.camid): record for record in reversed(gallery)}
-    asked = [parse("name_query.txt", number, line) for number, line in _lines(root, "name_query.txt", name)]
+    asked = [
+        parse("name_query.txt", number, line)
+        for number, line in _lines(root, "name_query.txt", name)
+    ]
     query = [first[key] for key in asked if key in first]
     if len(query) < len(asked):
-        logger.warning("%s: %d query images have no tracklet in the gallery", name, len(asked) - len(query))
-    return finish(name, root, train=train, query=query, gallery=gallery, official={"train": (576, None, 20)})
+        logger.warning(
+            "%s: %d query images have no tracklet in the gallery", name, len(asked) - len(query)
+        )
+    return finish(
+        name, root, train=train, query=query, gallery=gallery, official={"train": (576, None, 20)}
+    )
 
 
 def load_veri776_image_to_video(path: Path) -> Splits:
@@ -213,7 +230,9 @@ def load_ilids_vid(path: Path, *, split: int = 0) -> Splits:
     persons = sorted({record.pid for record in records})
     row = table[split].astype(np.int64)
     if row.max() > len(persons):
-        raise ValueError(f"{name}: {splits_file} names person {row.max()}, {root} has {len(persons)} persons")
+        raise ValueError(
+            f"{name}: {splits_file} names person {row.max()}, {root} has {len(persons)} persons"
+        )
     tested = {persons[number - 1] for number in row[: len(row) // 2]}
     trained = {persons[number - 1] for number in row[len(row) // 2 :]}
     return _finish_two_cameras(
@@ -236,7 +255,9 @@ def load_prid2011(path: Path, *, split: int = 0) -> Splits:
     records = _two_cameras(root / "multi_shot", ("cam_a", "cam_b"), name=name)
     long_enough: dict[int, int] = {}
     for record in records:
-        long_enough[record.pid] = long_enough.get(record.pid, 0) + (len(record.paths) >= PRID_SHORTEST)
+        long_enough[record.pid] = long_enough.get(record.pid, 0) + (
+            len(record.paths) >= PRID_SHORTEST
+        )
     kept = [record for record in records if record.pid <= 200 and long_enough[record.pid] == 2]
     train, test = split_halves(kept, split=split)
     official: Official = {"train": (89, 178, 2), "query": (89, 89, 1), "gallery": (89, 89, 1)}
@@ -247,7 +268,9 @@ def _two_cameras(root: Path, cameras: tuple[str, str], *, name: str) -> list[Rec
     """A tracklet per person folder; its number is the digits of its name."""
     records = []
     for camid, camera in enumerate(cameras):
-        for folder in sorted(p for p in require_folder(root / camera, name=name).iterdir() if p.is_dir()):
+        for folder in sorted(
+            p for p in require_folder(root / camera, name=name).iterdir() if p.is_dir()
+        ):
             digits = "".join(c for c in folder.name if c.isdigit())
             frames = list_images(folder)
             if not digits:

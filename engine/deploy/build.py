@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-
-from data.build import build_normalization
-from engine.build import build_device, build_trained_model, read_test_config
-from engine.deploy.embedder import Embedder
-from engine.deploy.formats import create_embedder, kind_of, open_network
-from engine.deploy.network import Card, DeployedNetwork, fingerprint
+from ember_reid.data.build import build_normalization
+from ember_reid.engine.build import build_device, build_trained_model, read_test_config
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.formats import create_embedder, kind_of, open_network
+from ember_reid.engine.deploy.network import Card, DeployedNetwork, fingerprint
 
 logger = logging.getLogger("ember.deploy")
 
 
 def load_model(
-    path: str | Path, *overrides: object, config: str | None = None, device: str = "auto", half: bool = False
+    path: str | Path,
+    *overrides: object,
+    config: str | None = None,
+    device: str = "auto",
+    half: bool = False,
 ) -> Embedder:
     """A trained network, ready to use: `load_model("best.pt").embed(["a.jpg", "b.jpg"])`.
 
@@ -56,7 +59,9 @@ def build_deployed_network(cfg, *, half: bool = False) -> tuple[DeployedNetwork,
     settings = {**model.switches, "TEST.FLIP": cfg.TEST.FLIP}
     mark = fingerprint(model.state_dict(), settings)
     normalization = build_normalization(cfg)
-    network = DeployedNetwork(model, normalization.shift, normalization.scale, flip=cfg.TEST.FLIP, half=half)
+    network = DeployedNetwork(
+        model, normalization.shift, normalization.scale, flip=cfg.TEST.FLIP, half=half
+    )
     size = tuple(cfg.INPUT.SIZE_TEST)
     with torch.inference_mode():
         embedding_dim = network(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape[1]
@@ -91,7 +96,9 @@ def read_threshold(weights: str | Path) -> float | None:
             found.get("sha256"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no number named threshold: run tools.calibrate again") from error
+        raise ValueError(
+            f"{path} holds no number named threshold: run tools.calibrate again"
+        ) from error
     if digest and digest != hashlib.sha256(Path(weights).read_bytes()).hexdigest():
         raise ValueError(
             f"{path} was made for other weights than {weights}: run tools.calibrate again, or remove it"

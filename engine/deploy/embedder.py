@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ember_reid.data.images import INTERPOLATIONS, load_image
+from ember_reid.engine.deploy.network import Card
 from PIL import Image
 from torch import Tensor
-
-from data.images import INTERPOLATIONS, load_image
-from engine.deploy.network import Card
 
 Picture = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -28,9 +27,7 @@ class Embedder:
         self.card = card
 
     def __repr__(self) -> str:
-        return (
-            f"Embedder({self.card.fingerprint}, {self.card.embedding_dim} dimensions, {self.card.precision})"
-        )
+        return f"Embedder({self.card.fingerprint}, {self.card.embedding_dim} dimensions, {self.card.precision})"
 
     def embed(self, images: Picture | Iterable[Picture], *, batch_size: int = 64) -> Tensor:
         """float32 embeddings [B, D] of length 1 on the CPU; 1 - a @ b is the cosine distance of two.
@@ -42,7 +39,7 @@ class Embedder:
 
         Raises:
             data.images.ImageError: a file that is no image.
-            ValueError: values that are not uint8 (the network normalises them itself), or of another shape.
+            ValueError: values that are not uint8 (the network normalizes them itself), or of another shape.
         """
         pictures, batches = iter(_split(images)), []
         while batch := [self.prepare(picture) for picture in islice(pictures, batch_size)]:
@@ -52,7 +49,9 @@ class Embedder:
     def prepare(self, picture: Picture) -> Tensor:
         """uint8 [3, H, W] at the size of the card."""
         if isinstance(picture, str | Path):
-            return load_image(Path(picture), size=self.card.size, interpolation=self.card.interpolation)
+            return load_image(
+                Path(picture), size=self.card.size, interpolation=self.card.interpolation
+            )
         image = picture if isinstance(picture, Image.Image) else Image.fromarray(_pixels(picture))
         height, width = self.card.size
         image = image.convert("RGB")
@@ -79,7 +78,7 @@ def _pixels(picture: np.ndarray | Tensor) -> np.ndarray:
         )
     if array.dtype != np.uint8:
         raise ValueError(
-            f"images hold {array.dtype}, they must be uint8 in 0..255: the network normalises them itself"
+            f"images hold {array.dtype}, they must be uint8 in 0..255: the network normalizes them itself"
         )
     if array.ndim != 3 or array.shape[channels] != 3:
         raise ValueError(f"an image has the shape {tuple(array.shape)}, it must be {expected}")

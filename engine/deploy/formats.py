@@ -1,4 +1,4 @@
-"""Exported files: written, read again, quantised. Their metadata hold the card of the network.
+"""Exported files: written, read again, quantized. Their metadata hold the card of the network.
 
 B: images, D: dimensions of an embedding.
 """
@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.network import CARD_KEY, Card, DeployedNetwork, read_card
 from torch import Tensor
-
-from engine.deploy.embedder import Embedder
-from engine.deploy.network import CARD_KEY, Card, DeployedNetwork, read_card
 
 PACKAGES = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
@@ -30,7 +29,9 @@ INPUT, OUTPUT = "images", "embeddings"
 def check_installed(target: str) -> None:
     """Raises ValueError for an unknown target and one that lacks packages, with the command that installs them."""
     if target not in PACKAGES:
-        raise ValueError(f"the export target is '{target}', it must be one of {', '.join(PACKAGES)}")
+        raise ValueError(
+            f"the export target is '{target}', it must be one of {', '.join(PACKAGES)}"
+        )
     _check_packages(target, PACKAGES[target])
 
 
@@ -50,9 +51,9 @@ def write_network(network: DeployedNetwork, card: Card, path: Path, *, target: s
     """
     check_installed(target)
     example = torch.randint(0, 256, (2, 3, *card.size), dtype=torch.uint8)  # [B, 3, H, W]
-    {"onnx": _write_onnx, "torchscript": _write_torchscript, "exported-program": _write_program}[target](
-        network, card, path, example
-    )
+    {"onnx": _write_onnx, "torchscript": _write_torchscript, "exported-program": _write_program}[
+        target
+    ](network, card, path, example)
 
 
 @contextmanager
@@ -97,22 +98,29 @@ def _write_torchscript(network: DeployedNetwork, card: Card, path: Path, example
 
 def _write_program(network: DeployedNetwork, card: Card, path: Path, example: Tensor) -> None:
     with _quiet():
-        program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        program = torch.export.export(
+            network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
         torch.export.save(program, path, extra_files={CARD_KEY: card.to_json()})
 
 
 def quantize_onnx(source: Path, path: Path, card: Card, batches: Iterable[Tensor]) -> None:
     """An ONNX file with 8-bit convolutions: weights per channel, activations by their range over `batches`.
 
-    Static quantisation of onnxruntime (QDQ form). What is not a convolution stays in float32: preprocessing, head,
-    normalisation.
+    Static quantization of onnxruntime (QDQ form). What is not a convolution stays in float32: preprocessing, head,
+    normalization.
 
     Args:
         source: a float32 export.
         batches: uint8 [B, 3, H, W] of typical images.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
@@ -165,7 +173,9 @@ def check_checkpoint(path: Path) -> None:
     """Raises ValueError for an exported file, where the checkpoint it was made of is asked for."""
     kind = kind_of(path)
     if kind != "checkpoint":
-        raise ValueError(f"{path} is an exported network ({kind}), give the checkpoint that it was made of")
+        raise ValueError(
+            f"{path} is an exported network ({kind}), give the checkpoint that it was made of"
+        )
 
 
 def open_network(path: Path, *, device: torch.device) -> Embedder:
@@ -174,7 +184,11 @@ def open_network(path: Path, *, device: torch.device) -> Embedder:
     Raises:
         ValueError: it is damaged or was not written by tools.export, or its packages are not installed.
     """
-    opener = {"onnx": _open_onnx, "torchscript": _open_torchscript, "exported-program": _open_program}
+    opener = {
+        "onnx": _open_onnx,
+        "torchscript": _open_torchscript,
+        "exported-program": _open_program,
+    }
     return opener[kind_of(path)](path, device)
 
 
@@ -186,9 +200,13 @@ def _open_onnx(path: Path, device: torch.device) -> Embedder:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # onnxruntime has classes of its own for each way of being broken
-        raise ValueError(f"{path} is no ONNX file that onnxruntime can run: {_first_line(error)}") from error
+        raise ValueError(
+            f"{path} is no ONNX file that onnxruntime can run: {_first_line(error)}"
+        ) from error
     card = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
 
     def run(images: Tensor) -> Tensor:
@@ -202,7 +220,9 @@ def _open_torchscript(path: Path, device: torch.device) -> Embedder:
     with _quiet():
         network = torch.jit.load(path, map_location=device, _extra_files=extra).eval()
     text = extra[CARD_KEY]
-    return _in_torch(network, _card(text.decode() if isinstance(text, bytes) else text, path), device)
+    return _in_torch(
+        network, _card(text.decode() if isinstance(text, bytes) else text, path), device
+    )
 
 
 def _open_program(path: Path, device: torch.device) -> Embedder:

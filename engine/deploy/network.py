@@ -39,7 +39,7 @@ class Card(NamedTuple):
     embedding_dim: int
     precision: str = "float32"
     threshold: float | None = None
-    takes: str = "uint8 RGB images [B, 3, H, W], 0..255, not normalised"
+    takes: str = "uint8 RGB images [B, 3, H, W], 0..255, not normalized"
     gives: str = "float32 embeddings [B, D] of length 1"
 
     def to_json(self) -> str:
@@ -55,14 +55,17 @@ def read_card(text: str) -> Card:
     try:
         fields = {key: value for key, value in json.loads(text).items() if key in Card._fields}
         return Card(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in fields.items()
+            }
         )
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"the metadata is no card of an exported network: {error}") from error
 
 
 class DeployedNetwork(nn.Module):
-    """Normalisation, network and L2 normalisation in one; what `tools.export` writes.
+    """Normalization, network and L2 normalization in one; what `tools.export` writes.
 
     Args:
         model: images -> ReidOutput, in evaluation mode from now on.
@@ -72,7 +75,13 @@ class DeployedNetwork(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, shift: Tensor, scale: Tensor, *, flip: bool = False, half: bool = False
+        self,
+        model: nn.Module,
+        shift: Tensor,
+        scale: Tensor,
+        *,
+        flip: bool = False,
+        half: bool = False,
     ) -> None:
         super().__init__()
         if half:
@@ -91,7 +100,9 @@ class DeployedNetwork(nn.Module):
             pixels = torch.cat([pixels, pixels.flip(-1)])  # [2*B, 3, H, W]
         embeddings = self.model(pixels).embedding.float()
         if self.flip:
-            embeddings = embeddings.unflatten(0, (2, -1)).sum(dim=0)  # [2*B, D] -> [2, B, D] -> [B, D]
+            embeddings = embeddings.unflatten(0, (2, -1)).sum(
+                dim=0
+            )  # [2*B, D] -> [2, B, D] -> [B, D]
         return F.normalize(embeddings)
 
 

@@ -8,19 +8,22 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from ignite.engine import Engine
-from torch import nn
-
-from config import parse_config
-from engine.build import build_benchmarks
-from engine.checkpoint import load_checkpoint
-from engine.criterion import Term
-from engine.distill.classes import CommonClasses, Identity, match_classes
-from engine.distill.comparison import Contestant, measure_row, report
-from engine.distill.stages import StageTaps, last_blocks
-from engine.distill.student import start_student
-from engine.distill.teachers import EmaTeacher, InputAdapter, Teacher, TeacherForward, ViewSubsample
-from engine.distill.terms import (
+from ember_reid.config import parse_config
+from ember_reid.engine.build import build_benchmarks
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.engine.criterion import Term
+from ember_reid.engine.distill.class_mapping import CommonClasses, Identity, match_classes
+from ember_reid.engine.distill.comparison import Contestant, measure_row, report
+from ember_reid.engine.distill.stages import StageTaps, last_blocks
+from ember_reid.engine.distill.student import start_student
+from ember_reid.engine.distill.teachers import (
+    EmaTeacher,
+    InputAdapter,
+    Teacher,
+    TeacherForward,
+    ViewSubsample,
+)
+from ember_reid.engine.distill.terms import (
     EmbeddingTerm,
     FeatureTerm,
     SelfTerm,
@@ -28,9 +31,9 @@ from engine.distill.terms import (
     feature_pair_term,
     logit_term,
 )
-from engine.handlers.evaluation import score
-from engine.ranks import gather_rows
-from layers import (
+from ember_reid.engine.distributed import gather_rows
+from ember_reid.engine.handlers.evaluation import score
+from ember_reid.layers import (
     distance_matching,
     kd_divergence,
     logit_matching,
@@ -38,8 +41,10 @@ from layers import (
     relational_distances,
     similarity_matching,
 )
-from modeling import build_model
-from modeling.backbones.resnet import ResNet
+from ember_reid.modeling import build_model
+from ember_reid.modeling.backbones.resnet import ResNet
+from ignite.engine import Engine
+from torch import nn
 
 logger = logging.getLogger("ember.distill")
 
@@ -93,7 +98,9 @@ def build_distillation(
     kd = cfg.KD
     teachers, contestants = [], []
     for path in kd.TEACHERS:
-        teacher, contestant = _load_teacher(cfg, path, classes=classes, device=device, amp_dtype=amp_dtype)
+        teacher, contestant = _load_teacher(
+            cfg, path, classes=classes, device=device, amp_dtype=amp_dtype
+        )
         teachers.append(teacher)
         contestants.append(contestant)
     if kd.STUDENT_WEIGHTS:
@@ -121,12 +128,17 @@ def build_distillation(
         _count_views(records, cfg)
     terms = _build_terms(cfg, student, teachers, num_classes=len(classes))
     if idist.get_world_size() > 1 and device.type == "cuda":
-        terms = {name: _synchronise_norms(term) for name, term in terms.items()}
+        terms = {name: _synchronize_norms(term) for name, term in terms.items()}
     return Distillation(terms, handlers, parts=parts, contestants=contestants)
 
 
 def _load_teacher(
-    cfg, path: str, *, classes: Sequence[Identity], device: torch.device, amp_dtype: torch.dtype | None
+    cfg,
+    path: str,
+    *,
+    classes: Sequence[Identity],
+    device: torch.device,
+    amp_dtype: torch.dtype | None,
 ) -> tuple[Teacher, Contestant]:
     """A teacher from its checkpoint alone: it carries its configuration and its identities."""
     if not Path(path).is_file():
@@ -143,7 +155,9 @@ def _load_teacher(
     model = model.to(device, memory_format=torch.channels_last)
     common = CommonClasses()
     if cfg.KD.LOGITS.WEIGHT > 0:
-        common = match_classes(classes, _teacher_classes(content, own, cfg, path, classes), name=path)
+        common = match_classes(
+            classes, _teacher_classes(content, own, cfg, path, classes), name=path
+        )
     if cfg.KD.FEATURE.WEIGHT > 0:
         last_blocks(model.backbone)
     teacher = Teacher(
@@ -159,12 +173,18 @@ def _load_teacher(
     return teacher, Contestant(f"teacher {path}", own, model)
 
 
-def _teacher_classes(content: dict, own, cfg, path: str, classes: Sequence[Identity]) -> Sequence[Identity]:
+def _teacher_classes(
+    content: dict, own, cfg, path: str, classes: Sequence[Identity]
+) -> Sequence[Identity]:
     """The identities in a checkpoint; one that does not list them may have been trained on the student's data."""
     if content.get("classes"):
         return content["classes"]
-    if tuple(own.DATASETS.NAMES) == tuple(cfg.DATASETS.NAMES) and content["num_classes"] == len(classes):
-        logger.warning("%s lists no identities: they are taken to be the student's, in the same order", path)
+    if tuple(own.DATASETS.NAMES) == tuple(cfg.DATASETS.NAMES) and content["num_classes"] == len(
+        classes
+    ):
+        logger.warning(
+            "%s lists no identities: they are taken to be the student's, in the same order", path
+        )
         return classes
     raise ValueError(
         f"KD.LOGITS.WEIGHT compares identities, but {path} does not list its {content['num_classes']} (trained on "
@@ -188,8 +208,12 @@ def _build_input_adapter(cfg, own, path: str, device: torch.device) -> InputAdap
     their_mean, their_std = torch.tensor(own.INPUT.PIXEL_MEAN), torch.tensor(own.INPUT.PIXEL_STD)
     if torch.equal(mean, their_mean) and torch.equal(std, their_std):
         return InputAdapter(size)
-    logger.warning("teacher %s has another PIXEL_MEAN or PIXEL_STD: images are normalised anew for it", path)
-    return InputAdapter(size, (std / their_std).to(device), ((mean - their_mean) / their_std).to(device))
+    logger.warning(
+        "teacher %s has another PIXEL_MEAN or PIXEL_STD: images are normalized anew for it", path
+    )
+    return InputAdapter(
+        size, (std / their_std).to(device), ((mean - their_mean) / their_std).to(device)
+    )
 
 
 def _count_views(records: Sequence, cfg) -> None:
@@ -236,7 +260,11 @@ def _build_terms(
         relation.DISTANCE_WEIGHT,
         lambda: embedding_pair_term(relational_distances, share=share),
     )
-    add("rkd_angle", relation.ANGLE_WEIGHT, lambda: embedding_pair_term(relational_angles, share=share))
+    add(
+        "rkd_angle",
+        relation.ANGLE_WEIGHT,
+        lambda: embedding_pair_term(relational_angles, share=share),
+    )
     dims = [teacher.model.head.dim for teacher in teachers]
     add("embedding", kd.EMBEDDING.WEIGHT, lambda: EmbeddingTerm(student.head.dim, dims))
     if kd.SELF.WEIGHT > 0 or kd.SELF.CLASSIFY_WEIGHT > 0:
@@ -248,7 +276,9 @@ def _divergence(cfg) -> Callable:
     logits = cfg.KD.LOGITS
     if logits.KIND == "mse":
         return logit_matching
-    return partial(kd_divergence, temperature=logits.TEMPERATURE, symmetric=logits.KIND == "symmetric")
+    return partial(
+        kd_divergence, temperature=logits.TEMPERATURE, symmetric=logits.KIND == "symmetric"
+    )
 
 
 def _check_student_maps(cfg, student: nn.Module) -> None:
@@ -301,7 +331,7 @@ def _build_self_term(cfg, student: nn.Module, *, num_classes: int) -> SelfTerm:
     )
 
 
-def _synchronise_norms(term: Term) -> Term:
+def _synchronize_norms(term: Term) -> Term:
     if not isinstance(term.function, nn.Module):
         return term
     return term._replace(function=nn.SyncBatchNorm.convert_sync_batchnorm(term.function))

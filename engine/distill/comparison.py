@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.latency import count_gflops, count_parameters, measure_latency
 from torch import nn
-
-from engine.latency import count_gflops, count_parameters, measure_latency
 
 logger = logging.getLogger("ember.distill")
 _BATCH = 32  # images per timed batch: enough to fill a processor, short on a laptop
@@ -35,7 +34,9 @@ class Row(NamedTuple):
     milliseconds: float
 
 
-def measure_row(contestant: Contestant, scores: dict, size: tuple[int, int], *, device: torch.device) -> Row:
+def measure_row(
+    contestant: Contestant, scores: dict, size: tuple[int, int], *, device: torch.device
+) -> Row:
     """`scores` of a test set, and what the network costs for images of (height, width)."""
     images = torch.randn(_BATCH, 3, *size, device=device).to(memory_format=torch.channels_last)
     latency = measure_latency(contestant.model, images, repeats=5)
@@ -70,4 +71,6 @@ def report(rows: Sequence[Row], *, dataset: str, folder: Path) -> None:
         return
     logger.info("teacher and student\n%s", format_table(rows, dataset))
     content = {"dataset": dataset, "rows": [row._asdict() for row in rows]}
-    (folder / "distillation.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / "distillation.json").write_text(
+        json.dumps(content, indent=2) + "\n", encoding="utf-8"
+    )

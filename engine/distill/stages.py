@@ -1,8 +1,7 @@
 """What enters the ReLU at the end of each stage of a ResNet."""
 
+from ember_reid.modeling.backbones.resnet import ResNet
 from torch import Tensor, nn
-
-from modeling.backbones.resnet import ResNet
 
 
 class StageTaps:

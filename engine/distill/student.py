@@ -3,12 +3,11 @@
 import logging
 
 import torch
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.modeling.backbones.densenet import DenseNet
+from ember_reid.modeling.backbones.mobilenet import MobileNetV2
+from ember_reid.modeling.backbones.resnet import ResNet
 from torch import nn
-
-from engine.checkpoint import load_checkpoint
-from modeling.backbones.densenet import DenseNet
-from modeling.backbones.mobilenet import MobileNetV2
-from modeling.backbones.resnet import ResNet
 
 logger = logging.getLogger("ember.distill")
 
@@ -31,7 +30,9 @@ def start_student(student: nn.Module, path: str, *, reinit: str) -> None:
         new += last_stage(student.backbone)
     own, theirs = student.state_dict(), load_checkpoint(path)["model"]
     kept = {name: value for name, value in theirs.items() if not name.startswith(new)}
-    wrong = [name for name, value in kept.items() if name not in own or own[name].shape != value.shape]
+    wrong = [
+        name for name, value in kept.items() if name not in own or own[name].shape != value.shape
+    ]
     missing = [name for name in own if name not in kept and not name.startswith(new)]
     if wrong or missing:
         raise ValueError(
@@ -40,7 +41,9 @@ def start_student(student: nn.Module, path: str, *, reinit: str) -> None:
             "use the same MODEL section, KD.REINIT head for other identities, or KD.STUDENT_WEIGHTS ''"
         )
     student.load_state_dict(kept, strict=False)
-    logger.info("the student starts from %s: %d tensors; new: %s", path, len(kept), ", ".join(new) or "none")
+    logger.info(
+        "the student starts from %s: %d tensors; new: %s", path, len(kept), ", ".join(new) or "none"
+    )
 
 
 def last_stage(backbone: nn.Module) -> tuple[str, ...]:

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.distill.class_mapping import CommonClasses
+from ember_reid.engine.distill.fuse_conv_bn import fold_norms
+from ember_reid.engine.distill.stages import StageTaps, last_norms
+from ember_reid.engine.handlers.batch import iteration_seed
+from ember_reid.layers import negative_means
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from engine.distill.classes import CommonClasses
-from engine.distill.fold import fold_norms
-from engine.distill.stages import StageTaps, last_norms
-from engine.handlers.batch import iteration_seed
-from layers import negative_means
 
 _NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -23,12 +22,15 @@ class InputAdapter:
 
     Args:
         size: (height, width) of the teacher; None where it is the student's.
-        scale, shift: x * scale + shift undoes the student's normalisation and applies the teacher's, [3] each; None
+        scale, shift: x * scale + shift undoes the student's normalization and applies the teacher's, [3] each; None
             where they are the same.
     """
 
     def __init__(
-        self, size: tuple[int, int] | None = None, scale: Tensor | None = None, shift: Tensor | None = None
+        self,
+        size: tuple[int, int] | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
     ):
         self.size, self.scale, self.shift = size, scale, shift
 
@@ -36,11 +38,14 @@ class InputAdapter:
         """float [B, (T,) 3, H, W] -> float [B, (T,) 3, H', W']."""
         if self.size is not None:
             flat = images.flatten(0, -4)
-            flat = F.interpolate(flat, size=self.size, mode="bilinear", align_corners=False, antialias=True)
+            flat = F.interpolate(
+                flat, size=self.size, mode="bilinear", align_corners=False, antialias=True
+            )
             images = flat.unflatten(0, images.shape[:-3])
         if self.scale is not None:
             scale, shift = (
-                value.to(images.device, images.dtype)[:, None, None] for value in (self.scale, self.shift)
+                value.to(images.device, images.dtype)[:, None, None]
+                for value in (self.scale, self.shift)
             )
             images = images * scale + shift
         return images
@@ -52,7 +57,7 @@ class Teacher:
     Args:
         model: its parameters lose their gradients here; it is set to evaluation.
         name: for messages.
-        statistics: "running" or "batch", what its batch norms normalise with; running statistics never move.
+        statistics: "running" or "batch", what its batch norms normalize with; running statistics never move.
         folded: ask a copy whose batch norms are folded into its convolutions, as long as `statistics` are "running"; for a
             model whose weights stay as they are.
         amp_dtype: the half precision of autocast that it will be asked in: its folded convolutions are kept in it, as autocast
@@ -96,7 +101,9 @@ class Teacher:
             return output._replace(maps=())
         maps = self.taps.maps
         self.taps.clear()
-        if images.dim() == 5:  # rows are cut along the batch, so frames get a dimension of their own
+        if (
+            images.dim() == 5
+        ):  # rows are cut along the batch, so frames get a dimension of their own
             maps = tuple(value.unflatten(0, images.shape[:2]) for value in maps)
         return output._replace(maps=maps)
 
@@ -132,7 +139,9 @@ class TeacherForward:
 
     def __call__(self, engine: Engine) -> None:
         batch = engine.state.batch
-        with torch.autocast(self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+        with torch.autocast(
+            self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
+        ):
             outputs = tuple(teacher(batch.images) for teacher in self.teachers)
         engine.state.batch = batch._replace(teachers=(*batch.teachers, *outputs))
 
@@ -146,11 +155,19 @@ class EmaTeacher:
     """
 
     def __init__(
-        self, student: nn.Module, *, momentum: float, ramp: bool, statistics: str, with_maps: bool = False
+        self,
+        student: nn.Module,
+        *,
+        momentum: float,
+        ramp: bool,
+        statistics: str,
+        with_maps: bool = False,
     ):
         average = copy.deepcopy(student)
         average.return_maps = False
-        self.teacher = Teacher(average, name="EMA of the student", statistics=statistics, with_maps=with_maps)
+        self.teacher = Teacher(
+            average, name="EMA of the student", statistics=statistics, with_maps=with_maps
+        )
         self.student, self.momentum, self.ramp = student, momentum, ramp
 
     def attach(self, engine: Engine, event=Events.ITERATION_STARTED) -> None:
@@ -191,6 +208,8 @@ class ViewSubsample:
         batch = engine.state.batch  # images [B, N, 3, H, W]
         seed = iteration_seed(self.seed + 2, engine.state.iteration, idist.get_rank())
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(batch.images.shape[1], generator=generator)[: self.num_views].tolist()
+        chosen = torch.randperm(batch.images.shape[1], generator=generator)[
+            : self.num_views
+        ].tolist()
         views = torch.stack([batch.images[:, view] for view in chosen], dim=1)
         engine.state.batch = batch._replace(images=views)

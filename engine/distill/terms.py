@@ -7,16 +7,15 @@ criterion.
 from collections.abc import Callable, Sequence
 
 import torch
+from ember_reid.engine.distill.class_mapping import CommonClasses
+from ember_reid.engine.distill.stages import StageTaps
+from ember_reid.engine.distill.teachers import Teacher
+from ember_reid.engine.distributed import gather_rows
+from ember_reid.layers import cosine_matching, margin_relu, partial_distance, smoothed_cross_entropy
+from ember_reid.layers.precision import autocast_like
+from ember_reid.modeling.adapters import AttentionAdapter, create_connector, create_projection
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from engine.distill.classes import CommonClasses
-from engine.distill.stages import StageTaps
-from engine.distill.teachers import Teacher
-from engine.ranks import gather_rows
-from layers import cosine_matching, margin_relu, partial_distance, smoothed_cross_entropy
-from layers.precision import autocast_like
-from modeling.adapters import AttentionAdapter, create_connector, create_projection
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
@@ -73,12 +72,16 @@ class EmbeddingTerm(nn.Module):
 
     def __init__(self, student_dim: int, teacher_dims: Sequence[int]):
         super().__init__()
-        self.projections = nn.ModuleList(create_projection(student_dim, dim) for dim in teacher_dims)
+        self.projections = nn.ModuleList(
+            create_projection(student_dim, dim) for dim in teacher_dims
+        )
 
     def forward(self, output, batch) -> Tensor:
         own = output.embedding.float()
         pairs = zip(self.projections, batch.teachers, strict=True)
-        return _mean([cosine_matching(projection(own), teacher.embedding) for projection, teacher in pairs])
+        return _mean(
+            [cosine_matching(projection(own), teacher.embedding) for projection, teacher in pairs]
+        )
 
 
 class FeatureTerm(nn.Module):
@@ -111,7 +114,9 @@ class FeatureTerm(nn.Module):
         self.connectors = nn.ModuleList(
             nn.ModuleList(
                 create_connector(own, other)
-                for own, other in zip(channels, teacher.model.backbone.channels[self.skipped :], strict=True)
+                for own, other in zip(
+                    channels, teacher.model.backbone.channels[self.skipped :], strict=True
+                )
             )
             for teacher in teachers
         )
@@ -200,7 +205,9 @@ class SelfTerm(nn.Module):
             self.adapters[str(teacher)].requires_grad_(False)
 
     def forward(self, output, batch) -> Tensor:
-        vectors = {name: adapter(output.maps[int(name)].float()) for name, adapter in self.adapters.items()}
+        vectors = {
+            name: adapter(output.maps[int(name)].float()) for name, adapter in self.adapters.items()
+        }
         target = vectors[str(self.teacher)].detach()
         distances = []
         for stage in self.learners:

@@ -59,19 +59,30 @@ class Seeder:
 
 
 class Augment:
-    """Trainer, ITERATION_STARTED: uint8 images become augmented, normalised float images, a draw per image.
+    """Trainer, ITERATION_STARTED: uint8 images become augmented, normalized float images, a draw per image.
 
     The draws belong to the global batch: a rank takes those of its rows, as it takes its rows of the images.
     """
 
-    def __init__(self, augmentation: Callable[..., Tensor], *, seed: int, rank: int, world_size: int):
-        self.augmentation, self.seed, self.rank, self.world_size = augmentation, seed, rank, world_size
+    def __init__(
+        self, augmentation: Callable[..., Tensor], *, seed: int, rank: int, world_size: int
+    ):
+        self.augmentation, self.seed, self.rank, self.world_size = (
+            augmentation,
+            seed,
+            rank,
+            world_size,
+        )
 
     def attach(self, engine: Engine, event=Events.ITERATION_STARTED) -> None:
         engine.add_event_handler(event, self)
 
     def __call__(self, engine: Engine) -> None:
         batch = engine.state.batch
-        generator = torch.Generator().manual_seed(iteration_seed(self.seed + 1, engine.state.iteration))
-        images = self.augmentation(batch.images, generator, rank=self.rank, world_size=self.world_size)
+        generator = torch.Generator().manual_seed(
+            iteration_seed(self.seed + 1, engine.state.iteration)
+        )
+        images = self.augmentation(
+            batch.images, generator, rank=self.rank, world_size=self.world_size
+        )
         engine.state.batch = batch._replace(images=images)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.checkpoint import LAST, PREVIOUS, load_last, save_checkpoint
 from ignite.engine import Engine, Events
 from torch import nn
-
-from engine.checkpoint import LAST, PREVIOUS, load_last, save_checkpoint
 
 logger = logging.getLogger("ember.train")
 
@@ -92,7 +91,9 @@ class Checkpoints:
             return content["progress"]
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:400]
-            raise ValueError(f"--resume: {path} was written by another configuration: {reason}") from error
+            raise ValueError(
+                f"--resume: {path} was written by another configuration: {reason}"
+            ) from error
 
 
 def resume_engine(engine: Engine, progress: Mapping[str, int], loader, *, max_epochs: int) -> None:
@@ -109,9 +110,13 @@ def resume_engine(engine: Engine, progress: Mapping[str, int], loader, *, max_ep
             f"--resume: the checkpoint is in epoch {epochs + (batches > 0)}, SOLVER.MAX_EPOCHS is {max_epochs}; raise it"
         )
     if progress["epoch_length"] != len(loader) and batches:
-        logger.warning("the epoch has another length than before: the begun epoch %d starts anew", epochs + 1)
+        logger.warning(
+            "the epoch has another length than before: the begun epoch %d starts anew", epochs + 1
+        )
         batches = 0
     loader.batch_sampler.set_epoch(epochs + 1)
     loader.batch_sampler.skip(batches)
     iteration = epochs * len(loader) + batches
-    engine.load_state_dict({"iteration": iteration, "epoch_length": len(loader), "max_epochs": max_epochs})
+    engine.load_state_dict(
+        {"iteration": iteration, "epoch_length": len(loader), "max_epochs": max_epochs}
+    )

@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import ignite.distributed as idist
 import numpy as np
+from ember_reid.data.images import open_image
+from ember_reid.data.protocols import scoring_rule
+from ember_reid.data.records import ALL, CROSS_CAMERA
+from ember_reid.engine.evaluator import Embedded, EmbeddingStore
+from ember_reid.engine.ranked_lists import draw_montage, ranked_lists
+from ember_reid.engine.scores import ScoreSettings, describe_scores, retrieval_scores
 from ignite.engine import Engine, Events
-
-from data.images import open_image
-from data.protocols import scoring_rule
-from data.records import ALL, CROSS_CAMERA
-from engine.evaluator import Embedded, EmbeddingStore
-from engine.ranked_lists import draw_montage, ranked_lists
-from engine.scores import ScoreSettings, describe_scores, retrieval_scores
 
 logger = logging.getLogger("ember.eval")
 
@@ -53,11 +52,14 @@ def score(
     return results
 
 
-def draw_random_queries(benchmark: Benchmark, embedded: Embedded, *, seed: int, count: int = 4) -> np.ndarray:
+def draw_random_queries(
+    benchmark: Benchmark, embedded: Embedded, *, seed: int, count: int = 4
+) -> np.ndarray:
     """A picture of random queries and their ten nearest, uint8 [H, W, 3]; the same queries every time."""
     num_query, settings = len(benchmark.query), benchmark.settings
     columns = [
-        tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu() for tensor in embedded[:3]
+        tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu()
+        for tensor in embedded[:3]
     ]
     lists = ranked_lists(
         *(part for column in columns for part in (column[:num_query], column[num_query:])),
@@ -133,7 +135,9 @@ class Evaluation:
         results = score(self.benchmarks, rerank=is_last, show=self.show)
         self.final_results = results if is_last else {}
         for name, scores in results.items():
-            numbers = {key: value for key, value in scores.items() if isinstance(value, (int, float))}
+            numbers = {
+                key: value for key, value in scores.items() if isinstance(value, (int, float))
+            }
             self.record(f"test/{name}", epoch, engine.state.iteration, numbers)
         self.evaluated_epoch = epoch
         first = next(iter(results.values()))["mAP"]

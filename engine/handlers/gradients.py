@@ -4,10 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.trainer import TrainingEvents
 from ignite.engine import Engine, Events
 from torch import nn
-
-from engine.trainer import TrainingEvents
 
 
 class ShareGradients:
@@ -28,10 +27,10 @@ class ShareGradients:
             parameter.grad /= idist.get_world_size()
 
 
-class RescaleCentres:
-    """Trainer, BACKWARD_COMPLETED: divides the centres' gradients by the weight of the centre loss.
+class RescaleCenters:
+    """Trainer, BACKWARD_COMPLETED: divides the centers' gradients by the weight of the center loss.
 
-    So the step of the centres depends on their own learning rate alone (reid-strong-baseline; Wen et al., ECCV 2016).
+    So the step of the centers depends on their own learning rate alone (reid-strong-baseline; Wen et al., ECCV 2016).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], weight: float):
@@ -77,7 +76,9 @@ class Freeze:
                 f"{', '.join(name for name, _ in model.named_children())}"
             )
         self.modules = [modules[name] for name in names]
-        self.parameters = [parameter for module in self.modules for parameter in module.parameters()]
+        self.parameters = [
+            parameter for module in self.modules for parameter in module.parameters()
+        ]
         self.iterations = iterations
 
     def attach(self, engine: Engine) -> None:

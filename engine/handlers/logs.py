@@ -57,7 +57,9 @@ class MetricsFile:
         self.path = path
         if resumed_iteration is not None and path.exists():
             kept = [
-                line for line in path.read_text().splitlines() if _iteration_of(line) <= resumed_iteration
+                line
+                for line in path.read_text().splitlines()
+                if _iteration_of(line) <= resumed_iteration
             ]
             path.write_text("".join(f"{line}\n" for line in kept))
 
@@ -126,7 +128,11 @@ class TrainLog:
             done = engine.state.iteration % engine.state.epoch_length
             label = f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
             self._bar = tqdm(
-                total=engine.state.epoch_length, initial=done, desc=label, leave=False, file=sys.stderr
+                total=engine.state.epoch_length,
+                initial=done,
+                desc=label,
+                leave=False,
+                file=sys.stderr,
             )
 
     def __call__(self, engine: Engine) -> None:
@@ -144,13 +150,19 @@ class TrainLog:
     def _report(self, engine: Engine) -> None:
         state = engine.state
         means = dict(
-            zip(self._sums, (torch.stack(list(self._sums.values())) / self._iterations).tolist(), strict=True)
+            zip(
+                self._sums,
+                (torch.stack(list(self._sums.values())) / self._iterations).tolist(),
+                strict=True,
+            )
         )
         accuracy = means.pop("acc")
         loss = sum(means.values())
         seconds = time.perf_counter() - self._start
         speed = self._images / seconds
-        remaining = (state.max_epochs * state.epoch_length - state.iteration) * seconds / self._iterations
+        remaining = (
+            (state.max_epochs * state.epoch_length - state.iteration) * seconds / self._iterations
+        )
         lr = self.optimizer.param_groups[0]["lr"]
         terms = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
         line = f"Loss: {loss:.3f} ({terms}), Acc: {accuracy:.3f}, Base Lr: {lr:.2e}, {speed:.0f} images/s"

@@ -52,7 +52,11 @@ class StopOnNan:
         pending, self._pending = self._pending, []
         if not pending:
             return
-        values = torch.stack([torch.stack(list(losses.values())) for _, losses, _ in pending]).float().cpu()
+        values = (
+            torch.stack([torch.stack(list(losses.values())) for _, losses, _ in pending])
+            .float()
+            .cpu()
+        )
         for (iteration, losses, indices), row in zip(pending, values, strict=True):
             if not torch.isfinite(row).all():
                 files = [self.describe(index) for index in indices.flatten().tolist()]
@@ -106,7 +110,8 @@ class StopOnSignal:
             return
         self.received, self._received_at = number, time.monotonic()
         logger.warning(
-            "%s: finishing this iteration and saving; once more to stop at once", signal.Signals(number).name
+            "%s: finishing this iteration and saving; once more to stop at once",
+            signal.Signals(number).name,
         )
 
     def check(self) -> None:
@@ -131,7 +136,9 @@ LOST_PEER = (
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU or the machine had no room for what was asked of it."""
-    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or any(
+        text in str(error).lower() for text in OUT_OF_MEMORY
+    )
 
 
 def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:

@@ -12,7 +12,9 @@ class LearningRate:
     There is no state: the factor follows from the trainer's progress, so a resumed run has the same learning rates.
     """
 
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], schedule: Callable[[int], float]):
+    def __init__(
+        self, optimizers: Sequence[torch.optim.Optimizer], schedule: Callable[[int], float]
+    ):
         self.optimizers, self.schedule = optimizers, schedule
 
     def attach(self, engine: Engine, event=Events.ITERATION_STARTED) -> None:

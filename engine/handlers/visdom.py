@@ -35,7 +35,9 @@ class VisdomSink:
             )
             logger.info("Visdom: %s:%d, environment %s", server, port, env)
         else:
-            logger.warning("no Visdom server at %s:%d, writing the replay file %s", server, port, replay_file)
+            logger.warning(
+                "no Visdom server at %s:%d, writing the replay file %s", server, port, replay_file
+            )
             self.client = visdom.Visdom(env=env, offline=True, log_to_filename=str(replay_file))
         self._begun: set[str] = set()
 
@@ -47,7 +49,9 @@ class VisdomSink:
     def _append(self, title: str, iteration: int, value: float) -> None:
         options = {"title": title, "xlabel": "iteration"}
         update = "append" if title in self._begun else None
-        self.client.line(X=np.array([iteration]), Y=np.array([value]), win=title, update=update, opts=options)
+        self.client.line(
+            X=np.array([iteration]), Y=np.array([value]), win=title, update=update, opts=options
+        )
         self._begun.add(title)
 
     def image(self, title: str, picture: np.ndarray) -> None:

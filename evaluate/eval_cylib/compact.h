@@ -2,7 +2,7 @@
 
    compact_*: copies the values of a row that are not above a limit to `kept`, which needs room for n + 16 values, and
    returns how many they are; -1 when one is NaN.
-   find_inside: which distances in a chunk of a tile are candidates for lists of neighbours.
+   find_inside: which distances in a chunk of a tile are candidates for lists of neighbors.
    inner_product: of two rows of features. */
 #include <stddef.h>
 #if defined(__AVX512F__) || defined(__AVX2__)
@@ -115,7 +115,7 @@ static inline unsigned find_inside(const float *values, const float *residuals, 
         found |= (unsigned)(is_near | is_far) << k;
     }
 #else
-    int any = 0; /* compilers vectorise this loop, and not the one that makes bits */
+    int any = 0; /* compilers vectorize this loop, and not the one that makes bits */
     for (int k = 0; k < LANES; k++) {
         const float error = error_bound(row, residuals[k], reaches[k]);
         any |= (values[k] - error < near[k * step]) | (values[k] + error > -far[k * step]);

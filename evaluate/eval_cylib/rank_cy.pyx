@@ -9,7 +9,7 @@ below t_i. Entries that are left out are subtracted; gallery order decides betwe
 from cython.parallel cimport parallel, prange, threadid
 from libc.stdlib cimport calloc, free, malloc, qsort
 
-from .items cimport index_t, is_before
+include "items.pxi"
 
 cdef extern from "compact.h" nogil:
     Py_ssize_t compact_float(const float *row, Py_ssize_t n, float limit, float *kept)

@@ -7,7 +7,7 @@ Called by `evaluate.reranking` and `evaluate.settling` only.
 from cython.parallel cimport prange, threadid
 from libc.stdlib cimport calloc, free, malloc, qsort
 
-from .items cimport Items, exact_distance, index_t, is_before, view_items
+include "items.pxi"
 
 cdef struct Weights:  # of a query, and of the gallery by column
     const int *columns
@@ -170,7 +170,7 @@ def settle_ranks(features, float constant, const int[::1] row_starts, sparse, co
                  index_t[::1] ranks, int num_threads):
     """Fills `ranks` [M] (see `evaluate.ranking.count_ranks_python`) for those valid queries `numbers` that can be settled.
 
-    Args: features: arrays of `items.view_items`; row_starts, sparse, keep: as in `add_jaccard`, for all queries, as are
+    Args: features: arrays of `view_items`; row_starts, sparse, keep: as in `add_jaccard`, for all queries, as are
     scales [Q]; apart [Q]: what is not among a query's `nearest` [Q, k] is farther than that; matches: queries, starts,
     columns, left_starts, left_columns of `evaluate.matches.Matches`.
     Returns bytes, one a number: whether that query was settled.

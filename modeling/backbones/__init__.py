@@ -4,15 +4,14 @@ import difflib
 from collections.abc import Callable
 from functools import partial
 
+from ember_reid.modeling.backbones.densenet import create_densenet121
+from ember_reid.modeling.backbones.mobilenet import create_mobilenet_v2
+from ember_reid.modeling.backbones.options import BackboneOptions, check_options
+from ember_reid.modeling.backbones.osnet import create_osnet
+from ember_reid.modeling.backbones.resnest import create_resnest
+from ember_reid.modeling.backbones.resnet import BlockStyle, create_resnet
+from ember_reid.modeling.backbones.timm import PREFIX, create_timm
 from torch import nn
-
-from modeling.backbones.densenet import create_densenet121
-from modeling.backbones.mobilenet import create_mobilenet_v2
-from modeling.backbones.options import BackboneOptions, check_options
-from modeling.backbones.osnet import create_osnet
-from modeling.backbones.resnest import create_resnest
-from modeling.backbones.resnet import BlockStyle, create_resnet
-from modeling.backbones.timm import PREFIX, create_timm
 
 _SE_RESNET = BlockStyle(se=True, stride_first=True)
 _SE_RESNEXT = BlockStyle(se=True, groups=32, width_factor=2)
@@ -50,7 +49,7 @@ BACKBONES: dict[str, Callable[[BackboneOptions], nn.Module]] = {
 
 
 def create_backbone(name: str, options: BackboneOptions) -> nn.Module:
-    """The backbone called `name`, a key of BACKBONES or timm:<name>, randomly initialised.
+    """The backbone called `name`, a key of BACKBONES or timm:<name>, randomly initialized.
 
     Raises:
         ValueError: an unknown name, or an option that this backbone does not have.

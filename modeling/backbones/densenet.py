@@ -1,14 +1,13 @@
 """DenseNet-121 (Huang et al. 2017), torchvision's."""
 
 import torch.nn.functional as F
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
 from torch import Tensor, nn
 from torchvision.models import densenet121
 
-from modeling.backbones.options import BackboneOptions, refuse_others
-
 
 class DenseNet(nn.Module):
-    """Image [N, 3, H, W] -> the maps after each dense block, the last normalised, at strides 4, 8, 16, 32."""
+    """Image [N, 3, H, W] -> the maps after each dense block, the last normalized, at strides 4, 8, 16, 32."""
 
     channels = (256, 512, 1024, 1024)
     _ends = ("denseblock1", "denseblock2", "denseblock3", "norm5")

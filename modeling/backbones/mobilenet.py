@@ -1,9 +1,8 @@
 """MobileNet-V2 (Sandler et al. 2018), torchvision's."""
 
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
-
-from modeling.backbones.options import BackboneOptions, refuse_others
 
 
 class MobileNetV2(nn.Module):

@@ -57,7 +57,9 @@ def check_options(options: BackboneOptions) -> None:
     if options.last_stride not in (1, 2):
         raise ValueError(f"MODEL.BACKBONE.LAST_STRIDE is {options.last_stride!r}; choose 1 or 2")
     if options.stem_pool not in ("padded", "ceil"):
-        raise ValueError(f"MODEL.BACKBONE.STEM_POOL is {options.stem_pool!r}; choose one of padded, ceil")
+        raise ValueError(
+            f"MODEL.BACKBONE.STEM_POOL is {options.stem_pool!r}; choose one of padded, ceil"
+        )
     if not 0.125 <= options.width <= 2 or options.width * 64 % 2:
         raise ValueError(
             f"MODEL.BACKBONE.WIDTH is {options.width}; choose a multiple of 1/32 between 0.125 and 2, such as 0.5"

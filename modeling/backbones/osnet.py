@@ -4,10 +4,9 @@ N: images.
 """
 
 import torch.nn.functional as F
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
+from ember_reid.modeling.backbones.resnet import initialize_convolutions
 from torch import Tensor, nn
-
-from modeling.backbones.options import BackboneOptions, refuse_others
-from modeling.backbones.resnet import initialize_convolutions
 
 CHANNELS = {
     1.0: (64, 256, 384, 512),
@@ -18,7 +17,7 @@ CHANNELS = {
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, normalisation, and a ReLU unless `relu` is False."""
+    """Convolution without bias, normalization, and a ReLU unless `relu` is False."""
 
     def __init__(
         self,
@@ -31,7 +30,9 @@ class ConvNorm(nn.Module):
         relu: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False
+        )
         self.bn = norm(out_channels, affine=True)
         self.relu = nn.ReLU(inplace=True) if relu else nn.Identity()
 
@@ -101,7 +102,11 @@ class OSNet(nn.Module):
     """
 
     def __init__(
-        self, width: float, *, instance_norms: tuple[tuple[bool, bool], ...], stem_norm: type[nn.Module]
+        self,
+        width: float,
+        *,
+        instance_norms: tuple[tuple[bool, bool], ...],
+        stem_norm: type[nn.Module],
     ) -> None:
         super().__init__()
         stem, *channels = CHANNELS[width]

@@ -1,10 +1,14 @@
 """ResNeSt (Zhang et al. 2022), 2 splits, 1 cardinal group. N: images, C: channels of a split."""
 
 import torch.nn.functional as F
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
+from ember_reid.modeling.backbones.resnet import (
+    WIDTHS,
+    ResNet,
+    create_stage,
+    initialize_convolutions,
+)
 from torch import Tensor, nn
-
-from modeling.backbones.options import BackboneOptions, refuse_others
-from modeling.backbones.resnet import WIDTHS, ResNet, create_stage, initialize_convolutions
 
 NUM_BLOCKS = {50: (3, 4, 6, 3)}
 _RADIX = 2
@@ -38,13 +42,17 @@ class ResNeStBottleneck(nn.Module):
         pooled: the first block of stages 2 to 4 pools over 3x3 even at stride 1.
     """
 
-    def __init__(self, in_channels: int, width: int, *, stride: int, dilation: int, pooled: bool) -> None:
+    def __init__(
+        self, in_channels: int, width: int, *, stride: int, dilation: int, pooled: bool
+    ) -> None:
         super().__init__()
         out_channels = width * 4
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = SplitAttention(width, dilation=dilation)
-        self.avd_layer = nn.AvgPool2d(3, stride, padding=1) if pooled or stride > 1 else nn.Identity()
+        self.avd_layer = (
+            nn.AvgPool2d(3, stride, padding=1) if pooled or stride > 1 else nn.Identity()
+        )
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
@@ -68,7 +76,13 @@ def create_resnest(options: BackboneOptions, *, depth: int) -> ResNet:
     current code does at last stride 1), stem and non-local blocks.
     """
     refuse_others(
-        f"resnest{depth}", options, "last_stride", "last_dilation", "stem_relu", "stem_pool", "non_local"
+        f"resnest{depth}",
+        options,
+        "last_stride",
+        "last_dilation",
+        "stem_relu",
+        "stem_pool",
+        "non_local",
     )
     strides, dilations = (1, 2, 2, options.last_stride), (1, 1, 1, options.last_dilation)
     in_channels = 64

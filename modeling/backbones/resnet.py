@@ -8,13 +8,18 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ember_reid.layers import BAM, IBNa, NonLocal, SqueezeExcite
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
 from torch import Tensor, nn
 
-from layers import BAM, IBNa, NonLocal, SqueezeExcite
-from modeling.backbones.options import BackboneOptions, refuse_others
-
 WIDTHS = (64, 128, 256, 512)
-NUM_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+NUM_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 
 class BlockStyle(NamedTuple):
@@ -25,7 +30,7 @@ class BlockStyle(NamedTuple):
         width_factor: its channels as a multiple of the stage's width.
         stride_first: the stride is on a bottleneck's first 1x1 convolution, not on its 3x3.
         se: squeeze and excitation before the shortcut is added.
-        ibn_a: the first normalisation is IBN-a.
+        ibn_a: the first normalization is IBN-a.
         ibn_b: an instance norm follows the addition of the shortcut.
     """
 
@@ -114,7 +119,9 @@ class ResNet(nn.Module):
         channels: of the four maps.
     """
 
-    def __init__(self, conv1: nn.Module, stages: Sequence[nn.Sequential], options: BackboneOptions) -> None:
+    def __init__(
+        self, conv1: nn.Module, stages: Sequence[nn.Sequential], options: BackboneOptions
+    ) -> None:
         super().__init__()
         self.channels: tuple[int, ...] = ()
         self.conv1 = conv1
@@ -191,7 +198,9 @@ def create_resnet(
             its_style = style._replace(
                 ibn_a=ibn == "a" and i < 3, ibn_b=ibn == "b" and i < 2 and j == num_blocks - 1
             )
-            blocks.append(block(in_channels, width, stride=strides[i] if j == 0 else 1, style=its_style))
+            blocks.append(
+                block(in_channels, width, stride=strides[i] if j == 0 else 1, style=its_style)
+            )
             in_channels = width * block.expansion
         stage = create_stage(blocks, i, channels=in_channels, options=options)
         if bam and i < 3:
@@ -206,7 +215,7 @@ def create_resnet(
 
 
 def initialize_convolutions(model: nn.Module) -> None:
-    """Kaiming's normal initialisation by fan-out for every convolution (He et al. 2015), biases 0."""
+    """Kaiming's normal initialization by fan-out for every convolution (He et al. 2015), biases 0."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

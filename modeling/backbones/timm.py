@@ -3,9 +3,8 @@
 from typing import Any
 
 import torch
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
 from torch import Tensor, nn
-
-from modeling.backbones.options import BackboneOptions, refuse_others
 
 PREFIX = "timm:"
 
@@ -69,7 +68,9 @@ class TimmBackbone(nn.Module):
                 ) from error
         network.train()
         features = network.num_features
-        self.layout = "tokens" if out.dim() == 3 else "last" if out.shape[-1] == features else "first"
+        self.layout = (
+            "tokens" if out.dim() == 3 else "last" if out.shape[-1] == features else "first"
+        )
         if out.dim() == 4 and out.shape[1] == features:
             self.layout = "first"
         self.channels = (out.shape[1] if self.layout == "first" else out.shape[-1],)
@@ -81,7 +82,9 @@ class TimmBackbone(nn.Module):
             out = out.permute(0, 3, 1, 2)  # [N, h, w, C] -> [N, C, h, w]
         elif self.layout == "tokens":
             tokens = out[:, self.num_prefix_tokens :]  # [N, h * w, C]
-            height, width, num_patches = map(int, (*images.shape[2:], tokens.shape[1]))  # tensors when traced
+            height, width, num_patches = map(
+                int, (*images.shape[2:], tokens.shape[1])
+            )  # tensors when traced
             rows = max(round(height / (height * width / num_patches) ** 0.5), 1)
             out = tokens.transpose(1, 2).unflatten(2, (rows, -1))
         return (out,)

@@ -1,8 +1,7 @@
 """Configurations: inheritance, types, mistakes. Files that try to hurt are in tests/test_bad_input.py."""
 
 import pytest
-
-from config import Config, get_defaults, load_config, parse_config
+from ember_reid.config import Config, get_defaults, load_config, parse_config
 
 
 def write(path, text):
@@ -90,7 +89,8 @@ def test_mistakes_are_named(key, word, message):
 
 def test_the_nearest_keys_are_named_by_their_last_part_first():
     with pytest.raises(
-        ValueError, match="unknown key BASE_LR in the command line, the nearest known: SOLVER.BASE_LR"
+        ValueError,
+        match="unknown key BASE_LR in the command line, the nearest known: SOLVER.BASE_LR",
     ):
         load_config(None, ["BASE_LR", "1"])
 

@@ -29,10 +29,16 @@ def write_duke(root: Path) -> Path:
 
 def write_msmt17(root: Path) -> Path:
     names = {
-        "train": ["0000/0000_000_01_0303morning_0008_0.jpg", "0001/0001_000_15_0303noon_0008_1.jpg"],
+        "train": [
+            "0000/0000_000_01_0303morning_0008_0.jpg",
+            "0001/0001_000_15_0303noon_0008_1.jpg",
+        ],
         "val": ["0001/0001_001_02_0303noon_0009_1.jpg"],
         "query": ["0000/0000_000_03_0303morning_0001_0.jpg"],
-        "gallery": ["0000/0000_001_04_0303morning_0002_0.jpg", "0001/0001_000_04_0303morning_0003_0.jpg"],
+        "gallery": [
+            "0000/0000_001_04_0303morning_0002_0.jpg",
+            "0001/0001_000_04_0303morning_0003_0.jpg",
+        ],
     }
     for subset, files in names.items():
         write_text(root / f"list_{subset}.txt", *(f"{file} {int(file[:4])}" for file in files))
@@ -42,7 +48,9 @@ def write_msmt17(root: Path) -> Path:
 
 
 def write_cuhk01(root: Path) -> Path:
-    write_images(root / "campus", [f"{pid:04d}{i:03d}.png" for pid in range(1, 6) for i in range(1, 5)])
+    write_images(
+        root / "campus", [f"{pid:04d}{i:03d}.png" for pid in range(1, 6) for i in range(1, 5)]
+    )
     return root
 
 
@@ -141,7 +149,9 @@ def write_vehicleid(root: Path) -> Path:
     write_images(root / "image", [f"{i:07d}.jpg" for i in range(1, 7)])
     write_text(lists / "train_list.txt", "0000001 42", "0000002 7")
     for number in (800, 1600, 2400):
-        write_text(lists / f"test_list_{number}.txt", "0000003 5", "0000004 5", "0000005 6", "0000006 6")
+        write_text(
+            lists / f"test_list_{number}.txt", "0000003 5", "0000004 5", "0000005 6", "0000006 6"
+        )
     return root
 
 
@@ -164,7 +174,10 @@ def write_veri_wild(root: Path) -> Path:
     return root
 
 
-MARS_TRAIN = {(7, 1): ["0007C1T0001F001.jpg", "0007C1T0001F002.jpg"], (3, 2): ["0003C2T0001F001.jpg"]}
+MARS_TRAIN = {
+    (7, 1): ["0007C1T0001F001.jpg", "0007C1T0001F002.jpg"],
+    (3, 2): ["0003C2T0001F001.jpg"],
+}
 MARS_TEST = {
     (-1, 1): ["00-1C1T0001F001.jpg"],
     (0, 2): ["0000C2T0001F001.jpg"],
@@ -184,10 +197,13 @@ def write_mars(root: Path, *, as_text: bool = False) -> Path:
             table.append([first, first + len(tracklet) - 1, pid, camera])
             first += len(tracklet)
         if as_text:
-            write_text(info / f"tracks_{subset}_info.txt", *(" ".join(map(str, row)) for row in table))
+            write_text(
+                info / f"tracks_{subset}_info.txt", *(" ".join(map(str, row)) for row in table)
+            )
         else:
             savemat(
-                info / f"tracks_{subset}_info.mat", {f"track_{subset}_info": np.array(table, dtype=np.int32)}
+                info / f"tracks_{subset}_info.mat",
+                {f"track_{subset}_info": np.array(table, dtype=np.int32)},
             )
     if as_text:
         write_text(info / "query_IDX.txt", "3")
@@ -200,14 +216,18 @@ def write_duke_video(root: Path) -> Path:
     write_images(root / "train" / "0001" / "0001", ["0001_C1_F0001_X1.jpg", "0001_C1_F0002_X2.jpg"])
     write_images(root / "train" / "0001" / "0002", ["0001_C1_F0009_X9.jpg", "0001_C2_F0001_X1.jpg"])
     write_images(root / "query" / "0005" / "0001", ["0005_C6_F0001_X1.jpg"])
-    write_images(root / "gallery" / "0005" / "0001", ["0005_C8_F0001_X1.jpg", "0005_C8_F0002_X1.jpg"])
+    write_images(
+        root / "gallery" / "0005" / "0001", ["0005_C8_F0001_X1.jpg", "0005_C8_F0002_X1.jpg"]
+    )
     return root
 
 
 def write_ilids_vid(root: Path) -> Path:
     for camera in ("cam1", "cam2"):
         for person in (1, 4, 9, 12):
-            write_images(root / "sequences" / camera / f"person{person:03d}", ["a_00001.png", "a_00002.png"])
+            write_images(
+                root / "sequences" / camera / f"person{person:03d}", ["a_00001.png", "a_00002.png"]
+            )
     folder = root / "train-test people splits"
     folder.mkdir()
     table = np.array([[4, 1, 2, 3], [1, 2, 3, 4]], dtype=np.uint16)

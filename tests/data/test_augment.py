@@ -1,8 +1,6 @@
 import pytest
 import torch
-from torchvision.transforms.v2 import functional
-
-from data.augment import (
+from ember_reid.data.augment import (
     Augmentation,
     AugmentationSettings,
     Boxes,
@@ -13,6 +11,7 @@ from data.augment import (
     flip_and_crop,
     jitter_colors,
 )
+from torchvision.transforms.v2 import functional
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -115,7 +114,7 @@ def test_erase_by_hand():
 
 def test_jitter_equals_torchvision_image_by_image():
     images = random_images(6, 3, 9, 7).float() / 255
-    images[0] = 0.3  # grey: no hue
+    images[0] = 0.3  # gray: no hue
     factors = draw_jitter(6, (0.4, 0.4, 0.4, 0.3), torch.Generator().manual_seed(2))
     out = jitter_colors(images, factors)
     for image, result, (brightness, contrast, saturation, hue) in zip(
@@ -157,5 +156,8 @@ def test_ranks_take_their_rows_of_the_global_draws(world_size):
 def test_policies_draw_apart_on_each_rank():
     augment = create(flip_prob=0.0, padding=0, erase_prob=0.0, cutout_prob=0.5)
     images = random_images(1, 3, 24, 12).expand(16, 3, 24, 12)
-    draws = [augment(images, torch.Generator().manual_seed(5), rank=rank, world_size=2) for rank in (0, 1)]
+    draws = [
+        augment(images, torch.Generator().manual_seed(5), rank=rank, world_size=2)
+        for rank in (0, 1)
+    ]
     assert not torch.equal(*draws)

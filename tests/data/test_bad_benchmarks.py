@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from ember_reid.data.datasets import DATASETS
+from ember_reid.data.datasets.common import finish
+from ember_reid.data.records import Record
 from scipy.io import savemat
 
-from data.datasets import DATASETS
-from data.datasets.common import finish
-from data.records import Record
 from tests.data.benchmark_trees import (
     write_cuhk03,
     write_ilids_vid,
@@ -23,7 +23,9 @@ from tests.data.trees import write_image, write_market
 
 def test_names_that_do_not_parse(tmp_path):
     write_image(write_market(tmp_path) / "query" / "portrait.jpg")
-    with pytest.raises(ValueError, match="portrait.jpg does not parse; expected one like 0002_c1s1"):
+    with pytest.raises(
+        ValueError, match="portrait.jpg does not parse; expected one like 0002_c1s1"
+    ):
         DATASETS["market1501"](tmp_path)
 
 
@@ -31,7 +33,10 @@ def test_names_that_do_not_parse(tmp_path):
     ("file", "message"),
     [
         ("query/-1_c1s1_1_1.jpg", "has the identity -1 \\(junk\\), which cannot be in the queries"),
-        ("query/0000_c1s1_1_1.jpg", "has the identity 0 \\(a distractor\\), which cannot be in the queries"),
+        (
+            "query/0000_c1s1_1_1.jpg",
+            "has the identity 0 \\(a distractor\\), which cannot be in the queries",
+        ),
         ("bounding_box_train/0000_c1s1_1_1.jpg", "which cannot be in the training split"),
     ],
 )
@@ -57,7 +62,13 @@ def test_official_numbers_are_compared(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "write", "file", "line", "message"),
     [
-        ("msmt17", write_msmt17, "list_query.txt", "0000.jpg 1", "list_query.txt, line 2 does not parse"),
+        (
+            "msmt17",
+            write_msmt17,
+            "list_query.txt",
+            "0000.jpg 1",
+            "list_query.txt, line 2 does not parse",
+        ),
         (
             "vehicleid-800",
             write_vehicleid,
@@ -130,7 +141,9 @@ def test_mars_tables_as_text(tmp_path):
     text = DATASETS["mars"](write_mars(tmp_path / "text", as_text=True))
     mat = DATASETS["mars"](write_mars(tmp_path / "mat"))
     for a, b in zip(text[:3], mat[:3], strict=True):
-        assert [(len(r.paths), r.pid, r.camid) for r in a] == [(len(r.paths), r.pid, r.camid) for r in b]
+        assert [(len(r.paths), r.pid, r.camid) for r in a] == [
+            (len(r.paths), r.pid, r.camid) for r in b
+        ]
     assert [len(record.paths) for record in mat.train] == [2, 1]
 
 
@@ -160,7 +173,9 @@ def test_bad_mars_tables(tmp_path, content, message):
 def test_mat_files_of_another_version_or_none_at_all(tmp_path):
     write_mars(tmp_path)
     (write_cuhk03(tmp_path / "cuhk03") / "cuhk-03.mat").rename(tmp_path / "info" / "query_IDX.mat")
-    with pytest.raises(ValueError, match="query_IDX.mat (is a .mat file of version 7.3|cannot be read)"):
+    with pytest.raises(
+        ValueError, match="query_IDX.mat (is a .mat file of version 7.3|cannot be read)"
+    ):
         DATASETS["mars"](tmp_path)
     (tmp_path / "info" / "query_IDX.mat").write_bytes(b"no matlab file at all" * 20)
     with pytest.raises(ValueError, match="query_IDX.mat cannot be read as a .mat file"):
@@ -197,9 +212,13 @@ def test_splits_that_are_not_there(tmp_path):
 def test_splits_differ_and_ilids_follows_the_file(tmp_path):
     write_ilids_vid(tmp_path)
     tested = [
-        {record.pid for record in DATASETS["ilids-vid"](tmp_path, split=split).query} for split in (0, 1)
+        {record.pid for record in DATASETS["ilids-vid"](tmp_path, split=split).query}
+        for split in (0, 1)
     ]
-    assert tested == [{12, 1}, {1, 4}]  # persons number 4, 1 and 1, 2 of the sorted folders 1, 4, 9, 12
+    assert tested == [
+        {12, 1},
+        {1, 4},
+    ]  # persons number 4, 1 and 1, 2 of the sorted folders 1, 4, 9, 12
 
 
 def test_tracklets_without_frames(tmp_path):

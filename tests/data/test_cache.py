@@ -4,14 +4,14 @@ import logging
 
 import pytest
 import torch
+from ember_reid.config import load_config
+from ember_reid.data import cache as cache_module
+from ember_reid.data.build import build_splits, build_test_loader, build_train_loader
+from ember_reid.data.cache import CPU, ImageCache, choose_cache
+from ember_reid.data.dataset import ReidDataset
+from ember_reid.data.images import ImageError, load_image
+from ember_reid.data.records import Record
 
-import data.cache
-from config import load_config
-from data.build import build_splits, build_test_loader, build_train_loader
-from data.cache import CPU, ImageCache, choose_cache
-from data.dataset import ReidDataset
-from data.images import ImageError, load_image
-from data.records import Record
 from tests.data.trees import write_image, write_images, write_market
 
 GPU = torch.device("cuda")
@@ -46,7 +46,7 @@ def free(monkeypatch, caplog):
 
     def set_free(gpu: float, ram: float) -> None:
         sizes = {"cuda": gpu * 2**30, "cpu": ram * 2**30}
-        monkeypatch.setattr(data.cache, "free_memory", lambda device=CPU: sizes[device.type])
+        monkeypatch.setattr(cache_module, "free_memory", lambda device=CPU: sizes[device.type])
 
     return set_free
 
@@ -73,7 +73,10 @@ def test_auto_on_a_gpu_falls_back_step_by_step(free, caplog):
         "(DATALOADER.CACHE_SHARE): they are kept on cuda"
     )
     assert choose_cache(40_000, **words) == CPU  # 3.66 GiB
-    assert "allowed are 3.00 GiB" in caplog.messages[-1] and "4.00 GiB of the 20.00" in caplog.messages[-1]
+    assert (
+        "allowed are 3.00 GiB" in caplog.messages[-1]
+        and "4.00 GiB of the 20.00" in caplog.messages[-1]
+    )
     assert choose_cache(50_000, **words) is None
     assert len(caplog.messages) == 3
 
@@ -106,7 +109,9 @@ def test_batches_are_born_on_the_device_of_the_cache(tmp_path):
 @pytest.fixture
 def market(tmp_path):
     root = write_market(tmp_path / "market1501")
-    names = [f"{pid:04d}_c{c}s1_{i:06d}_00.jpg" for pid in range(11, 15) for c in (1, 2) for i in (1, 2)]
+    names = [
+        f"{pid:04d}_c{c}s1_{i:06d}_00.jpg" for pid in range(11, 15) for c in (1, 2) for i in (1, 2)
+    ]
     write_images(root / "bounding_box_train", names)
     return tmp_path
 
@@ -119,7 +124,7 @@ def test_loaders_put_their_cache_on_the_device(market):
     )
     corpus = build_splits(cfg)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.cache, "free_memory", lambda device=CPU: 2**40)
+        patch.setattr(cache_module, "free_memory", lambda device=CPU: 2**40)
         loaders = [
             build_train_loader(cfg, corpus.train, device=META),
             build_test_loader(cfg, corpus.tests["market1501"].query, device=META),
@@ -130,9 +135,13 @@ def test_loaders_put_their_cache_on_the_device(market):
 
 
 def test_a_run_with_its_cache_on_the_device_has_the_same_bits(train, tiny_run, tmp_path):
-    from engine.checkpoint import load_checkpoint
+    from ember_reid.engine.checkpoint import load_checkpoint
 
-    ours = load_checkpoint(train(tmp_path / "run", "DATALOADER.CACHE", "device") / "checkpoints" / "last.pt")
+    ours = load_checkpoint(
+        train(tmp_path / "run", "DATALOADER.CACHE", "device") / "checkpoints" / "last.pt"
+    )
     theirs = load_checkpoint(tiny_run / "checkpoints" / "last.pt")
     assert all(torch.equal(ours["model"][name], value) for name, value in theirs["model"].items())
-    assert (tmp_path / "run" / "results.json").read_text() == (tiny_run / "results.json").read_text()
+    assert (tmp_path / "run" / "results.json").read_text() == (
+        tiny_run / "results.json"
+    ).read_text()

@@ -1,7 +1,7 @@
 """Which identity each class of a training set is."""
 
-from data.datasets import load_splits
-from data.records import Record, Splits, merge_train, merged_classes
+from ember_reid.data.datasets import load_splits
+from ember_reid.data.records import Record, Splits, merge_train, merged_classes
 
 
 def test_classes_keep_their_data_set_and_label():
@@ -13,7 +13,13 @@ def test_classes_keep_their_data_set_and_label():
 
 
 def test_words_of_own_data_are_kept(tmp_path):
-    lines = ["path,pid,split", "1.jpg,mia,train", "2.jpg,ben,train", "3.jpg,eva,query", "4.jpg,eva,gallery"]
+    lines = [
+        "path,pid,split",
+        "1.jpg,mia,train",
+        "2.jpg,ben,train",
+        "3.jpg,eva,query",
+        "4.jpg,eva,gallery",
+    ]
     (tmp_path / "list.csv").write_text("\n".join(lines))
     for number in range(1, 5):
         (tmp_path / f"{number}.jpg").touch()

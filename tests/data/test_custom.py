@@ -3,8 +3,8 @@
 import logging
 
 import pytest
+from ember_reid.data.datasets import load_splits, resolve
 
-from data.datasets import load_splits, resolve
 from tests.data.benchmark_trees import write_text
 from tests.data.trees import describe, write_image, write_images
 
@@ -35,7 +35,9 @@ def test_words_columns_in_any_order_blanks_and_a_byte_order_mark(images):
     text = "\ufeffsplit, note, PID, path\ntrain, x, rex, a.jpg\nQuery, , leo, b.jpg\ngallery, , leo, c.jpg\n"
     (images / "list.csv").write_text(text, encoding="utf-8")
     splits = load_splits(f"csv:{images / 'list.csv'}")
-    assert describe(splits.query) == [("b.jpg", 1, 0)] and describe(splits.gallery) == [("c.jpg", 1, 0)]
+    assert describe(splits.query) == [("b.jpg", 1, 0)] and describe(splits.gallery) == [
+        ("c.jpg", 1, 0)
+    ]
 
 
 def test_no_cameras_means_protocol_all(images, caplog):
@@ -68,8 +70,14 @@ def test_identities_in_training_and_test_are_said(images, caplog):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["a.jpg,1,0,train", "e.jpg,1,0,train"], "list.csv, line 3: the image .*e.jpg does not exist$"),
-        (["e.jpg,1,0,train", "f.jpg,1,0,train"], "line 2: .*e.jpg does not exist \\(nor do 1 others\\)"),
+        (
+            ["a.jpg,1,0,train", "e.jpg,1,0,train"],
+            "list.csv, line 3: the image .*e.jpg does not exist$",
+        ),
+        (
+            ["e.jpg,1,0,train", "f.jpg,1,0,train"],
+            "line 2: .*e.jpg does not exist \\(nor do 1 others\\)",
+        ),
         (["a.jpg,,0,train"], "line 2: the column pid is empty"),
         (["a.jpg,1,0,val"], 'line 2: the split is "val"; it must be train, query, gallery'),
         (

@@ -4,16 +4,16 @@ import logging
 
 import pytest
 import torch
-
-from config import load_config
-from data.augment import AugmentationSettings
-from data.build import (
+from ember_reid.config import load_config
+from ember_reid.data.augment import AugmentationSettings
+from ember_reid.data.build import (
     build_augmentation,
     build_normalization,
     build_splits,
     build_test_loader,
     build_train_loader,
 )
+
 from tests.data.benchmark_trees import write_text
 from tests.data.trees import write_images, write_market
 
@@ -22,7 +22,9 @@ from tests.data.trees import write_images, write_market
 def market(tmp_path):
     """Market-1501's layout with 6 training identities of 4 images under 2 cameras, and a small test set."""
     root = write_market(tmp_path / "Market-1501-v15.09.15")
-    names = [f"{pid:04d}_c{c}s1_{i:06d}_00.jpg" for pid in range(11, 15) for c in (1, 2) for i in (1, 2)]
+    names = [
+        f"{pid:04d}_c{c}s1_{i:06d}_00.jpg" for pid in range(11, 15) for c in (1, 2) for i in (1, 2)
+    ]
     write_images(root / "bounding_box_train", names)
     return tmp_path
 
@@ -42,7 +44,9 @@ def test_splits(market):
 
 def test_several_datasets_train_together_and_are_tested_one_by_one(market):
     write_images(market, ["a.jpg", "b.jpg", "c.jpg"])
-    write_text(market / "own.csv", "path,pid,split", "a.jpg,x,train", "b.jpg,y,query", "c.jpg,y,gallery")
+    write_text(
+        market / "own.csv", "path,pid,split", "a.jpg,x,train", "b.jpg,y,query", "c.jpg,y,gallery"
+    )
     own = f"csv:{market / 'own.csv'}"
     corpus = build_splits(config(market, "DATASETS.NAMES", ("market1501", own)))
     assert corpus.num_classes == 7
@@ -66,7 +70,9 @@ def test_training_folder_is_needed_for_training_only(market):
     train = market / "Market-1501-v15.09.15" / "bounding_box_train"
     train.rename(market / "elsewhere")
     assert build_splits(config(market), train=False).num_classes == 0
-    with pytest.raises(ValueError, match="no training images in .*expected there: bounding_box_train"):
+    with pytest.raises(
+        ValueError, match="no training images in .*expected there: bounding_box_train"
+    ):
         build_splits(config(market))
 
 
@@ -102,7 +108,9 @@ def test_train_loader(market, cache):
     loader.batch_sampler.set_epoch(2)
     state = torch.get_rng_state()
     batches = list(loader)
-    assert torch.equal(torch.get_rng_state(), state)  # an epoch leaves the global random state alone
+    assert torch.equal(
+        torch.get_rng_state(), state
+    )  # an epoch leaves the global random state alone
     assert len(batches) == len(loader) == 2
     for batch in batches:
         assert batch.images.shape == (8, 3, 32, 16) and batch.images.dtype == torch.uint8
@@ -120,7 +128,11 @@ def test_workers_change_nothing(market):
     write_images(market, [f"{i}.jpg" for i in range(12)])
     rows = [f"{i}.jpg,{i // 6},0,train,{i // 3}" for i in range(12)]
     write_text(
-        market / "own.csv", "path,pid,camid,split,tracklet", *rows, "0.jpg,5,0,query,", "1.jpg,5,1,gallery,"
+        market / "own.csv",
+        "path,pid,camid,split,tracklet",
+        *rows,
+        "0.jpg,5,0,query,",
+        "1.jpg,5,1,gallery,",
     )
     batches = []
     for workers in (0, 2):
@@ -153,8 +165,12 @@ def test_test_loader(market):
     batches = list(loader)
     assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(7))
     assert torch.cat([batch.pids for batch in batches]).tolist() == [1, 3, -1, 0, 1, 1, 3]
-    ranks = [build_test_loader(cfg, splits.query + splits.gallery, rank=r, world_size=2) for r in (0, 1)]
-    assert [i for loader in ranks for batch in loader for i in batch.indices.tolist()] == list(range(7))
+    ranks = [
+        build_test_loader(cfg, splits.query + splits.gallery, rank=r, world_size=2) for r in (0, 1)
+    ]
+    assert [i for loader in ranks for batch in loader for i in batch.indices.tolist()] == list(
+        range(7)
+    )
 
 
 def test_images_are_tested_as_single_pictures_whatever_training_does(market):
@@ -166,12 +182,18 @@ def test_images_are_tested_as_single_pictures_whatever_training_does(market):
 
 
 def test_too_few_identities_for_a_batch(market):
-    with pytest.raises(ValueError, match="a batch needs 20 identities .* has 6; lower SOLVER.IMS_PER_BATCH"):
-        build_train_loader(config(market, "SOLVER.IMS_PER_BATCH", 40), build_splits(config(market)).train)
+    with pytest.raises(
+        ValueError, match="a batch needs 20 identities .* has 6; lower SOLVER.IMS_PER_BATCH"
+    ):
+        build_train_loader(
+            config(market, "SOLVER.IMS_PER_BATCH", 40), build_splits(config(market)).train
+        )
 
 
 def test_augmentation_and_normalization_read_the_configuration():
-    cfg = load_config(None, ["INPUT.RE_FILL", "published", "INPUT.PADDING", 3, "INPUT.JITTER_PROB", 0.25])
+    cfg = load_config(
+        None, ["INPUT.RE_FILL", "published", "INPUT.PADDING", 3, "INPUT.JITTER_PROB", 0.25]
+    )
     augmentation = build_augmentation(cfg)
     assert augmentation.settings == AugmentationSettings(
         flip_prob=0.5,

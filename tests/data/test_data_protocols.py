@@ -1,9 +1,8 @@
 from pathlib import Path
 
 import pytest
-
-from data.protocols import MODES, apply_protocol, scoring_rule
-from data.records import Record, Splits
+from ember_reid.data.protocols import MODES, apply_protocol, scoring_rule
+from ember_reid.data.records import Record, Splits
 
 QUERY = (Record((Path("a"), Path("b")), 1, 0),)
 GALLERY = (Record((Path("c"), Path("d")), 1, 1), Record((Path("e"),), 2, 2))
@@ -33,5 +32,7 @@ def test_modes_choose_images_or_tracklets(mode):
 
 def test_rules_score_themselves_and_unknown_names_list_the_choices():
     assert scoring_rule("single-shot") == "single-shot"
-    with pytest.raises(ValueError, match='TEST.PROTOCOL is "best"; choose one of auto, cross-camera, all'):
+    with pytest.raises(
+        ValueError, match='TEST.PROTOCOL is "best"; choose one of auto, cross-camera, all'
+    ):
         apply_protocol(SPLITS, "best")

@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ember_reid.data.batch import Batch, Sample, collate
+from ember_reid.data.cache import ImageCache
+from ember_reid.data.dataset import ReidDataset, used_paths
+from ember_reid.data.images import ImageError
+from ember_reid.data.records import Record
 from torch.utils.data import DataLoader
 
-from data.batch import Batch, Sample, collate
-from data.cache import ImageCache
-from data.dataset import ReidDataset, used_paths
-from data.images import ImageError
-from data.records import Record
 from tests.data.trees import write_image
 
 
@@ -35,7 +35,11 @@ def test_pictures_with_and_without_a_cache(clips):
     batch = plain.__getitems__([5, 1])
     assert batch.images.shape == (2, 3, 16, 8) and batch.images.dtype == torch.uint8
     assert batch.images[:, 0, 0, 0].tolist() == [50, 10]
-    assert (batch.pids.tolist(), batch.camids.tolist(), batch.indices.tolist()) == ([2, 0], [1, 1], [5, 1])
+    assert (batch.pids.tolist(), batch.camids.tolist(), batch.indices.tolist()) == (
+        [2, 0],
+        [1, 1],
+        [5, 1],
+    )
 
 
 def test_items_equal_batches(clips):
@@ -89,12 +93,18 @@ def test_used_paths(clips):
 def test_a_broken_file_is_one_sentence_even_from_a_loader_process(clips, workers):
     clips[0].paths[0].write_bytes(b"")
     loader = DataLoader(
-        ReidDataset(clips, size=(4, 4)), batch_sampler=[[0, 1]], collate_fn=collate, num_workers=workers
+        ReidDataset(clips, size=(4, 4)),
+        batch_sampler=[[0, 1]],
+        collate_fn=collate,
+        num_workers=workers,
     )
     with pytest.raises(ImageError) as raised:
         next(iter(loader))
     message = str(raised.value)
-    assert message.startswith(f"{clips[0].paths[0]} is empty (0 bytes); repair") and "\n" not in message
+    assert (
+        message.startswith(f"{clips[0].paths[0]} is empty (0 bytes); repair")
+        and "\n" not in message
+    )
 
 
 def test_multiview_stays_with_the_identity(clips):
@@ -106,7 +116,9 @@ def test_multiview_stays_with_the_identity(clips):
 
 def test_dataset_refuses():
     records = [Record((Path("a"),), 0, 0)]
-    with pytest.raises(ValueError, match='FRAME_SAMPLING is "all"; choose one of even, chunk, multiview'):
+    with pytest.raises(
+        ValueError, match='FRAME_SAMPLING is "all"; choose one of even, chunk, multiview'
+    ):
         ReidDataset(records, size=(4, 4), sampling="all")
     with pytest.raises(ValueError, match="NUM_FRAMES is 0"):
         ReidDataset(records, size=(4, 4), num_frames=0)

@@ -3,19 +3,28 @@
 import re
 from pathlib import Path
 
-from data.datasets import DATASETS, load_splits
-from data.protocols import CHOICES
+from ember_reid.data.datasets import DATASETS, load_splits
+from ember_reid.data.protocols import CHOICES
+
 from tests.data.trees import write_images
 
 TEXT = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
 
 
 def test_every_dataset_and_protocol_is_documented():
-    suffixes = ("-1600", "-2400", "-5000", "-10000", "-detected")  # given after the first of their kind
+    suffixes = (
+        "-1600",
+        "-2400",
+        "-5000",
+        "-10000",
+        "-detected",
+    )  # given after the first of their kind
     for name in DATASETS:
         if not name.endswith(suffixes) and not name.startswith(("quickstart", "tiny")):
             assert re.search(rf"`{name}[`@]|{name}:/", TEXT), name
-    assert all(f"`{protocol}`" in TEXT or f"TEST.PROTOCOL {protocol}" in TEXT for protocol in CHOICES)
+    assert all(
+        f"`{protocol}`" in TEXT or f"TEST.PROTOCOL {protocol}" in TEXT for protocol in CHOICES
+    )
 
 
 def test_wildlife_conversion_runs(tmp_path, monkeypatch):

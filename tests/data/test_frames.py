@@ -2,9 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from data.frames import choose_frames, choose_views
-from data.records import Record
+from ember_reid.data.frames import choose_frames, choose_views
+from ember_reid.data.records import Record
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 from pathlib import Path
 
 import pytest
-
-from data.records import Record, Splits, count_matched
-from data.validation import hold_out
+from ember_reid.data.records import Record, Splits, count_matched
+from ember_reid.data.validation import hold_out
 
 
 def dataset(protocol="cross-camera", num_pids=10):
@@ -27,13 +26,17 @@ def test_identities_are_held_out_whole():
 
 def test_one_query_per_camera_and_every_query_has_a_match():
     _, held = hold_out(dataset(), 0.5)
-    assert sorted((r.pid, r.camid) for r in held.query) == sorted({(r.pid, r.camid) for r in held.gallery})
+    assert sorted((r.pid, r.camid) for r in held.query) == sorted(
+        {(r.pid, r.camid) for r in held.gallery}
+    )
     assert count_matched(held.query, held.gallery, cross_camera=True) == len(held.query) == 10
 
 
 def test_without_cameras_one_query_per_identity_outside_the_gallery():
     _, held = hold_out(dataset("all"), 0.2)
-    assert len(held.query) == 2 and len(held.gallery) == 4 and not set(held.query) & set(held.gallery)
+    assert (
+        len(held.query) == 2 and len(held.gallery) == 4 and not set(held.query) & set(held.gallery)
+    )
 
 
 def test_the_seed_decides():
@@ -43,5 +46,7 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("fraction", [0.01, 1.0, -0.5])
 def test_refuses_fractions_that_leave_nothing(fraction):
-    with pytest.raises(ValueError, match="of the 10 training identities of mine; it must leave at least one"):
+    with pytest.raises(
+        ValueError, match="of the 10 training identities of mine; it must leave at least one"
+    ):
         hold_out(dataset(), fraction)

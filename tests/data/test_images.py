@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from ember_reid.data import images
+from ember_reid.data.images import ImageError, check_files, find_broken, load_image, open_image
 from PIL import Image
 
-import data.images
-from data.images import ImageError, check_files, find_broken, load_image, open_image
 from tests.data.trees import write_image
 
 
@@ -28,15 +28,18 @@ def test_resize_equals_torchvision(tmp_path, interpolation):
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8)
     path = save(tmp_path / "a.png", Image.fromarray(pixels))
     expected = functional.resize(
-        torch.from_numpy(pixels).permute(2, 0, 1), [16, 8], InterpolationMode(interpolation), antialias=True
+        torch.from_numpy(pixels).permute(2, 0, 1),
+        [16, 8],
+        InterpolationMode(interpolation),
+        antialias=True,
     )
     difference = load_image(path, size=(16, 8), interpolation=interpolation).int() - expected.int()
     assert difference.abs().max() <= 1
 
 
 def test_modes(tmp_path):
-    grey = save(tmp_path / "grey.png", Image.new("L", (4, 4), 77))
-    assert open_image(grey).getpixel((0, 0)) == (77, 77, 77)
+    gray = save(tmp_path / "gray.png", Image.new("L", (4, 4), 77))
+    assert open_image(gray).getpixel((0, 0)) == (77, 77, 77)
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 9, 8, 7])
     assert open_image(save(tmp_path / "palette.png", palette)).getpixel((0, 0)) == (9, 8, 7)
@@ -79,13 +82,14 @@ def test_find_broken_and_check_files(tmp_path):
     found = find_broken([tmp_path / "whole.jpg", *paths])
     assert list(found) == paths
     with pytest.raises(
-        ImageError, match="empty.jpg is empty .*, and 1 more image files are unusable; .*SKIP_BROKEN"
+        ImageError,
+        match="empty.jpg is empty .*, and 1 more image files are unusable; .*SKIP_BROKEN",
     ):
         check_files([tmp_path / "whole.jpg", *paths])
     check_files([tmp_path / "whole.jpg"])
 
 
 def test_huge_images_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(data.images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="11 x 10 pixels; images above 100 pixels are refused"):
         open_image(write_image(tmp_path / "a.png", size=(11, 10)))

@@ -4,15 +4,19 @@ import random
 from pathlib import Path
 
 import pytest
+from ember_reid.data.datasets import DATASETS, LAYOUTS, load_splits
+from ember_reid.data.records import PROTOCOLS
 
-from data.datasets import DATASETS, LAYOUTS, load_splits
-from data.records import PROTOCOLS
 from tests.data.benchmark_trees import TREES
 from tests.data.trees import describe
 
 # name: (train, query, gallery) as (first frame, pid, camid); None where the splits are drawn
 MARKET = (
-    [("0002_c1s1_000451_03.jpg", 0, 0), ("0002_c2s1_000801_01.jpg", 0, 1), ("0007_c3s1_000001_00.jpg", 1, 2)],
+    [
+        ("0002_c1s1_000451_03.jpg", 0, 0),
+        ("0002_c2s1_000801_01.jpg", 0, 1),
+        ("0007_c3s1_000001_00.jpg", 1, 2),
+    ],
     [("0001_c1s1_001051_00.jpg", 1, 0), ("0003_c2s1_000301_00.jpg", 3, 1)],
     [
         ("-1_c1s1_000401_03.jpg", -1, 0),
@@ -34,7 +38,12 @@ CUHK03 = (
 )
 CUHK03_TESTED = [("1_002_1_02.png", 10002, 0), ("1_002_2_07.png", 10002, 1)]
 CUHK03_CLASSIC = (
-    [("1_001_1_01.png", 0, 0), ("1_001_2_06.png", 0, 1), ("1_003_1_01.png", 1, 0), ("1_003_2_10.png", 1, 1)],
+    [
+        ("1_001_1_01.png", 0, 0),
+        ("1_001_2_06.png", 0, 1),
+        ("1_003_1_01.png", 1, 0),
+        ("1_003_2_10.png", 1, 1),
+    ],
     CUHK03_TESTED,
     CUHK03_TESTED,
 )
@@ -83,7 +92,10 @@ EXPECTED = {
             ("0001_001_02_0303noon_0009_1.jpg", 1, 1),
         ],
         [("0000_000_03_0303morning_0001_0.jpg", 0, 2)],
-        [("0000_001_04_0303morning_0002_0.jpg", 0, 3), ("0001_000_04_0303morning_0003_0.jpg", 1, 3)],
+        [
+            ("0000_001_04_0303morning_0002_0.jpg", 0, 3),
+            ("0001_000_04_0303morning_0003_0.jpg", 1, 3),
+        ],
     ),
     "cuhk03-labeled": CUHK03,
     "cuhk03-detected": CUHK03,
@@ -96,7 +108,11 @@ EXPECTED = {
         [("001_001.jpg", 1, 0), ("002_001.jpg", 2, 0)],
         [("001_001.jpg", 1, 1), ("002_001.jpg", 2, 1), ("002_002.jpg", 2, 1)],
     ),
-    "partial-ilids": ([], [("001.jpg", 1, 0), ("002.jpg", 2, 0)], [("001.jpg", 1, 1), ("002.jpg", 2, 1)]),
+    "partial-ilids": (
+        [],
+        [("001.jpg", 1, 0), ("002.jpg", 2, 0)],
+        [("001.jpg", 1, 1), ("002.jpg", 2, 1)],
+    ),
     "occluded-reid": (
         [],
         [("001_01.tif", 1, 0), ("002_01.tif", 2, 0)],
@@ -123,7 +139,11 @@ EXPECTED = {
     "veri-wild-10000": VERI_WILD,
     "mars": MARS,
     "dukemtmc-video": (
-        [("0001_C1_F0001_X1.jpg", 0, 0), ("0001_C1_F0009_X9.jpg", 0, 0), ("0001_C2_F0001_X1.jpg", 0, 1)],
+        [
+            ("0001_C1_F0001_X1.jpg", 0, 0),
+            ("0001_C1_F0009_X9.jpg", 0, 0),
+            ("0001_C2_F0001_X1.jpg", 0, 1),
+        ],
         [("0005_C6_F0001_X1.jpg", 5, 5)],
         [("0005_C8_F0001_X1.jpg", 5, 7)],
     ),

@@ -2,8 +2,7 @@ import logging
 from pathlib import Path
 
 import pytest
-
-from data.records import (
+from ember_reid.data.records import (
     Counts,
     Record,
     Splits,
@@ -41,7 +40,13 @@ def test_merge_keeps_identities_and_cameras_apart():
 def test_statistics_table():
     splits = Splits((record(0, 0), record(1, 1)), (record(5, 0),), (record(5, 1), record(-1, 0)))
     lines = statistics_table(splits).splitlines()
-    assert [field.strip() for field in lines[0].split("|")] == ["subset", "ids", "images", "cameras", "junk"]
+    assert [field.strip() for field in lines[0].split("|")] == [
+        "subset",
+        "ids",
+        "images",
+        "cameras",
+        "junk",
+    ]
     assert [field.strip() for field in lines[2].split("|")] == ["train", "2", "2", "2", "0"]
     assert [field.strip() for field in lines[4].split("|")] == ["gallery", "1", "1", "1", "1"]
     video = Splits((Record((Path("a"), Path("b")), 0, 0),), (), ())
@@ -56,7 +61,10 @@ def test_check_keeps_the_protocol_when_other_cameras_match(caplog):
 
 @pytest.mark.parametrize(
     ("query_cameras", "gallery_cameras", "reason"),
-    [((0, 0), (0, 0), "no camera labels, or one camera only"), ((0, 1), (0, 1), "seen by a second camera")],
+    [
+        ((0, 0), (0, 0), "no camera labels, or one camera only"),
+        ((0, 1), (0, 1), "seen by a second camera"),
+    ],
 )
 def test_check_falls_back_to_all(caplog, query_cameras, gallery_cameras, reason):
     query = tuple(record(pid, camid) for pid, camid in enumerate(query_cameras))
@@ -80,7 +88,11 @@ def test_check_counts_unanswerable_queries(caplog):
     [
         ((), (record(1, 0),), "mine has no query images, so it cannot be tested on"),
         ((record(1, 0),), (), "mine has no gallery images"),
-        ((record(1, 0),), (record(2, 0),), "none of its 1 query images shows an identity of the gallery"),
+        (
+            (record(1, 0),),
+            (record(2, 0),),
+            "none of its 1 query images shows an identity of the gallery",
+        ),
     ],
 )
 def test_check_refuses(query, gallery, message):

@@ -2,8 +2,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
-from data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler, most_steps
+from ember_reid.data.samplers import (
+    IdentityBatchSampler,
+    RandomBatchSampler,
+    TestBatchSampler,
+    most_steps,
+)
 
 
 def unbalanced_pids(num_pids=13, seed=0):
@@ -80,8 +84,12 @@ def test_ranks_share_the_global_batches_in_whole_identities(world_size):
         list(IdentityBatchSampler(pids, **arguments, rank=rank, world_size=world_size))
         for rank in range(world_size)
     ]
-    assert [[index for part in parts for index in part] for parts in zip(*ranks, strict=True)] == whole
-    assert all(set(Counter(pids[i] for i in part).values()) == {4} for rank in ranks for part in rank)
+    assert [
+        [index for part in parts for index in part] for parts in zip(*ranks, strict=True)
+    ] == whole
+    assert all(
+        set(Counter(pids[i] for i in part).values()) == {4} for rank in ranks for part in rank
+    )
 
 
 def test_skip_continues_in_mid_epoch_once():
@@ -103,7 +111,10 @@ def test_skip_continues_in_mid_epoch_once():
             {"batch_size": 12, "world_size": 2},
             "3 identities .* among 2 processes; .* must be a multiple of 8",
         ),
-        ({"batch_size": 16}, "needs 4 identities .* has 3; lower SOLVER.IMS_PER_BATCH to at most 12"),
+        (
+            {"batch_size": 16},
+            "needs 4 identities .* has 3; lower SOLVER.IMS_PER_BATCH to at most 12",
+        ),
         ({"batch_size": 8, "rank": 2, "world_size": 2}, "rank is 2; it must be in 0..1"),
     ],
 )
@@ -117,7 +128,9 @@ def test_random_sampler_uses_every_record_at_most_once():
     batches = list(sampler)
     assert len(batches) == len(sampler) == 2
     assert len({index for batch in batches for index in batch}) == 8
-    halves = [list(RandomBatchSampler(10, batch_size=4, seed=2, rank=r, world_size=2)) for r in (0, 1)]
+    halves = [
+        list(RandomBatchSampler(10, batch_size=4, seed=2, rank=r, world_size=2)) for r in (0, 1)
+    ]
     assert [a + b for a, b in zip(*halves, strict=True)] == batches
     with pytest.raises(ValueError, match="has 3 images, fewer than a batch of 4"):
         RandomBatchSampler(3, batch_size=4)
@@ -128,7 +141,8 @@ def test_random_sampler_uses_every_record_at_most_once():
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_test_sampler_covers_everything_once_in_order(world_size):
     ranks = [
-        TestBatchSampler(7, batch_size=2, rank=rank, world_size=world_size) for rank in range(world_size)
+        TestBatchSampler(7, batch_size=2, rank=rank, world_size=world_size)
+        for rank in range(world_size)
     ]
     assert [index for rank in ranks for batch in rank for index in batch] == list(range(7))
     assert all(len(list(rank)) == len(rank) for rank in ranks)

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ember_reid.data.records import Record
 from PIL import Image
-
-from data.records import Record
 
 
 def write_image(
     path: Path, color: tuple[int, int, int] = (200, 30, 60), *, size: tuple[int, int] = (8, 16)
 ) -> Path:
-    """One image of a single colour; `size` is (width, height)."""
+    """One image of a single color; `size` is (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, color).save(path)
     return path

@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import torch
+from ember_reid.engine.checkpoint import load_checkpoint, load_last, save_checkpoint
 
-import main
-from engine.checkpoint import load_checkpoint, load_last, save_checkpoint
+from ember_reid import main
 
 
 def no_links(*_):
@@ -45,11 +45,15 @@ def test_a_checkpoint_is_there_at_every_moment(tmp_path, monkeypatch, when):
 
 def damage(path, how) -> None:
     content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "zeros": bytes(2000)}[how])
+    path.write_bytes(
+        {"truncated": content[: len(content) // 2], "empty": b"", "zeros": bytes(2000)}[how]
+    )
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "zeros"])
-def test_a_damaged_checkpoint_costs_one_epoch_and_no_bit(how, tiny_recipe, tiny_run, tmp_path, capfd):
+def test_a_damaged_checkpoint_costs_one_epoch_and_no_bit(
+    how, tiny_recipe, tiny_run, tmp_path, capfd
+):
     folder = shutil.copytree(tiny_run, tmp_path / "run")
     damage(folder / "checkpoints" / "last.pt", how)
     assert main.main(["-c", str(tiny_recipe), "--resume", "OUTPUT_DIR", str(folder)]) == 0
@@ -59,7 +63,10 @@ def test_a_damaged_checkpoint_costs_one_epoch_and_no_bit(how, tiny_recipe, tiny_
     ours, theirs = (load_checkpoint(run / "checkpoints" / "last.pt") for run in (folder, tiny_run))
     assert all(torch.equal(ours["model"][name], value) for name, value in theirs["model"].items())
     assert (folder / "results.json").read_text() == (tiny_run / "results.json").read_text()
-    places = [json.loads(line)["iteration"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    places = [
+        json.loads(line)["iteration"]
+        for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert (
         places == sorted(places) and places.count(8) == 2
     )  # nothing twice: the last losses and the last scores

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 import torch
+from ember_reid.engine.build import build_compile_mode
+from ember_reid.engine.compilation import Compilation
+from ember_reid.engine.trainer import create_trainer
 from ignite.engine import Events
 
-from engine.build import build_compile_mode
-from engine.compilation import Compilation
-from engine.trainer import create_trainer
 from tests.engine.test_processes import PLAIN, difference, fork, launch, single, weights_of  # noqa: F401
 from tests.engine.test_trainer import batch, criterion, make_net  # noqa: F401
 
@@ -59,8 +59,12 @@ def run_steps(batch, *, compile_mode, parts=1, joint=False, dropout=0.5):  # noq
         compile_mode=compile_mode,
     )
     losses = []
-    trainer.add_event_handler(Events.ITERATION_STARTED, lambda e: torch.manual_seed(e.state.iteration))
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output.losses))
+    trainer.add_event_handler(
+        Events.ITERATION_STARTED, lambda e: torch.manual_seed(e.state.iteration)
+    )
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output.losses)
+    )
     trainer.run([batch, batch], max_epochs=1)
     return losses, net.state_dict()
 
@@ -76,7 +80,9 @@ def test_a_compiled_step_is_the_plain_one(batch, backend, caplog, parts, joint):
 
     backend(count)
     losses, state = run_steps(batch, compile_mode="default", parts=parts, joint=joint)
-    assert len(graphs) >= 2 and not said(caplog)  # network and losses, without a word of falling back
+    assert len(graphs) >= 2 and not said(
+        caplog
+    )  # network and losses, without a word of falling back
     for ours, theirs in zip(losses, plain_losses, strict=True):
         assert ours.keys() == theirs.keys()
         torch.testing.assert_close(list(ours.values()), list(theirs.values()), rtol=1e-5, atol=1e-6)
@@ -89,7 +95,9 @@ def test_a_compiler_that_fails_is_one_line_and_changes_no_bit(batch, backend, ca
     losses, state = run_steps(batch, compile_mode="reduce-overhead")
     assert losses == plain_losses and difference(state, plain) == 0
     (line,) = said(caplog)
-    assert line.startswith("SOLVER.COMPILE reduce-overhead does not work here, the step goes on uncompiled: ")
+    assert line.startswith(
+        "SOLVER.COMPILE reduce-overhead does not work here, the step goes on uncompiled: "
+    )
     assert "no compiler anywhere" in line and "\n" not in line
 
 
@@ -129,7 +137,7 @@ def test_the_error_of_a_step_that_fails_anyway_is_its_own(caplog):
 
 
 def test_auto_is_for_one_gpu(monkeypatch):
-    from config import load_config
+    from ember_reid.config import load_config
 
     auto, named = load_config(), load_config(None, ["SOLVER.COMPILE", "default"])
     assert build_compile_mode(auto, torch.device("cpu")) == "none"
@@ -180,4 +188,6 @@ def test_the_real_compiler_and_a_missing_one(train, tmp_path, monkeypatch, capfd
         for folder in (compiled, plain)
     )
     losses = [values["loss"] for values in theirs if "loss" in values]
-    assert [values["loss"] for values in ours if "loss" in values] == pytest.approx(losses, rel=1e-3)
+    assert [values["loss"] for values in ours if "loss" in values] == pytest.approx(
+        losses, rel=1e-3
+    )

@@ -8,31 +8,42 @@ from pathlib import Path
 
 import pytest
 import torch
+from ember_reid.config import load_config
+from ember_reid.engine.deploy.formats import PACKAGES, open_network, write_network
+from ember_reid.engine.deploy.network import Card, DeployedNetwork
+from ember_reid.layers.pooling import POOLINGS
+from ember_reid.modeling.build import HEADS
+from ember_reid.modeling.heads import CHOICES
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from config import load_config
-from engine.deploy.formats import PACKAGES, open_network, write_network
-from engine.deploy.network import Card, DeployedNetwork
-from layers.pooling import POOLINGS
-from modeling.build import HEADS
-from modeling.heads import CHOICES
 from tests.modeling.models import NAMES, build, randomize
 
 SIZE = (64, 32)
 CPU = torch.device("cpu")
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
 NARROW = {"MODEL__BACKBONE__WIDTH": 0.125}  # for the backbones that have the switch
-MGN = {"name": "resnet50_ibn_a", **NARROW, "MODEL__HEAD__NAME": "mgn", "MODEL__HEAD__EMBEDDING_DIM": 16}
+MGN = {
+    "name": "resnet50_ibn_a",
+    **NARROW,
+    "MODEL__HEAD__NAME": "mgn",
+    "MODEL__HEAD__EMBEDDING_DIM": 16,
+}
 
 # The words of a model by what is special about it. Backbones:
 NETWORKS = {
-    name: {"name": name, **(NARROW if name.startswith(("resnet", "se_resnet")) else {})} for name in NAMES
+    name: {"name": name, **(NARROW if name.startswith(("resnet", "se_resnet")) else {})}
+    for name in NAMES
 }
 # Transformers and others of timm:
 TIMM = {
     name: {"name": f"timm:{name}", "INPUT__SIZE_TRAIN": SIZE, "INPUT__SIZE_TEST": SIZE}
-    for name in ("vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto", "repvit_m0_9")
+    for name in (
+        "vit_tiny_patch16_224",
+        "swin_tiny_patch4_window7_224",
+        "convnext_atto",
+        "repvit_m0_9",
+    )
 }
 # Heads, and what else changes the graph:
 HEADS_AND_SWITCHES = {
@@ -80,13 +91,13 @@ def deployed(words: dict[str, object]) -> DeployedNetwork:
 
 
 def card(network: DeployedNetwork) -> Card:
-    grey = (0.47, 0.47, 0.47)
+    gray = (0.47, 0.47, 0.47)
     dim = network(pictures(1)).shape[1]
-    return Card("0123456789abcdef", SIZE, "bilinear", grey, grey, True, dim, threshold=0.25)
+    return Card("0123456789abcdef", SIZE, "bilinear", gray, gray, True, dim, threshold=0.25)
 
 
 def pictures(count: int) -> Tensor:
-    """uint8 [count, 3, H, W] that differ in noise, brightness and colour."""
+    """uint8 [count, 3, H, W] that differ in noise, brightness and color."""
     rng = torch.Generator().manual_seed(count)
     noise = torch.randint(0, 120, (count, 3, *SIZE), generator=rng)
     return (noise + torch.randint(0, 136, (count, 3, 1, 1), generator=rng)).to(torch.uint8)
@@ -122,5 +133,7 @@ def test_all_that_is_registered_is_in_the_list():
             default = load_config(None)
             for part in key.split("."):
                 default = default[part]
-            assert set(choices) == {entry.get(key.replace(".", "__"), default) for entry in words}, key
+            assert set(choices) == {
+                entry.get(key.replace(".", "__"), default) for entry in words
+            }, key
     assert all(special in EVERYTHING for shortened in IN_SHORT.values() for special in shortened)

@@ -5,16 +5,22 @@ import socket
 
 import pytest
 import torch
+from ember_reid.data.batch import Batch
+from ember_reid.engine.distill.student import start_student
+from ember_reid.engine.distill.teachers import (
+    EmaTeacher,
+    InputAdapter,
+    Teacher,
+    TeacherForward,
+    ViewSubsample,
+)
+from ember_reid.engine.distributed import gather_rows
+from ember_reid.layers import distance_matching, relational_distances, similarity_matching
+from ember_reid.modeling.heads import GlobalHead, HeadOptions
+from ember_reid.modeling.model import ReidModel
 from ignite.engine import Engine
 from torch import multiprocessing, nn
 
-from data.batch import Batch
-from engine.distill.student import start_student
-from engine.distill.teachers import EmaTeacher, InputAdapter, Teacher, TeacherForward, ViewSubsample
-from engine.ranks import gather_rows
-from layers import distance_matching, relational_distances, similarity_matching
-from modeling.heads import GlobalHead, HeadOptions
-from modeling.model import ReidModel
 from tests.tiny import TinyBackbone
 
 
@@ -39,15 +45,19 @@ def run_handlers(batch: Batch, *handlers, iterations: int = 1) -> Batch:
 def test_nothing_of_a_teacher_moves(statistics):
     teacher = Teacher(make_model(), name="t", statistics=statistics)
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
-    batch = run_handlers(make_batch(4, 3, 16, 8), TeacherForward([teacher], device_type="cpu"), iterations=3)
+    batch = run_handlers(
+        make_batch(4, 3, 16, 8), TeacherForward([teacher], device_type="cpu"), iterations=3
+    )
     output = batch.teachers[0]
     assert output.logits[0].shape == (4, 5)
     assert not output.embedding.requires_grad
-    assert all(torch.equal(value, before[name]) for name, value in teacher.model.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in teacher.model.state_dict().items()
+    )
     assert not any(parameter.requires_grad for parameter in teacher.model.parameters())
 
 
-def test_batch_statistics_normalise_the_batch():
+def test_batch_statistics_normalize_the_batch():
     model = make_model()
     images = 5 + torch.randn(16, 3, 16, 8)
     by_batch = Teacher(model, name="t", statistics="batch")(images).embedding
@@ -65,7 +75,7 @@ def test_every_teacher_answers_in_its_order():
         assert torch.equal(output.embedding, teacher(batch.images).embedding)
 
 
-def test_images_are_renormalised_by_hand_and_resized():
+def test_images_are_renormalized_by_hand_and_resized():
     # The student has (x - 0.5) / 0.5, the teacher wants (x - 0.2) / 0.1: x = 0.7 is 0.4 for one and 5 for the other.
     scale, shift = torch.full((3,), 0.5 / 0.1), torch.full((3,), (0.5 - 0.2) / 0.1)
     adapted = InputAdapter((8, 4), scale, shift)(torch.full((2, 5, 3, 16, 8), 0.4))
@@ -97,7 +107,9 @@ def test_the_student_sees_some_of_the_teachers_views():
     batch = make_batch(3, 5, 3, 8, 4)
     seen = run_handlers(batch, ViewSubsample(2, seed=1)).images
     assert seen.shape == (3, 2, 3, 8, 4)
-    places = [next(j for j in range(5) if torch.equal(seen[:, i], batch.images[:, j])) for i in range(2)]
+    places = [
+        next(j for j in range(5) if torch.equal(seen[:, i], batch.images[:, j])) for i in range(2)
+    ]
     assert len(set(places)) == 2
     assert torch.equal(seen, run_handlers(batch, ViewSubsample(2, seed=1)).images)
     others = [run_handlers(batch, ViewSubsample(2, seed=s)).images for s in range(2, 8)]
@@ -107,14 +119,18 @@ def test_the_student_sees_some_of_the_teachers_views():
 def test_teachers_see_all_views_when_they_come_first():
     teacher = Teacher(make_model(), name="t")
     batch = make_batch(3, 4, 3, 16, 8)
-    result = run_handlers(batch, TeacherForward([teacher], device_type="cpu"), ViewSubsample(1, seed=1))
+    result = run_handlers(
+        batch, TeacherForward([teacher], device_type="cpu"), ViewSubsample(1, seed=1)
+    )
     assert torch.equal(result.teachers[0].embedding, teacher(batch.images).embedding)
     assert result.images.shape[1] == 1
 
 
-@pytest.mark.parametrize(("reinit", "same"), [("none", {"backbone", "head"}), ("head", {"backbone"})])
+@pytest.mark.parametrize(
+    ("reinit", "same"), [("none", {"backbone", "head"}), ("head", {"backbone"})]
+)
 def test_a_student_starts_from_a_checkpoint(tmp_path, reinit, same):
-    from engine.checkpoint import save_checkpoint
+    from ember_reid.engine.checkpoint import save_checkpoint
 
     teacher, student = make_model(), make_model()
     save_checkpoint(tmp_path / "t.pt", {"model": teacher.state_dict()})
@@ -131,7 +147,7 @@ def test_a_student_starts_from_a_checkpoint(tmp_path, reinit, same):
 
 
 def test_another_architecture_cannot_be_a_start(tmp_path):
-    from engine.checkpoint import save_checkpoint
+    from ember_reid.engine.checkpoint import save_checkpoint
 
     save_checkpoint(tmp_path / "t.pt", {"model": nn.Linear(2, 2).state_dict()})
     with pytest.raises(ValueError, match="another architecture than the student"):
@@ -141,17 +157,23 @@ def test_another_architecture_cannot_be_a_start(tmp_path):
 
 
 def test_a_resnet_starts_with_a_new_last_stage(tmp_path):
-    from engine.checkpoint import save_checkpoint
-    from modeling.backbones import BackboneOptions, create_backbone
+    from ember_reid.engine.checkpoint import save_checkpoint
+    from ember_reid.modeling.backbones import BackboneOptions, create_backbone
 
     def resnet() -> ReidModel:
-        return ReidModel(create_backbone("resnet18", BackboneOptions()), GlobalHead(512, 5, HeadOptions()))
+        return ReidModel(
+            create_backbone("resnet18", BackboneOptions()), GlobalHead(512, 5, HeadOptions())
+        )
 
     teacher, student = resnet(), resnet()
     save_checkpoint(tmp_path / "t.pt", {"model": teacher.state_dict()})
     start_student(student, str(tmp_path / "t.pt"), reinit="last-stage")
-    assert torch.equal(student.backbone.layer3[1].conv1.weight, teacher.backbone.layer3[1].conv1.weight)
-    assert not torch.equal(student.backbone.layer4[0].conv1.weight, teacher.backbone.layer4[0].conv1.weight)
+    assert torch.equal(
+        student.backbone.layer3[1].conv1.weight, teacher.backbone.layer3[1].conv1.weight
+    )
+    assert not torch.equal(
+        student.backbone.layer4[0].conv1.weight, teacher.backbone.layer4[0].conv1.weight
+    )
     assert not torch.equal(student.head.classifier.weight, teacher.head.classifier.weight)
 
 
@@ -169,8 +191,8 @@ def test_a_resnet_starts_with_a_new_last_stage(tmp_path):
     ],
 )
 def test_every_backbone_of_vkd_has_its_last_stage(name, begins_anew):
-    from engine.distill.student import last_stage
-    from modeling.backbones import BackboneOptions, create_backbone
+    from ember_reid.engine.distill.student import last_stage
+    from ember_reid.modeling.backbones import BackboneOptions, create_backbone
 
     with torch.device("meta"):
         backbone = create_backbone(name, BackboneOptions())
@@ -222,7 +244,9 @@ def test_two_processes_have_the_gradients_of_one():
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    processes = [context.Process(target=work, args=(r, port, rows, teacher, results)) for r in range(2)]
+    processes = [
+        context.Process(target=work, args=(r, port, rows, teacher, results)) for r in range(2)
+    ]
     for process in processes:
         process.start()
     together = results.get()
@@ -233,9 +257,9 @@ def test_two_processes_have_the_gradients_of_one():
 
 
 def test_fewer_views_than_asked_for_are_counted(caplog):
-    from config import load_config
-    from data.records import Record
-    from engine.distill.build import _count_views
+    from ember_reid.config import load_config
+    from ember_reid.data.records import Record
+    from ember_reid.engine.distill.build import _count_views
 
     cfg = load_config(None, ["INPUT.NUM_FRAMES", "3", "INPUT.FRAME_SAMPLING", "multiview"])
     records = [Record((), pid, 0) for pid in (0, 0, 0, 1, 1, 2)]

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 import torch
+from ember_reid.engine.checkpoint import load_checkpoint, save_checkpoint
 
-import main
-from engine.checkpoint import load_checkpoint, save_checkpoint
+from ember_reid import main
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,12 @@ def test_a_distilled_checkpoint_is_one_like_any_other(student_run, tmp_path):
     code = main.main(["-t", "TEST.WEIGHT", str(copy), "OUTPUT_DIR", str(tmp_path / "out")])
     assert code == 0
     scores = [
-        json.loads((d / "results.json").read_text())["market1501"] for d in (student_run, tmp_path / "out")
+        json.loads((d / "results.json").read_text())["market1501"]
+        for d in (student_run, tmp_path / "out")
     ]
-    assert scores[0]["mAP"] == pytest.approx(scores[1]["mAP"], abs=0.2)  # best.pt may be of an earlier epoch
+    assert scores[0]["mAP"] == pytest.approx(
+        scores[1]["mAP"], abs=0.2
+    )  # best.pt may be of an earlier epoch
 
 
 def test_all_terms_are_logged_with_finite_values(student_run):
@@ -75,7 +78,9 @@ def test_a_distillation_resumes(student_run, tiny_recipe, tmp_path, teacher):
     assert main.main(["-c", str(tiny_recipe), "--resume", *words]) == 0
     before, after = (load_checkpoint(run / "checkpoints" / "last.pt") for run in (student_run, out))
     assert (before["progress"]["iteration"], after["progress"]["iteration"]) == (8, 12)
-    assert not torch.equal(before["ema"]["head.neck.running_mean"], after["ema"]["head.neck.running_mean"])
+    assert not torch.equal(
+        before["ema"]["head.neck.running_mean"], after["ema"]["head.neck.running_mean"]
+    )
 
 
 def test_multi_view_student(tmp_path, train, teacher):
@@ -101,7 +106,10 @@ def run_and_read(capsys, tiny_recipe, out, *words) -> str:
         ("KD.TEACHERS ('TEACHER',)", "all weights are 0"),
         ("KD.LOGITS.WEIGHT 1", "KD.LOGITS.WEIGHT needs a teacher"),
         ("KD.STUDENT_VIEWS 4 INPUT.NUM_FRAMES 2", "KD.STUDENT_VIEWS is 4, more than the 2 views"),
-        ("KD.TEACHERS ('TEACHER',) KD.FEATURE.WEIGHT 1", "which ResNets have and TinyBackbone has not"),
+        (
+            "KD.TEACHERS ('TEACHER',) KD.FEATURE.WEIGHT 1",
+            "which ResNets have and TinyBackbone has not",
+        ),
         ("KD.SELF.WEIGHT 1", "hands out the maps of 2 stage"),
         ("KD.SELF.WEIGHT 1 KD.SELF.LEARNERS (3,)", "KD.SELF.LEARNERS (3,) must name stages"),
         ("KD.STUDENT_WEIGHTS teacher", "KD.STUDENT_WEIGHTS teacher needs KD.TEACHERS"),
@@ -133,14 +141,18 @@ def test_a_teacher_that_is_no_checkpoint(capsys, tiny_recipe, tmp_path):
 
 def test_a_teacher_of_other_identities(capsys, tiny_recipe, tmp_path, teacher, train):
     content = load_checkpoint(teacher)
-    save_checkpoint(tmp_path / "other.pt", content | {"classes": [["duke", str(i)] for i in range(8)]})
+    save_checkpoint(
+        tmp_path / "other.pt", content | {"classes": [["duke", str(i)] for i in range(8)]}
+    )
     words = ["KD.TEACHERS", f"('{tmp_path / 'other.pt'}',)", "KD.LOGITS.WEIGHT", "1"]
     assert "with 0 in common" in run_and_read(capsys, tiny_recipe, tmp_path / "out", *words)
     words = [*words[:2], "KD.EMBEDDING.WEIGHT", "1", "SOLVER.MAX_EPOCHS", "1"]
     assert (train(tmp_path / "fine", *words) / "results.json").is_file()
 
 
-def test_a_teacher_of_another_size_is_said_aloud(student_run, capsys, tiny_recipe, tmp_path, teacher):
+def test_a_teacher_of_another_size_is_said_aloud(
+    student_run, capsys, tiny_recipe, tmp_path, teacher
+):
     words = f"KD.TEACHERS ('{teacher}',) KD.EMBEDDING.WEIGHT 1 INPUT.SIZE_TRAIN (24,12) SOLVER.MAX_EPOCHS 1".split()
     assert main.main(["-c", str(tiny_recipe), *words, "OUTPUT_DIR", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()

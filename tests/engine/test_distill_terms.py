@@ -2,13 +2,11 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
-
-from data.batch import Batch
-from engine.distill.classes import CommonClasses, match_classes
-from engine.distill.stages import StageTaps, last_blocks
-from engine.distill.teachers import Teacher
-from engine.distill.terms import (
+from ember_reid.data.batch import Batch
+from ember_reid.engine.distill.class_mapping import CommonClasses, match_classes
+from ember_reid.engine.distill.stages import StageTaps, last_blocks
+from ember_reid.engine.distill.teachers import Teacher
+from ember_reid.engine.distill.terms import (
     EmbeddingTerm,
     FeatureTerm,
     SelfTerm,
@@ -16,12 +14,13 @@ from engine.distill.terms import (
     feature_pair_term,
     logit_term,
 )
-from layers import distance_matching, kd_divergence, relational_distances
-from modeling.adapters import AttentionAdapter
-from modeling.backbones import BackboneOptions, create_backbone
-from modeling.heads import GlobalHead, HeadOptions
-from modeling.model import ReidModel
-from modeling.output import ReidOutput
+from ember_reid.layers import distance_matching, kd_divergence, relational_distances
+from ember_reid.modeling.adapters import AttentionAdapter
+from ember_reid.modeling.backbones import BackboneOptions, create_backbone
+from ember_reid.modeling.heads import GlobalHead, HeadOptions
+from ember_reid.modeling.model import ReidModel
+from ember_reid.modeling.output import ReidOutput
+from torch import nn
 
 
 def make_output(num_classes=5, dim=4, batch=3, heads=1) -> ReidOutput:
@@ -76,9 +75,12 @@ def test_same_classes_need_no_selection():
 
 def test_no_common_identities_are_refused():
     with pytest.raises(
-        ValueError, match="t.pt was trained on 2 identities of duke .* with 0 in common; set KD.LOGITS"
+        ValueError,
+        match="t.pt was trained on 2 identities of duke .* with 0 in common; set KD.LOGITS",
     ):
-        match_classes([("market", "1"), ("market", "2")], [("duke", "1"), ("duke", "2")], name="t.pt")
+        match_classes(
+            [("market", "1"), ("market", "2")], [("duke", "1"), ("duke", "2")], name="t.pt"
+        )
 
 
 @pytest.mark.parametrize("create", [feature_pair_term, embedding_pair_term])
@@ -124,7 +126,11 @@ def test_maps_of_other_backbones_are_refused():
 def feature_term(student, teacher, **options) -> FeatureTerm:
     weights = options.pop("stage_weights", (0.125, 0.25, 0.5, 1.0))
     return FeatureTerm(
-        StageTaps(student.backbone), student.backbone.channels, [teacher], stage_weights=weights, **options
+        StageTaps(student.backbone),
+        student.backbone.channels,
+        [teacher],
+        stage_weights=weights,
+        **options,
     )
 
 
@@ -167,7 +173,9 @@ def test_published_feature_form_differs_and_both_train_the_connectors():
     intended = feature_term(student, teacher)
     published = feature_term(student, teacher, rectified=(0, 1, 2))
     published.load_state_dict(intended.state_dict())
-    values = [term(student(images), make_batch(teacher(images), size=2)) for term in (intended, published)]
+    values = [
+        term(student(images), make_batch(teacher(images), size=2)) for term in (intended, published)
+    ]
     assert values[0].item() != values[1].item()
     values[1].backward()
     assert all(p.grad is not None for p in published.parameters())
@@ -175,11 +183,14 @@ def test_published_feature_form_differs_and_both_train_the_connectors():
     assert all(p.grad is None for p in teacher.model.parameters())
 
 
-def test_every_other_map_counts_for_its_neighbour():
+def test_every_other_map_counts_for_its_neighbor():
     torch.manual_seed(0)
     student, images = make_resnet(), torch.randn(3, 3, 32, 16)
     teacher = Teacher(make_resnet(), name="t", with_maps=True)
-    some, every = feature_term(student, teacher, every=2).eval(), feature_term(student, teacher).eval()
+    some, every = (
+        feature_term(student, teacher, every=2).eval(),
+        feature_term(student, teacher).eval(),
+    )
     every.load_state_dict(some.state_dict())
     student.eval()
     value = some(student(images), make_batch(teacher(images)))
@@ -201,12 +212,20 @@ def test_students_with_fewer_stages_or_another_map_size_are_compared():
 
 def self_output(channels=(4, 6, 8, 10)) -> ReidOutput:
     sizes = [(16, 8), (8, 4), (4, 2), (4, 2)]
-    maps = tuple(torch.randn(3, c, *s, requires_grad=True) for c, s in zip(channels, sizes, strict=True))
+    maps = tuple(
+        torch.randn(3, c, *s, requires_grad=True) for c, s in zip(channels, sizes, strict=True)
+    )
     return ReidOutput(embedding=torch.zeros(3, 10), maps=maps)
 
 
 def self_term(**options) -> SelfTerm:
-    settings = {"teacher": 2, "learners": (0, 1), "published": False, "num_classes": 5, "weight": 0.03}
+    settings = {
+        "teacher": 2,
+        "learners": (0, 1),
+        "published": False,
+        "num_classes": 5,
+        "weight": 0.03,
+    }
     return SelfTerm((4, 6, 8, 10), **(settings | options))
 
 
@@ -249,6 +268,8 @@ def test_adapters_end_in_the_same_shape(stage):
 def test_terms_without_pairs_are_zero():
     output = make_output(batch=1)
     assert (
-        embedding_pair_term(relational_distances)(output, make_batch(make_output(batch=1), size=1)).item()
+        embedding_pair_term(relational_distances)(
+            output, make_batch(make_output(batch=1), size=1)
+        ).item()
         == 0
     )

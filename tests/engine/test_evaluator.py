@@ -4,15 +4,14 @@ import math
 
 import pytest
 import torch
+from ember_reid.config import load_config
+from ember_reid.data.batch import Batch
+from ember_reid.engine.build import build_criterion, build_device
+from ember_reid.engine.evaluator import Embedded, EmbeddingStore, create_evaluator
+from ember_reid.engine.handlers.schedule import LearningRate
+from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Engine
 from torch import nn
-
-from config import load_config
-from data.batch import Batch
-from engine.build import build_criterion, build_device
-from engine.evaluator import Embedded, EmbeddingStore, create_evaluator
-from engine.handlers.schedule import LearningRate
-from modeling.output import ReidOutput
 
 
 def batch_of(indices, images=None):
@@ -36,7 +35,11 @@ def test_embeddings_are_in_order_of_the_images_and_repeats_are_dropped():
     images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 2, 2)
     for _ in range(2):  # a second run forgets the first
         evaluator.run(
-            [batch_of([2, 0], images[[2, 0]]), batch_of([3, 1], images[[3, 1]]), batch_of([2], images[[2]])]
+            [
+                batch_of([2, 0], images[[2, 0]]),
+                batch_of([3, 1], images[[3, 1]]),
+                batch_of([2], images[[2]]),
+            ]
         )
     embedded = store.collect()
     assert embedded.indices.tolist() == [0, 1, 2, 3] and embedded.pids.tolist() == [0, 10, 20, 30]
@@ -59,7 +62,10 @@ def criterion_of(*words):
 
 def test_terms_with_weight_zero_are_not_there():
     assert list(criterion_of().terms) == ["ce", "triplet"]
-    assert list(criterion_of("LOSS.CE.WEIGHT", "0", "LOSS.CIRCLE.WEIGHT", "2").terms) == ["triplet", "circle"]
+    assert list(criterion_of("LOSS.CE.WEIGHT", "0", "LOSS.CIRCLE.WEIGHT", "2").terms) == [
+        "triplet",
+        "circle",
+    ]
 
 
 def test_losses_are_means_over_heads():
@@ -72,10 +78,12 @@ def test_losses_are_means_over_heads():
         output, batch_of([0, 1, 2, 3])._replace(pids=pids)
     )
     assert losses["ce"].item() == pytest.approx(3 * (math.log(4) + 0) / 2, abs=1e-5)
-    assert losses["triplet"].item() == pytest.approx(0.3, abs=1e-5)  # all distances equal: the margin
+    assert losses["triplet"].item() == pytest.approx(
+        0.3, abs=1e-5
+    )  # all distances equal: the margin
 
 
-def test_centre_loss_brings_parameters_of_its_own():
+def test_center_loss_brings_parameters_of_its_own():
     criterion = criterion_of("LOSS.CENTER.WEIGHT", "0.5")
     assert [tuple(p.shape) for p in criterion.parameters()] == [(4, 2)]
     assert list(criterion_of().parameters()) == []
@@ -91,11 +99,16 @@ def test_device_is_chosen_by_itself(monkeypatch):
 def test_learning_rate_is_each_groups_own_times_the_schedule():
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD(
-        [{"params": [a], "lr": 0.0, "initial_lr": 1.0}, {"params": [b], "lr": 0.0, "initial_lr": 10.0}],
+        [
+            {"params": [a], "lr": 0.0, "initial_lr": 1.0},
+            {"params": [b], "lr": 0.0, "initial_lr": 10.0},
+        ],
         lr=0.0,
     )
     seen = []
-    engine = Engine(lambda engine, batch: seen.append([group["lr"] for group in optimizer.param_groups]))
+    engine = Engine(
+        lambda engine, batch: seen.append([group["lr"] for group in optimizer.param_groups])
+    )
     LearningRate([optimizer], lambda iteration: iteration / 4).attach(engine)
     engine.run([0, 0], max_epochs=2)
     assert seen == [[0.25, 2.5], [0.5, 5.0], [0.75, 7.5], [1.0, 10.0]]

@@ -5,11 +5,11 @@ import signal
 
 import pytest
 import torch
+from ember_reid.config import load_config
+from ember_reid.engine.build import build_criterion
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.modeling.output import ReidOutput
 
-from config import load_config
-from engine.build import build_criterion
-from engine.checkpoint import load_checkpoint
-from modeling.output import ReidOutput
 from tests.engine.test_evaluator import batch_of
 from tests.engine.test_processes import PLAIN, at_iteration, difference, fork, launch, weights_of  # noqa: F401
 
@@ -27,7 +27,16 @@ def alone(tmp_path_factory, train):
 
 
 def test_the_term_is_weighted_like_the_losses_it_extends():
-    words = ["LOSS.CE.WEIGHT", 0.0, "LOSS.TRIPLET.WEIGHT", 2.0, "LOSS.XBM.SIZE", 64, "LOSS.XBM.START", 0]
+    words = [
+        "LOSS.CE.WEIGHT",
+        0.0,
+        "LOSS.TRIPLET.WEIGHT",
+        2.0,
+        "LOSS.XBM.SIZE",
+        64,
+        "LOSS.XBM.START",
+        0,
+    ]
     criterion = build_criterion(
         load_config(None, [*words, "LOSS.XBM.WEIGHT", 0.25]), num_classes=4, feature_dim=2
     )
@@ -54,7 +63,16 @@ def test_two_processes_have_the_memory_of_one(alone, launch):  # noqa: F811
 
 
 def test_local_mining_keeps_the_embeddings_of_all(launch):  # noqa: F811
-    words = [*PLAIN, *XBM, "SOLVER.MINING", "local", "NUM_PROCESSES", "2", "SOLVER.ACCUMULATION_STEPS", "2"]
+    words = [
+        *PLAIN,
+        *XBM,
+        "SOLVER.MINING",
+        "local",
+        "NUM_PROCESSES",
+        "2",
+        "SOLVER.ACCUMULATION_STEPS",
+        "2",
+    ]
     code, folder = launch("local", *words)
     assert code == 0
     assert [int(value) for name, value in bank_of(folder).items() if name.endswith("seen")] == [64]

@@ -8,26 +8,23 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from ember_reid.config import load_config
+from ember_reid.data import cache
+from ember_reid.data.augment import Augmentation, AugmentationSettings, Normalization
+from ember_reid.data.build import build_augmentation, build_splits, build_train_loader
+from ember_reid.data.strong_augmentations import OPERATIONS
+from ember_reid.engine.build import attach_handlers, build_average, build_criterion
+from ember_reid.engine.trainer import create_trainer
+from ember_reid.modeling import build_model
+from ember_reid.solver import build_optimizers, build_schedule, create_optimizer, group_parameters
 from ignite.engine import Events
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import data.cache
-from config import load_config
-from data.augment import Augmentation, AugmentationSettings, Normalization
-from data.build import build_augmentation, build_splits, build_train_loader
-from data.policies import OPERATIONS
-from engine.build import attach_handlers, build_average, build_criterion
-from engine.trainer import create_trainer
-from modeling import build_model
-from solver import build_optimizers, build_schedule, create_optimizer, group_parameters
-
 META = torch.device("meta")
 aten = torch.ops.aten
-LOSSES = (
-    "LOSS.CENTER.WEIGHT 0.1 LOSS.CIRCLE.WEIGHT 1 LOSS.COSFACE.WEIGHT 1 LOSS.FOCAL.WEIGHT 1 LOSS.XBM.SIZE 16"
-)
+LOSSES = "LOSS.CENTER.WEIGHT 0.1 LOSS.CIRCLE.WEIGHT 1 LOSS.COSFACE.WEIGHT 1 LOSS.FOCAL.WEIGHT 1 LOSS.XBM.SIZE 16"
 HANDLERS = "SOLVER.EMA 0.1 SOLVER.CLIP_NORM 5 SOLVER.FREEZE ('backbone',) SOLVER.FREEZE_ITERS 2 SOLVER.LOG_PERIOD 100"
 
 
@@ -66,9 +63,13 @@ class WatchLiterals(TorchFunctionMode):
             and torch.device(kwargs.get("device") or "cpu") == META
         ):
             raise AssertionError("torch.tensor(..., device=) waits")
-        if function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and args[0].device == META:
+        if (
+            function in (torch.Tensor.__getitem__, torch.Tensor.__setitem__)
+            and args[0].device == META
+        ):
             if any(
-                isinstance(index, list) for index in (args[1] if isinstance(args[1], tuple) else args[1:2])
+                isinstance(index, list)
+                for index in (args[1] if isinstance(args[1], tuple) else args[1:2])
             ):
                 raise AssertionError("a list as an index waits")
         return function(*args, **kwargs)
@@ -109,7 +110,9 @@ def test_the_watch_lets_pass_what_does_not():
 
 def test_the_strongest_augmentation_does_not_wait():
     always = {field: 1.0 for field in AugmentationSettings._fields if field.endswith("_prob")}
-    augmentation = Augmentation(Normalization((0.5,) * 3, (0.5,) * 3), AugmentationSettings(**always))
+    augmentation = Augmentation(
+        Normalization((0.5,) * 3, (0.5,) * 3), AugmentationSettings(**always)
+    )
     images = torch.empty((1, 2, 3, 32, 16), dtype=torch.uint8, device=META)  # a clip of two frames
     with no_waiting():
         assert augmentation(images, torch.Generator().manual_seed(0)).shape == images.shape
@@ -121,12 +124,23 @@ def test_the_strongest_augmentation_does_not_wait():
 def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, tmp_path):
     """Cache on the device, augmentation, all losses, all handlers: as main.run builds them."""
     words = [*LOSSES.split(), *HANDLERS.split(), "SOLVER.MINING", mining, "SOLVER.OPTIMIZER", "sgd"]
-    parts = ["SOLVER.ACCUMULATION_STEPS", "2", "DATALOADER.CACHE", "device", "OUTPUT_DIR", str(tmp_path)]
-    cfg = load_config(tiny_recipe, [*words, *parts, "INPUT.JITTER_PROB", "1", "INPUT.AFFINE_PROB", "1"])
-    monkeypatch.setattr(data.cache, "free_memory", lambda device=None: 2**40)
+    parts = [
+        "SOLVER.ACCUMULATION_STEPS",
+        "2",
+        "DATALOADER.CACHE",
+        "device",
+        "OUTPUT_DIR",
+        str(tmp_path),
+    ]
+    cfg = load_config(
+        tiny_recipe, [*words, *parts, "INPUT.JITTER_PROB", "1", "INPUT.AFFINE_PROB", "1"]
+    )
+    monkeypatch.setattr(cache, "free_memory", lambda device=None: 2**40)
     corpus = build_splits(cfg)
     model = build_model(cfg, num_classes=corpus.num_classes).to(META)
-    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(META)
+    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(
+        META
+    )
     optimizers = build_optimizers(cfg, model, criterion)
     loader = build_train_loader(cfg, corpus.train, device=META)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
@@ -156,7 +170,9 @@ def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, 
         sinks=[],
         description={},
     )
-    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=3), lambda engine: engine.terminate(True))
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED(once=3), lambda engine: engine.terminate(True)
+    )
     with no_waiting():
         trainer.run(loader, max_epochs=2, epoch_length=len(loader))
     assert trainer.state.iteration == 3
@@ -177,7 +193,9 @@ def test_half_precision_does_not_ask_whether_gradients_are_finite(name):
     counts = {}
     for fused in ("auto", "none"):
         net = torch.nn.Linear(3, 2)
-        optimizer = create_optimizer(name, group_parameters(net, lr=0.1, weight_decay=0.1), fused=fused)
+        optimizer = create_optimizer(
+            name, group_parameters(net, lr=0.1, weight_decay=0.1), fused=fused
+        )
         scaler = torch.amp.GradScaler("cpu")
         with Count() as count:
             scaler.scale(net(torch.ones(4, 3)).sum()).backward()

@@ -9,11 +9,11 @@ import time
 import ignite.distributed as idist
 import pytest
 import torch
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.engine.handlers.batch import Seeder
+from ember_reid.engine.handlers.evaluation import Evaluation
 
-import main
-from engine.checkpoint import load_checkpoint
-from engine.handlers.batch import Seeder
-from engine.handlers.evaluation import Evaluation
+from ember_reid import main
 
 PLAIN = (
     "MODEL.BACKBONE.NAME tiny_plain MODEL.HEAD.NECK none LOSS.CENTER.WEIGHT 0.1 INPUT.JITTER_PROB 0.5 "
@@ -27,7 +27,9 @@ def fork(monkeypatch):
     """Children see what the test has patched."""
 
     def work(*args):
-        torch.set_num_threads(1)  # the threads of the parent are not there after a fork, but its handlers are
+        torch.set_num_threads(
+            1
+        )  # the threads of the parent are not there after a fork, but its handlers are
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         original(*args)
 
@@ -96,7 +98,9 @@ def test_two_processes_train_and_score_like_one(launch, single, monkeypatch, tmp
     assert difference(weights_of(folder), weights_of(single)) < 1e-5
     ours = json.loads((folder / "results.json").read_text())["market1501"]
     theirs = json.loads((single / "results.json").read_text())["market1501"]
-    assert ours == pytest.approx(theirs, abs=1e-6)  # counts too: every image exactly once, 17 on 2 processes
+    assert ours == pytest.approx(
+        theirs, abs=1e-6
+    )  # counts too: every image exactly once, 17 on 2 processes
     assert (tmp_path / "rank0.json").read_text() == (tmp_path / "rank1.json").read_text()
 
 
@@ -114,7 +118,10 @@ def test_mining_within_a_process_gives_other_gradients(launch, single):
 
 def test_several_processes_without_a_classification_loss(launch):
     assert launch("metric", *TWO, "LOSS.CE.WEIGHT", "0")[0] == 0
-    assert launch("metric_parts", *TWO, "LOSS.CE.WEIGHT", "0", "SOLVER.ACCUMULATION_STEPS", "2")[0] == 0
+    assert (
+        launch("metric_parts", *TWO, "LOSS.CE.WEIGHT", "0", "SOLVER.ACCUMULATION_STEPS", "2")[0]
+        == 0
+    )
 
 
 def test_two_processes_go_on_with_what_one_began(launch, single, at_iteration):
@@ -136,7 +143,9 @@ def pair_run(tmp_path_factory, tiny_recipe):
     return folder
 
 
-def test_sigterm_to_the_parent_stops_all_and_resume_has_the_same_bits(launch, pair_run, at_iteration, capfd):
+def test_sigterm_to_the_parent_stops_all_and_resume_has_the_same_bits(
+    launch, pair_run, at_iteration, capfd
+):
     at_iteration(3, 1, lambda: os.kill(os.getppid(), signal.SIGTERM))
     code, folder = launch("stopped", *TWO)
     assert code == 143
@@ -167,9 +176,14 @@ def test_signal_during_an_evaluation_of_unequal_shares(launch, pair_run, monkeyp
 
 def test_batch_norm_statistics_are_those_of_the_saved_model_on_every_rank(pair_run, tmp_path):
     last = str(pair_run / "checkpoints" / "last.pt")
-    assert main.main(["-t", "TEST.WEIGHT", last, "NUM_PROCESSES", "1", "OUTPUT_DIR", str(tmp_path)]) == 0
+    assert (
+        main.main(["-t", "TEST.WEIGHT", last, "NUM_PROCESSES", "1", "OUTPUT_DIR", str(tmp_path)])
+        == 0
+    )
     ours = json.loads((tmp_path / "results.json").read_text())["market1501"]
-    assert ours == pytest.approx(json.loads((pair_run / "results.json").read_text())["market1501"], abs=1e-6)
+    assert ours == pytest.approx(
+        json.loads((pair_run / "results.json").read_text())["market1501"], abs=1e-6
+    )
 
 
 def fail():

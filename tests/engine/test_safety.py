@@ -7,12 +7,16 @@ import signal
 
 import pytest
 import torch
+from ember_reid.engine.checkpoint import load_checkpoint, save_checkpoint
+from ember_reid.engine.handlers.batch import iteration_seed
+from ember_reid.engine.handlers.logs import MetricsFile
+from ember_reid.engine.handlers.safety import (
+    Interrupted,
+    StopOnSignal,
+    describe_error,
+    explain_failure,
+)
 from ignite.engine import Engine
-
-from engine.checkpoint import load_checkpoint, save_checkpoint
-from engine.handlers.batch import iteration_seed
-from engine.handlers.logs import MetricsFile
-from engine.handlers.safety import Interrupted, StopOnSignal, describe_error, explain_failure
 
 
 @pytest.mark.parametrize(
@@ -46,7 +50,9 @@ def test_errors_are_described_on_one_printable_line():
 
 def test_signals_save_once_and_a_second_one_stops_at_once(monkeypatch):
     saved = []
-    trainer = Engine(lambda engine, batch: os.kill(os.getpid(), signal.SIGINT) if batch == 2 else None)
+    trainer = Engine(
+        lambda engine, batch: os.kill(os.getpid(), signal.SIGINT) if batch == 2 else None
+    )
     stop = StopOnSignal(lambda engine: saved.append(engine.state.iteration))
     stop.attach(trainer)
     with stop, pytest.raises(Interrupted, match="stopped by SIGINT") as raised:
@@ -69,11 +75,14 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypa
 
     def half(content, file):
         file.write(b"half")
-        raise RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0\nmore")
+        raise RuntimeError(
+            "[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0\nmore"
+        )
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(
-        OSError, match=r"last.pt could not be written: .*\(the checkpoint that was there before is unharmed\)"
+        OSError,
+        match=r"last.pt could not be written: .*\(the checkpoint that was there before is unharmed\)",
     ):
         save_checkpoint(path, {"value": 2})
     assert load_checkpoint(path)["value"] == 1
@@ -82,7 +91,9 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypa
 
 def test_checkpoints_of_others_are_refused(tmp_path):
     torch.save({"model": {}}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="is no checkpoint of this program .* give its recipe with -c"):
+    with pytest.raises(
+        ValueError, match="is no checkpoint of this program .* give its recipe with -c"
+    ):
         load_checkpoint(tmp_path / "other.pt")
 
 
@@ -103,5 +114,7 @@ def test_a_resumed_run_forgets_the_future_of_its_metrics(tmp_path):
 
 
 def test_seeds_differ_for_every_iteration_and_rank():
-    seeds = {iteration_seed(seed, i, rank) for seed in range(3) for i in range(200) for rank in range(4)}
+    seeds = {
+        iteration_seed(seed, i, rank) for seed in range(3) for i in range(200) for rank in range(4)
+    }
     assert len(seeds) == 3 * 200 * 4 and all(0 <= seed < 2**63 for seed in seeds)

@@ -2,20 +2,26 @@
 
 import pytest
 import torch
-
-from engine.evaluator import Embedded
-from engine.scores import ScoreSettings, describe_scores, describe_transfer, retrieval_scores
-from evaluate import Rerank
+from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.scores import (
+    ScoreSettings,
+    describe_scores,
+    describe_transfer,
+    retrieval_scores,
+)
+from ember_reid.evaluate import Rerank
 
 ANGLES = torch.tensor([0.0, 40.0, 5.0, 10.0, 42.0, 60.0]).deg2rad()
-FEATURES = torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1)  # queries at 0 and 40 degrees, then the gallery
+FEATURES = torch.stack(
+    [ANGLES.cos(), ANGLES.sin()], dim=1
+)  # queries at 0 and 40 degrees, then the gallery
 PIDS = torch.tensor([1, 2, 1, 2, 1, 2])
 CAMIDS = torch.tensor([0, 0, 0, 1, 1, 1])
 EMBEDDED = Embedded(FEATURES, PIDS, CAMIDS, torch.arange(6))
 
 
 def test_cross_camera_leaves_the_own_camera_out():
-    # Query 0: its neighbour at 5 degrees is its own camera's; then 10 (wrong), 42 (right): AP 1/2.
+    # Query 0: its neighbor at 5 degrees is its own camera's; then 10 (wrong), 42 (right): AP 1/2.
     # Query 1: 42 (wrong), 60 and 10 (right, 20 and 30 degrees off), 5: AP (1/2 + 2/3) / 2 = 7/12.
     scores = retrieval_scores(EMBEDDED, 2, ScoreSettings())
     assert scores["mAP"] == pytest.approx((1 / 2 + 7 / 12) / 2)
@@ -44,7 +50,9 @@ def test_draws_report_their_spread():
     single = retrieval_scores(EMBEDDED, 2, ScoreSettings(protocol="single-shot"))
     for scores, num_valid in ((one_each, 4), (single, 2)):
         assert (scores["num_draws"], scores["num_valid"]) == (10, num_valid)
-        assert 0.5 <= scores["mAP"] <= 1 and scores["mAP"] == scores["mINP"]  # one match among two identities
+        assert (
+            0.5 <= scores["mAP"] <= 1 and scores["mAP"] == scores["mINP"]
+        )  # one match among two identities
         assert scores["mAP_spread"] >= 0
         assert any(line.startswith("means of 10 draws") for line in describe_scores(scores))
 
@@ -67,9 +75,9 @@ def test_operating_points_in_closed_and_open_sets():
     assert any(line.startswith("TPIR@FPIR=0.5: ") for line in describe_scores(opened))
 
 
-def test_query_expansion_pulls_neighbours_together():
+def test_query_expansion_pulls_neighbors_together():
     # With k = 1 every feature is replaced by itself, so the scores stay.
-    same = retrieval_scores(EMBEDDED, 2, ScoreSettings(expand_neighbours=1))
+    same = retrieval_scores(EMBEDDED, 2, ScoreSettings(expand_neighbors=1))
     assert same["mAP"] == pytest.approx(retrieval_scores(EMBEDDED, 2, ScoreSettings())["mAP"])
 
 

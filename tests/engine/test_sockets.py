@@ -1,3 +1,4 @@
+# ruff: noqa: F811 (fixtures of another test file)
 """What a run of several processes on one machine lets others reach: nothing."""
 
 import json
@@ -22,7 +23,9 @@ def listening_sockets() -> list[str]:
     return [row[1].split(":")[0] for row in rows if row[3] == LISTEN and row[9] in own]
 
 
-def test_processes_of_one_machine_listen_on_the_loopback_address_only(launch, at_iteration, tmp_path):  # noqa: F811
+def test_processes_of_one_machine_listen_on_the_loopback_address_only(
+    launch, at_iteration, tmp_path
+):
     at_iteration(2, 0, lambda: (tmp_path / "0").write_text(json.dumps(listening_sockets())))
     assert launch("run", *TWO)[0] == 0
     addresses = json.loads((tmp_path / "0").read_text())

@@ -4,15 +4,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from ember_reid.engine.criterion import Criterion, Term, mean_over
+from ember_reid.engine.handlers.ema import ModelAverage
+from ember_reid.engine.handlers.gradients import ClipGradients, Freeze, RescaleCenters
+from ember_reid.engine.trainer import TrainingEvents, create_trainer
+from ember_reid.layers import CenterLoss, smoothed_cross_entropy, triplet_loss
+from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Events
 from torch import Tensor, nn
-
-from engine.criterion import Criterion, Term, mean_over
-from engine.handlers.average import ModelAverage
-from engine.handlers.gradients import ClipGradients, Freeze, RescaleCentres
-from engine.trainer import TrainingEvents, create_trainer
-from layers import CenterLoss, smoothed_cross_entropy, triplet_loss
-from modeling.output import ReidOutput
 
 
 class Batch(NamedTuple):
@@ -153,10 +152,14 @@ def test_frozen_parts_stay_for_the_first_iterations_and_then_move(batch):
     @trainer.on(Events.ITERATION_COMPLETED)
     def compare(engine):
         state = net.state_dict()
-        seen[engine.state.iteration] = {name for name in state if not torch.equal(state[name], before[name])}
+        seen[engine.state.iteration] = {
+            name for name in state if not torch.equal(state[name], before[name])
+        }
 
     trainer.run([batch, batch, batch], max_epochs=1)
-    assert seen[1] == seen[2] == {"classify.weight", "classify.bias"}  # no weight decay, no statistics either
+    assert (
+        seen[1] == seen[2] == {"classify.weight", "classify.bias"}
+    )  # no weight decay, no statistics either
     assert seen[3] == set(before)
 
 
@@ -165,11 +168,11 @@ def test_freezing_names_what_is_there():
         Freeze(Net(), ("bodi",), 1)
 
 
-def test_centres_move_by_their_own_learning_rate(batch):
+def test_centers_move_by_their_own_learning_rate(batch):
     center = CenterLoss(16, 8)
     features, pids = torch.randn(64, 8), batch.pids
     (0.0005 * center(features, pids)).backward()
-    RescaleCentres(center.parameters(), 0.0005)()
+    RescaleCenters(center.parameters(), 0.0005)()
     small = center.centers.grad.clone()
     center.zero_grad()
     center(features, pids).backward()
@@ -186,7 +189,9 @@ def test_backward_completed_is_between_backward_and_step(batch):
             engine.add_event_handler(TrainingEvents.BACKWARD_COMPLETED, self)
 
         def __call__(self):
-            seen.append((net.classify.weight.grad is not None, torch.equal(net.classify.weight, before)))
+            seen.append(
+                (net.classify.weight.grad is not None, torch.equal(net.classify.weight, before))
+            )
 
     train_step(net, batch, attach=[Look()], lr=0.1)
     assert seen == [(True, True)]
@@ -210,6 +215,7 @@ def test_average_copies_statistics_and_is_the_model_itself_when_off():
     net(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
     average()
     assert (
-        torch.equal(average.model.running_mean, net.running_mean) and average.model.num_batches_tracked == 1
+        torch.equal(average.model.running_mean, net.running_mean)
+        and average.model.num_batches_tracked == 1
     )
     assert ModelAverage(net, 0.0).model is net

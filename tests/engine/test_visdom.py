@@ -8,8 +8,7 @@ import time
 
 import numpy as np
 import pytest
-
-from engine.handlers.visdom import VisdomSink
+from ember_reid.engine.handlers.visdom import VisdomSink
 
 visdom = pytest.importorskip(
     "visdom", reason="visdom is optional: its source package does not build everywhere"
@@ -27,7 +26,16 @@ def server(tmp_path_factory):
     """The port of a server on the loopback address; started without the page's downloads, which need a network."""
     folder, port = tmp_path_factory.mktemp("visdom"), free_port()
     start = "from visdom.server.run_server import main; main()"
-    command = [sys.executable, "-c", start, "-port", str(port), "-bind_local", "-env_path", str(folder)]
+    command = [
+        sys.executable,
+        "-c",
+        start,
+        "-port",
+        str(port),
+        "-bind_local",
+        "-env_path",
+        str(folder),
+    ]
     with open(folder / "server.log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -46,11 +54,15 @@ def server(tmp_path_factory):
 
 
 def test_curves_and_pictures_reach_the_server(server, tmp_path):
-    sink = VisdomSink("http://127.0.0.1", server, env="ember", replay_file=tmp_path / "visdom.jsonl")
+    sink = VisdomSink(
+        "http://127.0.0.1", server, env="ember", replay_file=tmp_path / "visdom.jsonl"
+    )
     sink("train", 1, 10, {"loss": 2.5, "lr": 0.001})
     sink("train", 1, 20, {"loss": 1.5, "lr": 0.001})
     sink.image("ranked", np.zeros((8, 4, 3), dtype=np.uint8))
-    client = visdom.Visdom(port=server, env="ember", use_incoming_socket=False, raise_exceptions=True)
+    client = visdom.Visdom(
+        port=server, env="ember", use_incoming_socket=False, raise_exceptions=True
+    )
     curve = json.loads(client.get_window_data("train/loss"))["content"]["data"][0]
     assert (curve["x"], curve["y"]) == ([10, 20], [2.5, 1.5])
     assert client.win_exists("ranked") and client.win_exists("train/lr")
@@ -62,14 +74,16 @@ def test_without_a_server_everything_goes_into_a_replay_file(server, tmp_path):
     sink = VisdomSink("http://127.0.0.1", free_port(), env="replayed", replay_file=replay)
     sink("test/quickstart", 1, 30, {"mAP": 0.5, "protocol": "all"})
     assert replay.stat().st_size > 0
-    client = visdom.Visdom(port=server, env="replayed", use_incoming_socket=False, raise_exceptions=True)
+    client = visdom.Visdom(
+        port=server, env="replayed", use_incoming_socket=False, raise_exceptions=True
+    )
     client.replay_log(str(replay))
     curve = json.loads(client.get_window_data("test/quickstart/mAP"))["content"]["data"][0]
     assert (curve["x"], curve["y"]) == ([30], [0.5])
 
 
 def test_a_run_sends_its_curves_and_ranked_pictures(server, tiny_recipe, tmp_path):
-    from main import main
+    from ember_reid.main import main
 
     out = tmp_path / "shown"
     visdom_keys = [
@@ -81,7 +95,9 @@ def test_a_run_sends_its_curves_and_ranked_pictures(server, tiny_recipe, tmp_pat
         str(server),
     ]
     assert main(["-c", str(tiny_recipe), "OUTPUT_DIR", str(out), *visdom_keys]) == 0
-    client = visdom.Visdom(port=server, env="shown", use_incoming_socket=False, raise_exceptions=True)
+    client = visdom.Visdom(
+        port=server, env="shown", use_incoming_socket=False, raise_exceptions=True
+    )
     windows = json.loads(client.get_window_data())
     titles = {window["title"] for window in windows.values()}
     assert {"train/loss", "train/lr"} <= titles

@@ -60,6 +60,6 @@ def random_ids(generator, num_query, num_gallery, num_pids=5, num_cams=3, junk=T
 
 
 def clustered_features(generator, pids, dims=16, noise=0.6):
-    """Features float32 [N, D] that scatter around one random centre an identity."""
-    centres = np.random.default_rng(7).normal(size=(int(max(pids)) + 2, dims))
-    return (centres[pids] + noise * generator.normal(size=(len(pids), dims))).astype(np.float32)
+    """Features float32 [N, D] that scatter around one random center an identity."""
+    centers = np.random.default_rng(7).normal(size=(int(max(pids)) + 2, dims))
+    return (centers[pids] + noise * generator.normal(size=(len(pids), dims))).astype(np.float32)

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from ember_reid.evaluate import expand_features
 from retrieval_oracles import clustered_features
-
-from evaluate import expand_features
 
 
 def direct(features, k, alpha):
@@ -20,23 +19,25 @@ def direct(features, k, alpha):
 def test_equals_the_definition(k, alpha, times):
     generator = np.random.default_rng(0)
     features = clustered_features(generator, generator.integers(0, 6, 80))
-    query, gallery = expand_features(features[:20], features[20:], num_neighbours=k, alpha=alpha, times=times)
+    query, gallery = expand_features(
+        features[:20], features[20:], num_neighbors=k, alpha=alpha, times=times
+    )
     expected = features
     for _ in range(times):
         expected = direct(expected, min(k, 80), alpha)
     np.testing.assert_allclose(np.concatenate((query, gallery)), expected, atol=1e-5)
 
 
-def test_one_neighbour_is_the_item_itself():
+def test_one_neighbor_is_the_item_itself():
     features = torch.randn(12, 8)
-    query, gallery = expand_features(features[:4], features[4:], num_neighbours=1)
+    query, gallery = expand_features(features[:4], features[4:], num_neighbors=1)
     torch.testing.assert_close(torch.cat((query, gallery)), features)
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_neighbours": 0}, "num_neighbours must be a whole number of at least 1, found 0."),
+        ({"num_neighbors": 0}, "num_neighbors must be a whole number of at least 1, found 0."),
         ({"times": 0}, "times must be a whole number of at least 1, found 0."),
         ({"alpha": -1.0}, "alpha must be a number of at least 0, found -1.0."),
         ({"memory_gib": -1}, "memory_gib must be above zero, found -1"),

@@ -3,11 +3,10 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+from ember_reid.evaluate import rank_metrics, ranking
+from ember_reid.evaluate.device_ranking import count_ranks_torch
+from ember_reid.evaluate.matches import find_matches
 from retrieval_oracles import random_ids, scores_by_sorting
-
-from evaluate import rank_metrics, ranking
-from evaluate.device_ranking import count_ranks_torch
-from evaluate.matches import find_matches
 
 BACKENDS = ["python"] + (["cython"] if ranking.rank_cy is not None else [])
 
@@ -15,7 +14,9 @@ BACKENDS = ["python"] + (["cython"] if ranking.rank_cy is not None else [])
 def one_query(distances, gallery_pids, gallery_camids=None, **options):
     """Scores of a single query of identity 1 and camera 0; the gallery is under camera 1 unless told."""
     camids = [1] * len(gallery_pids) if gallery_camids is None else gallery_camids
-    return rank_metrics(np.array([distances], np.float32), [1], gallery_pids, [0], camids, **options)
+    return rank_metrics(
+        np.array([distances], np.float32), [1], gallery_pids, [0], camids, **options
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -51,7 +52,9 @@ def test_equal_distances_keep_gallery_order(backend, gallery_pids, ap):
 def test_short_gallery_pads_the_curve(backend):
     # peers' compiled kernels leave earlier queries' entries behind the end: a CMC that falls
     distances = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.1, 0.2, 0.3]], np.float32)
-    scores = rank_metrics(distances, [1, 2], [3, 1, 1, 2], [0, 0], [1, 1, 0, 1], max_rank=9, backend=backend)
+    scores = rank_metrics(
+        distances, [1, 2], [3, 1, 1, 2], [0, 0], [1, 1, 0, 1], max_rank=9, backend=backend
+    )
     assert scores.cmc.tolist() == [0, 0.5, 1, 1, 1, 1, 1, 1, 1]
 
 
@@ -64,13 +67,17 @@ def test_gallery_of_one_and_queries_without_a_match(backend):
 def random_case(seed):
     generator = np.random.default_rng(seed)
     num_query, num_gallery = generator.integers(1, 30), generator.integers(1, 250)
-    distances = generator.random((num_query, num_gallery)).astype([np.float32, np.float64][seed % 2])
+    distances = generator.random((num_query, num_gallery)).astype(
+        [np.float32, np.float64][seed % 2]
+    )
     if seed % 3 == 0:
         distances = np.round(distances * 8) / 8  # ties everywhere
     if seed % 7 == 0:
         distances[generator.random(distances.shape) < 0.1] = np.inf
     num_pids = [1, 2, 5, 40][seed % 4]
-    return distances, *random_ids(generator, num_query, num_gallery, num_pids, [1, 3][seed % 5 > 0] + 1)
+    return distances, *random_ids(
+        generator, num_query, num_gallery, num_pids, [1, 3][seed % 5 > 0] + 1
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -99,7 +106,9 @@ def test_kernel_equals_twin_with_very_many_matches(levels):
     if levels:
         distances = np.round(distances * levels) / levels
     ids = random_ids(generator, 4, 5000, 2)
-    for ours, twin in zip(*(rank_metrics(distances, *ids, backend=name) for name in BACKENDS), strict=True):
+    for ours, twin in zip(
+        *(rank_metrics(distances, *ids, backend=name) for name in BACKENDS), strict=True
+    ):
         np.testing.assert_array_equal(ours, twin)
 
 
@@ -125,7 +134,13 @@ def test_any_layout_and_type_gives_the_same():
     wide = np.zeros((6, 80), np.float32)
     wide[:, ::2] = distances
     small_ids = [array.astype(np.int32) for array in ids]
-    for variant in (distances, frozen, wide[:, ::2], np.asfortranarray(frozen), torch.from_numpy(distances)):
+    for variant in (
+        distances,
+        frozen,
+        wide[:, ::2],
+        np.asfortranarray(frozen),
+        torch.from_numpy(distances),
+    ):
         np.testing.assert_array_equal(rank_metrics(variant, *small_ids).ap, expected)
     bfloat = torch.from_numpy(distances).bfloat16()
     np.testing.assert_array_equal(
@@ -169,17 +184,37 @@ NAN = np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]], np.float32)
 @pytest.mark.parametrize(
     "distances, ids, options, message",
     [
-        (np.ones(3), IDS, {}, r"distances must be a matrix \[queries, gallery\], found shape \(3,\)\."),
+        (
+            np.ones(3),
+            IDS,
+            {},
+            r"distances must be a matrix \[queries, gallery\], found shape \(3,\)\.",
+        ),
         (np.ones((2, 3), int), IDS, {}, "distances must be floating point numbers, found int64."),
         (NAN, IDS, {}, "distances hold NaN, first found in row 1: such a row cannot be ranked."),
         (np.ones((2, 0)), IDS, {}, "The gallery set is empty: nothing can be ranked."),
         (np.ones((0, 3)), IDS, {}, "The query set is empty: nothing can be ranked."),
         (D, ([1], *IDS[1:]), {}, r"query_pids must have shape \(2,\), .* found \(1,\)\."),
-        (D, (*IDS[:3], [[1, 1, 1]]), {}, r"gallery_camids must have shape \(3,\), .* found \(1, 3\)\."),
-        (D, (["a", "b"], *IDS[1:]), {}, "query_pids must be integers, found <U1; number the identities"),
+        (
+            D,
+            (*IDS[:3], [[1, 1, 1]]),
+            {},
+            r"gallery_camids must have shape \(3,\), .* found \(1, 3\)\.",
+        ),
+        (
+            D,
+            (["a", "b"], *IDS[1:]),
+            {},
+            "query_pids must be integers, found <U1; number the identities",
+        ),
         (D, ([1.0, 2.0], *IDS[1:]), {}, "query_pids must be integers, found float64"),
         (D, (*IDS[:2], [1, 1], [1, 1, 1]), {}, "None of the 2 queries has a match in the gallery"),
-        (D, ([-1, -1], [-1, -1, -1], *IDS[2:]), {}, "None of the 2 queries has a match in the gallery"),
+        (
+            D,
+            ([-1, -1], [-1, -1, -1], *IDS[2:]),
+            {},
+            "None of the 2 queries has a match in the gallery",
+        ),
         (D, IDS, {"max_rank": 0}, "max_rank must be a whole number of at least 1, found 0."),
         (D, IDS, {"max_rank": 2.5}, "max_rank must be a whole number of at least 1, found 2.5."),
         (
@@ -196,10 +231,14 @@ def test_mistakes_are_named(distances, ids, options, message, backend):
 
 
 def test_unknown_and_missing_backend(monkeypatch):
-    with pytest.raises(ValueError, match="backend must be one of auto, cython, python, found 'gpu'."):
+    with pytest.raises(
+        ValueError, match="backend must be one of auto, cython, python, found 'gpu'."
+    ):
         rank_metrics(D, *IDS, backend="gpu")
     monkeypatch.setattr(ranking, "rank_cy", None)
-    with pytest.raises(ValueError, match="backend 'cython' needs the compiled kernel, which is not built"):
+    with pytest.raises(
+        ValueError, match="backend 'cython' needs the compiled kernel, which is not built"
+    ):
         rank_metrics(D, *IDS, backend="cython")
 
 
@@ -209,7 +248,9 @@ def test_without_the_kernel_numpy_serves_and_says_so_once(monkeypatch, caplog):
     monkeypatch.setitem(ranking._state, "told", False)
     for _ in range(2):
         np.testing.assert_array_equal(rank_metrics(D, *IDS).ap, expected)
-    assert [record.message for record in caplog.records if "kernel is not built" in record.message] == [
+    assert [
+        record.message for record in caplog.records if "kernel is not built" in record.message
+    ] == [
         "The compiled ranking kernel is not built; ranking in numpy gives the same numbers, slower "
         "(`pip install -e .` with a C compiler builds it)."
     ]

@@ -1,22 +1,29 @@
 import numpy as np
 import pytest
 import torch
+from ember_reid.evaluate import (
+    Rerank,
+    evaluate_features,
+    neighbors,
+    rank_metrics,
+    rerank_distances,
+    reranking,
+    tiles,
+)
 from retrieval_oracles import clustered_features, random_ids, reranked_by_formula
 
-from evaluate import Rerank, evaluate_features, neighbours, rank_metrics, rerank_distances, reranking, tiles
-
-PATHS = ["torch"] + (["kernel", "codes"] if neighbours.neighbours_cy is not None else [])
+PATHS = ["torch"] + (["kernel", "codes"] if neighbors.neighbors_cy is not None else [])
 
 
 @pytest.fixture(params=PATHS)
 def path(request, monkeypatch):
     """All ways through re-ranking, in small blocks so that lists run over many tiles."""
     if request.param == "torch":
-        monkeypatch.setattr(neighbours, "neighbours_cy", None)
+        monkeypatch.setattr(neighbors, "neighbors_cy", None)
     if request.param == "codes":
         monkeypatch.setattr(reranking, "prefer_integers", lambda device, work: True)
     monkeypatch.setattr(tiles, "ROWS_CPU", 7)
-    monkeypatch.setattr(neighbours, "COLUMNS", 40)
+    monkeypatch.setattr(neighbors, "COLUMNS", 40)
     monkeypatch.setattr(reranking, "COLUMNS", 40)
 
 
@@ -33,7 +40,9 @@ def test_equals_the_formulas_in_float64(path, k1, k2, lambda_value):
     for seed in range(3):
         query, gallery = features(seed=seed)
         found = rerank_distances(query, gallery, k1=k1, k2=k2, lambda_value=lambda_value)
-        expected = reranked_by_formula(np.concatenate((query, gallery)), len(query), k1, k2, lambda_value)
+        expected = reranked_by_formula(
+            np.concatenate((query, gallery)), len(query), k1, k2, lambda_value
+        )
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=3e-6)
 
@@ -57,7 +66,7 @@ def test_ties_and_duplicates(path, k1, k2):
 
 
 @pytest.mark.parametrize("num_gallery", [1, 2, 9])
-def test_fewer_items_than_neighbours(path, num_gallery):
+def test_fewer_items_than_neighbors(path, num_gallery):
     query, gallery = features(3, num_gallery)
     found = rerank_distances(query, gallery)
     expected = reranked_by_formula(np.concatenate((query, gallery)), 3, 20, 6, 0.3)
@@ -70,7 +79,9 @@ def test_lambda_one_is_the_scaled_distance(path):
     every = np.concatenate(unit)
     farthest = (2 - 2 * unit[0] @ every.T).max(axis=1, keepdims=True)
     np.testing.assert_allclose(
-        rerank_distances(query, gallery, lambda_value=1), (2 - 2 * unit[0] @ unit[1].T) / farthest, atol=1e-6
+        rerank_distances(query, gallery, lambda_value=1),
+        (2 - 2 * unit[0] @ unit[1].T) / farthest,
+        atol=1e-6,
     )
 
 
@@ -86,13 +97,15 @@ def test_scores_without_the_matrix_are_those_of_the_matrix(path, metric):
     if metric == "euclidean":  # with unit features both metrics are the same
         query, gallery = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (query, gallery))
     ids = random_ids(np.random.default_rng(1), 20, 90)
-    kept = ids[1] != -1  # junk takes no part in the neighbourhoods
+    kept = ids[1] != -1  # junk takes no part in the neighborhoods
     distances = rerank_distances(query, gallery[kept])
     expected = rank_metrics(distances, ids[0], ids[1][kept], ids[2], ids[3][kept])
     scores = evaluate_features(query, gallery, *ids, metric=metric, rerank=Rerank())
     np.testing.assert_allclose(scores.ap, expected.ap, atol=1e-6)
     plain = evaluate_features(query, gallery, *ids, metric=metric)
-    as_input = evaluate_features(query, gallery, *ids, metric=metric, rerank=Rerank(lambda_value=1.0))
+    as_input = evaluate_features(
+        query, gallery, *ids, metric=metric, rerank=Rerank(lambda_value=1.0)
+    )
     np.testing.assert_allclose(as_input.ap, plain.ap, atol=1e-6)
 
 
@@ -111,10 +124,13 @@ def test_torch_in_torch_out():
         ({"k2": 0}, "k2 must be a whole number of at least 1, found 0."),
         (
             {"k1": 3, "k2": 5},
-            r"k2 must be at most k1 \+ 1, the number of neighbours kept, found k2 5 and k1 3.",
+            r"k2 must be at most k1 \+ 1, the number of neighbors kept, found k2 5 and k1 3.",
         ),
         ({"lambda_value": -0.1}, "lambda_value must be a number between 0 and 1, found -0.1."),
-        ({"lambda_value": float("nan")}, "lambda_value must be a number between 0 and 1, found nan."),
+        (
+            {"lambda_value": float("nan")},
+            "lambda_value must be a number between 0 and 1, found nan.",
+        ),
     ],
 )
 def test_mistakes_are_named(options, message):

@@ -6,11 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from ember_reid.evaluate import Rerank, evaluate_features, rank_metrics, retrieval, tiles
+from ember_reid.evaluate.distances import distance_matrix
+from ember_reid.evaluate.matmul_backends import PRODUCTS, choose_product, full_precision
 from retrieval_oracles import clustered_features, random_ids
-
-from evaluate import Rerank, evaluate_features, rank_metrics, retrieval, tiles
-from evaluate.blocks import distance_matrix
-from evaluate.products import PRODUCTS, choose_product, full_precision
 
 
 def case(seed=0, num_query=30, num_gallery=150, junk=True):
@@ -52,12 +51,16 @@ def test_ties_across_tiles_keep_gallery_order(small_tiles):
     ids = random_ids(generator, 20, 300)
     expected = rank_metrics(16 - query @ gallery.T, *ids)
     for metric in ("cosine", "euclidean"):
-        np.testing.assert_array_equal(evaluate_features(query, gallery, *ids, metric=metric).ap, expected.ap)
+        np.testing.assert_array_equal(
+            evaluate_features(query, gallery, *ids, metric=metric).ap, expected.ap
+        )
 
 
 def test_only_the_direction_counts_under_cosine():
     query, gallery, ids = case()
-    stretched = gallery * np.random.default_rng(1).uniform(0.1, 10, (len(gallery), 1)).astype(np.float32)
+    stretched = gallery * np.random.default_rng(1).uniform(0.1, 10, (len(gallery), 1)).astype(
+        np.float32
+    )
     np.testing.assert_array_equal(
         evaluate_features(query * 3, stretched, *ids).ap, evaluate_features(query, gallery, *ids).ap
     )
@@ -101,7 +104,9 @@ def test_distance_matrix():
     norms = np.linalg.norm(query, axis=1)[:, None] * np.linalg.norm(gallery, axis=1)
     np.testing.assert_allclose(distance_matrix(query, gallery), 1 - inner / norms, atol=1e-6)
     squared = ((query[:, None] - gallery[None]) ** 2).sum(axis=2)
-    as_torch = distance_matrix(torch.from_numpy(query), torch.from_numpy(gallery), metric="euclidean")
+    as_torch = distance_matrix(
+        torch.from_numpy(query), torch.from_numpy(gallery), metric="euclidean"
+    )
     np.testing.assert_allclose(as_torch.numpy(), squared, rtol=1e-4)
 
 
@@ -137,7 +142,7 @@ PEAK = """
 import json, resource, sys
 import numpy as np, torch
 torch.set_num_threads(1)
-from evaluate import Rerank, evaluate_features, reranking
+from ember_reid.evaluate import Rerank, evaluate_features, reranking
 if CODED:
     reranking.prefer_integers = lambda device, work: True
 def features(n, seed):
@@ -164,20 +169,24 @@ print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
     ],
 )
 def test_peak_memory_stays_in_the_budget(num_query, num_gallery, rerank, budget, coded):
-    code = PEAK.replace("BUDGET", str(budget)).replace("RERANK", rerank).replace("CODED", str(coded))
+    code = (
+        PEAK.replace("BUDGET", str(budget)).replace("RERANK", rerank).replace("CODED", str(coded))
+    )
     code = code.replace("NUM_QUERY", str(num_query)).replace("NUM_GALLERY", str(num_gallery))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     features = (num_query + num_gallery) * 32 * 4
     matrix = num_query * num_gallery * 4
     peak = json.loads(done.stdout) * 1024 - features
     assert peak < budget * 2**30 + 2**22  # the ids and the ranks of the matches are not in the plan
-    assert coded or peak < matrix  # codes need features of more dimensions to be small beside the matrix
+    assert (
+        coded or peak < matrix
+    )  # codes need features of more dimensions to be small beside the matrix
 
 
 SHARED = """
 import sys
 import numpy as np, torch, torch.distributed as dist
-from evaluate import Rerank, evaluate_features, reranking, tiles
+from ember_reid.evaluate import Rerank, evaluate_features, reranking, tiles
 torch.set_num_threads(1)
 tiles.ROWS_CPU = 16
 rank = int(sys.argv[2])
@@ -205,7 +214,9 @@ def test_processes_share_the_work(tmp_path):
     for rank in range(2):
         arguments[1] = str(rank)
         children.append(
-            subprocess.Popen([sys.executable, "-c", SHARED, *arguments], stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, "-c", SHARED, *arguments], stderr=subprocess.PIPE, text=True
+            )
         )
     for child in children:
         _, errors = child.communicate(timeout=120)
@@ -225,12 +236,32 @@ def broken(array, row, value):
 @pytest.mark.parametrize(
     "query, gallery, options, message",
     [
-        (Q[0], G, {}, r"query features must be a matrix \[images, dimensions\], found shape \(4,\)\."),
-        (Q, G[:, :3], {}, "query and gallery features must have the same dimensions, found 4 and 3."),
+        (
+            Q[0],
+            G,
+            {},
+            r"query features must be a matrix \[images, dimensions\], found shape \(4,\)\.",
+        ),
+        (
+            Q,
+            G[:, :3],
+            {},
+            "query and gallery features must have the same dimensions, found 4 and 3.",
+        ),
         (Q[:, :0], G[:, :0], {}, "query features have 0 dimensions: nothing can be compared."),
         (Q, G[:0], {}, "The gallery set is empty"),
-        (broken(Q, 1, np.nan), G, {}, "query features hold NaN or infinity, first in row 1: no distance"),
-        (Q, broken(G, 2, np.inf), {}, "gallery features hold NaN or infinity, first in row 2: no distance"),
+        (
+            broken(Q, 1, np.nan),
+            G,
+            {},
+            "query features hold NaN or infinity, first in row 1: no distance",
+        ),
+        (
+            Q,
+            broken(G, 2, np.inf),
+            {},
+            "gallery features hold NaN or infinity, first in row 2: no distance",
+        ),
         (
             Q,
             G * 1e25,

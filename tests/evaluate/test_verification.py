@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
+from ember_reid.evaluate import verification_scores
+from ember_reid.evaluate.distances import distance_matrix
+from ember_reid.evaluate.verification import SmallestValues
 from retrieval_oracles import clustered_features, random_ids
 from sklearn.metrics import roc_curve
-
-from evaluate import verification_scores
-from evaluate.blocks import distance_matrix
-from evaluate.verification import SmallestValues
 
 
 def pairs(query, gallery, ids):
@@ -26,7 +25,9 @@ def test_equals_the_roc_of_all_pairs():
     assert (scores.num_same, scores.num_different) == (len(same), len(different))
     labels = np.repeat([1, 0], [len(same), len(different)])
     fpr, tpr, _ = roc_curve(labels, -np.concatenate((same, different)), drop_intermediate=False)
-    expected = [tpr[np.searchsorted(fpr, rate, side="right") - 1] for rate in (1e-3, 1e-2, 0.1)] + [1.0]
+    expected = [tpr[np.searchsorted(fpr, rate, side="right") - 1] for rate in (1e-3, 1e-2, 0.1)] + [
+        1.0
+    ]
     np.testing.assert_allclose(scores.tpr, expected)
     for threshold, rate in zip(scores.threshold, scores.fpr, strict=True):
         assert np.mean(different <= threshold) <= rate
@@ -70,7 +71,11 @@ EYE = np.eye(3, dtype=np.float32)
             {"fprs": (0.0,)},
             r"Rates must be numbers above 0 and at most 1, found \(0.0,\)\.",
         ),
-        (([1, 2, 3], [1, 2, 3]), {"fprs": ()}, r"Rates must be numbers above 0 and at most 1, found \(\)\."),
+        (
+            ([1, 2, 3], [1, 2, 3]),
+            {"fprs": ()},
+            r"Rates must be numbers above 0 and at most 1, found \(\)\.",
+        ),
         (([1, 2], [1, 2, 3]), {}, r"query_pids must have shape \(3,\)"),
     ],
 )

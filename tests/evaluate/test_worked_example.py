@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from evaluate import rank_metrics
+from ember_reid.evaluate import rank_metrics
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
@@ -25,7 +24,10 @@ def rows(heading: str) -> list[list[str]]:
 def test_the_tables_of_the_document_give_its_scores():
     entries, distances = rows("The gallery"), rows("The distances")
     gallery_pids, gallery_camids = ([int(row[column]) for row in entries] for column in (1, 2))
-    queries = [re.fullmatch(r"(\w+) \(identity (\d+), camera (\d+)\)", row[0]).groups() for row in distances]
+    queries = [
+        re.fullmatch(r"(\w+) \(identity (\d+), camera (\d+)\)", row[0]).groups()
+        for row in distances
+    ]
     scores = rank_metrics(
         np.array([[float(cell) for cell in row[1:]] for row in distances]),
         np.array([int(pid) for _, pid, _ in queries]),

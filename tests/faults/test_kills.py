@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ember_reid.engine.checkpoint import load_checkpoint
 
-import main
-from engine.checkpoint import load_checkpoint
+from ember_reid import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,9 @@ def kill_and_resume(recipe: Path, folder: Path, expected: Path, seconds: float) 
     process.join()
     assert process.exitcode == 0
     ours, theirs = weights_of(folder), weights_of(expected)
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours.keys() == theirs.keys() and all(
+        torch.equal(ours[name], theirs[name]) for name in ours
+    )
     assert (folder / "results.json").read_text() == (expected / "results.json").read_text()
     assert not list((folder / "checkpoints").glob(".*"))
 
@@ -82,10 +84,14 @@ def test_three_kills(part, undisturbed, tiny_recipe, tmp_path):
 @pytest.mark.parametrize("seed", range(50))
 def test_fifty_kills(seed, undisturbed, tiny_recipe, tmp_path):
     expected, seconds = undisturbed
-    kill_and_resume(tiny_recipe, tmp_path / "run", expected, random.Random(seed).uniform(0, seconds))
+    kill_and_resume(
+        tiny_recipe, tmp_path / "run", expected, random.Random(seed).uniform(0, seconds)
+    )
 
 
-def test_ctrl_c_reaches_all_processes_of_a_run_and_loses_nothing(undisturbed, tiny_recipe, tmp_path):
+def test_ctrl_c_reaches_all_processes_of_a_run_and_loses_nothing(
+    undisturbed, tiny_recipe, tmp_path
+):
     """A real process with loader processes; like a terminal, SIGINT goes to the whole group."""
     words = [
         "-c",
@@ -124,7 +130,7 @@ def test_a_killed_loader_process_is_one_line_and_the_last_checkpoint_stays(
 ):
     folder = shutil.copytree(tiny_run, tmp_path / "copy")
     words = ["DATALOADER.CACHE", "none", "DATALOADER.NUM_WORKERS", "1", "SOLVER.MAX_EPOCHS", "4"]
-    from engine.handlers.batch import Seeder
+    from ember_reid.engine.handlers.batch import Seeder
 
     seed = Seeder.__call__
 

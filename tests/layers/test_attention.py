@@ -1,7 +1,6 @@
 import pytest
 import torch
-
-from layers import BAM, NonLocal, SqueezeExcite
+from ember_reid.layers import BAM, NonLocal, SqueezeExcite
 
 
 def test_non_local_is_the_average_over_all_positions_of_every_product():

@@ -2,8 +2,7 @@ import math
 
 import pytest
 import torch
-
-from layers import focal_loss, smoothed_cross_entropy
+from ember_reid.layers import focal_loss, smoothed_cross_entropy
 
 
 def test_uniform_logits_cost_the_entropy_whatever_the_smoothing():
@@ -31,7 +30,9 @@ def test_agrees_with_torch():
 
 
 def test_half_precision_logits_cost_a_float32_loss():
-    loss = smoothed_cross_entropy(torch.zeros(2, 3, dtype=torch.bfloat16), torch.tensor([0, 1]), epsilon=0.1)
+    loss = smoothed_cross_entropy(
+        torch.zeros(2, 3, dtype=torch.bfloat16), torch.tensor([0, 1]), epsilon=0.1
+    )
     assert loss.dtype == torch.float32
 
 
@@ -45,7 +46,9 @@ def test_one_class_has_nothing_to_learn():
 
 def test_unknown_smoothing_lists_the_choices():
     with pytest.raises(ValueError, match="smooth_over is 'some'; choose one of all, others"):
-        smoothed_cross_entropy(torch.zeros(1, 2), torch.tensor([0]), epsilon=0.1, smooth_over="some")
+        smoothed_cross_entropy(
+            torch.zeros(1, 2), torch.tensor([0]), epsilon=0.1, smooth_over="some"
+        )
 
 
 def test_focal_loss_by_hand():

@@ -2,8 +2,7 @@ import math
 
 import pytest
 import torch
-
-from layers import (
+from ember_reid.layers import (
     cosine_matching,
     distance_matching,
     kd_divergence,
@@ -17,9 +16,9 @@ from layers import (
 def test_the_teacher_itself_costs_nothing():
     logits, embeddings = torch.randn(4, 5), torch.randn(4, 6)
     for symmetric in (False, True):
-        assert kd_divergence(logits, logits, temperature=4.0, symmetric=symmetric).item() == pytest.approx(
-            0, abs=1e-6
-        )
+        assert kd_divergence(
+            logits, logits, temperature=4.0, symmetric=symmetric
+        ).item() == pytest.approx(0, abs=1e-6)
     assert distance_matching(embeddings, embeddings).item() == 0
 
 
@@ -66,7 +65,9 @@ def test_different_identities_are_refused():
 
 
 def test_logits_match_by_hand():
-    assert logit_matching(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])).item() == (1 + 4) / 2
+    assert (
+        logit_matching(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])).item() == (1 + 4) / 2
+    )
     with pytest.raises(ValueError, match="both must know the same identities"):
         logit_matching(torch.zeros(2, 3), torch.zeros(2, 4))
 

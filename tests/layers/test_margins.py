@@ -2,13 +2,14 @@ import math
 
 import pytest
 import torch
-
-from layers import apply_margin
+from ember_reid.layers import apply_margin
 
 
 def margin_of(cosines, kind, margin, scale=10.0, pid=0):
     logits = scale * torch.tensor([cosines])
-    return apply_margin(logits, torch.tensor([pid]), kind=kind, scale=scale, margin=margin)[0].tolist()
+    return apply_margin(logits, torch.tensor([pid]), kind=kind, scale=scale, margin=margin)[
+        0
+    ].tolist()
 
 
 def test_arcface_adds_to_the_angle_of_the_target_only():
@@ -18,7 +19,9 @@ def test_arcface_adds_to_the_angle_of_the_target_only():
 
 
 def test_arcface_keeps_falling_past_pi():
-    targets = [margin_of([math.cos(theta)], "arcface", 0.5)[0] for theta in (2.5, 2.6, 2.7, 2.9, 3.1)]
+    targets = [
+        margin_of([math.cos(theta)], "arcface", 0.5)[0] for theta in (2.5, 2.6, 2.7, 2.9, 3.1)
+    ]
     assert targets == sorted(targets, reverse=True)
 
 
@@ -28,7 +31,9 @@ def test_cosface_subtracts_from_the_target_only():
 
 def test_circle_weighs_by_the_distance_to_the_optimum():
     # Target 0.5, m 0.25: (1.25 - 0.5)(0.5 - 0.75); other 0.1: (0.1 + 0.25)(0.1 - 0.25); at -0.3: 0.
-    assert margin_of([0.5, 0.1, -0.3], "circle", 0.25) == pytest.approx([-1.875, -0.525, 0.0], abs=1e-6)
+    assert margin_of([0.5, 0.1, -0.3], "circle", 0.25) == pytest.approx(
+        [-1.875, -0.525, 0.0], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", ["arcface", "cosface"])

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from ember_reid.layers import MemoryBank, References, circle_loss, cosface_loss, triplet_loss
 
-from layers import MemoryBank, References, circle_loss, cosface_loss, triplet_loss
 from tests.layers.test_metric_losses import random_batch
 
 
@@ -53,7 +53,9 @@ def test_hard_triplet_by_hand():
     assert loss.item() == pytest.approx(4 - 1 + 0.5)
     loss.backward()
     assert x.grad.item() == pytest.approx(0.0)  # both pull to the right with the same force
-    alone = References(column(0, 1), torch.tensor([0, 1]), torch.tensor([0]))  # no other image of identity 0
+    alone = References(
+        column(0, 1), torch.tensor([0, 1]), torch.tensor([0])
+    )  # no other image of identity 0
     assert triplet_loss(x, torch.tensor([0]), margin=0.5, references=alone).item() == 0
 
 
@@ -62,11 +64,15 @@ def slow_pairs(x, pids, memory, memory_pids, own, positive_logit, negative_logit
     losses = []
     for a in range(len(x)):
         s = torch.nn.functional.cosine_similarity(x[a][None], memory).tolist()
-        pairs = [(s[j], memory_pids[j] == pids[a], j) for j in range(len(memory)) if memory_pids[j] != -1]
+        pairs = [
+            (s[j], memory_pids[j] == pids[a], j) for j in range(len(memory)) if memory_pids[j] != -1
+        ]
         positives = [positive_logit(value) for value, same, j in pairs if same and j != own[a]]
         negatives = [negative_logit(value) for value, same, _ in pairs if not same]
         if positives and negatives:
-            total = math.log(sum(map(math.exp, positives))) + math.log(sum(map(math.exp, negatives)))
+            total = math.log(sum(map(math.exp, positives))) + math.log(
+                sum(map(math.exp, negatives))
+            )
             losses.append(math.log1p(math.exp(total)))
     return sum(losses) / len(losses)
 
@@ -88,7 +94,13 @@ def test_losses_against_a_memory_equal_slow_loops(seed):
     bank.store(*random_batch(seed + 10, counts=(3, 4)))
     x, pids = random_batch(seed)  # 12 embeddings; the memory has one empty place
     references = bank.store(x, pids)
-    slow = (x, pids.tolist(), references.embeddings, references.pids.tolist(), references.own.tolist())
+    slow = (
+        x,
+        pids.tolist(),
+        references.embeddings,
+        references.pids.tolist(),
+        references.own.tolist(),
+    )
     m, gamma = 0.25, 4.0
     circle = slow_pairs(
         *slow,
@@ -117,4 +129,6 @@ def test_a_memory_of_one_batch_is_that_batch(name):
     x, pids = random_batch(3)
     references = MemoryBank(len(x) + 3, 6).double().store(x, pids)
     expected = LOSSES[name](x, pids)
-    assert LOSSES[name](x, pids, references=references).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert LOSSES[name](x, pids, references=references).item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )

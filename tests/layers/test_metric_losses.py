@@ -1,12 +1,17 @@
-"""Triplet, pairwise and centre losses against loops over Python lists."""
+"""Triplet, pairwise and center losses against loops over Python lists."""
 
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-
-from layers import CenterLoss, circle_loss, cosface_loss, euclidean_distances, triplet_loss
+from ember_reid.layers import (
+    CenterLoss,
+    circle_loss,
+    cosface_loss,
+    euclidean_distances,
+    triplet_loss,
+)
 
 
 def random_batch(seed, counts=(4, 2, 1, 5), dim=6):
@@ -79,7 +84,9 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("pids", [[0, 1, 2], [3, 3, 3], [7]], ids=["no positive", "no negative", "one image"])
+@pytest.mark.parametrize(
+    "pids", [[0, 1, 2], [3, 3, 3], [7]], ids=["no positive", "no negative", "one image"]
+)
 def test_without_a_qualified_anchor_the_loss_is_zero_with_a_gradient(name, pids):
     x = torch.randn(len(pids), 4, requires_grad=True)
     loss = LOSSES[name](x, torch.tensor(pids))
@@ -108,7 +115,9 @@ def test_autocast_does_not_reach_the_losses(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_right(name):
     x, pids = random_batch(2, counts=(2, 2, 3), dim=3)
-    if name == "circle":  # its weights are constants for the gradient, so finite differences disagree
+    if (
+        name == "circle"
+    ):  # its weights are constants for the gradient, so finite differences disagree
         x = x.requires_grad_()
         LOSSES[name](x, pids).backward()
         assert x.grad.abs().sum() > 0
@@ -121,7 +130,9 @@ def slow_pairwise(x, pids, positive_logit, negative_logit):
     losses = []
     for a in range(len(x)):
         s = [float(x[a] @ x[j]) for j in range(len(x))]
-        p = sum(math.exp(positive_logit(s[j])) for j in range(len(x)) if pids[j] == pids[a] and j != a)
+        p = sum(
+            math.exp(positive_logit(s[j])) for j in range(len(x)) if pids[j] == pids[a] and j != a
+        )
         n = sum(math.exp(negative_logit(s[j])) for j in range(len(x)) if pids[j] != pids[a])
         if p and n:
             losses.append(math.log1p(p * n))
@@ -138,8 +149,12 @@ def test_circle_and_cosface_equal_their_formulas(margin, gamma):
         lambda s: gamma * max(0.0, s + margin) * (s - margin),
     )
     cosface = slow_pairwise(x, pids, lambda s: -gamma * s, lambda s: gamma * (s + margin))
-    assert circle_loss(x, pids, margin=margin, gamma=gamma).item() == pytest.approx(circle, rel=1e-6)
-    assert cosface_loss(x, pids, margin=margin, gamma=gamma).item() == pytest.approx(cosface, rel=1e-6)
+    assert circle_loss(x, pids, margin=margin, gamma=gamma).item() == pytest.approx(
+        circle, rel=1e-6
+    )
+    assert cosface_loss(x, pids, margin=margin, gamma=gamma).item() == pytest.approx(
+        cosface, rel=1e-6
+    )
 
 
 def test_unknown_mining_lists_the_choices():
@@ -159,7 +174,7 @@ def test_center_loss_by_hand():
 
 
 def test_center_loss_names_both_widths():
-    with pytest.raises(ValueError, match="centres have 2 dimensions, features 5"):
+    with pytest.raises(ValueError, match="centers have 2 dimensions, features 5"):
         CenterLoss(3, 2)(torch.zeros(1, 5), torch.tensor([0]))
 
 

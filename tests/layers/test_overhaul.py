@@ -2,14 +2,15 @@ import math
 
 import pytest
 import torch
-
-from layers import margin_relu, negative_means, partial_distance
+from ember_reid.layers import margin_relu, negative_means, partial_distance
 
 
 def test_margin_of_a_standard_normal():
     # The mean of the negative half of N(0, 1) is -sqrt(2 / pi); it scales with the standard deviation.
     margins = negative_means(torch.tensor([1.0, -2.0]), torch.zeros(2))
-    assert margins.tolist() == pytest.approx([-math.sqrt(2 / math.pi), -2 * math.sqrt(2 / math.pi)], rel=1e-5)
+    assert margins.tolist() == pytest.approx(
+        [-math.sqrt(2 / math.pi), -2 * math.sqrt(2 / math.pi)], rel=1e-5
+    )
 
 
 def test_margins_are_the_means_of_negative_samples():
@@ -63,7 +64,9 @@ def test_partial_distance_has_the_gradient_of_its_formula():
 
 def test_half_precision_is_summed_in_float32():
     student = torch.full((1, 1, 32, 32), 1.0, dtype=torch.bfloat16, requires_grad=True)
-    distance = partial_distance(student, torch.full((1, 1, 32, 32), 0.9921875, dtype=torch.bfloat16))
+    distance = partial_distance(
+        student, torch.full((1, 1, 32, 32), 0.9921875, dtype=torch.bfloat16)
+    )
     assert distance.dtype == torch.float32
     assert distance.item() == 1024 * 0.0078125**2
     distance.backward()

@@ -1,7 +1,6 @@
 import pytest
 import torch
-
-from layers import POOLINGS, GeMPool, IBNa, create_pooling
+from ember_reid.layers import POOLINGS, GeMPool, IBNa, create_pooling
 
 MAPS = torch.tensor([1.0, 2.0, 3.0, 6.0]).view(1, 1, 2, 2)
 
@@ -18,7 +17,10 @@ def test_gem_lies_between_mean_and_maximum():
 
 
 def test_only_a_learnable_gem_has_a_parameter_but_both_save_it():
-    learnable, fixed = create_pooling("gem", gem_learnable=True), create_pooling("gem", gem_learnable=False)
+    learnable, fixed = (
+        create_pooling("gem", gem_learnable=True),
+        create_pooling("gem", gem_learnable=False),
+    )
     learnable(MAPS).sum().backward()
     assert learnable.p.grad.abs().item() > 0
     assert list(learnable.state_dict()) == list(fixed.state_dict()) == ["p"]
@@ -44,10 +46,12 @@ def test_an_unknown_pooling_lists_the_choices():
         create_pooling("mean")
 
 
-def test_ibn_a_normalises_half_by_image_and_half_by_batch():
+def test_ibn_a_normalizes_half_by_image_and_half_by_batch():
     layer = IBNa(5).eval()
     maps = torch.stack([torch.zeros(5, 2, 2), torch.ones(5, 2, 2)]) + torch.arange(4.0).view(2, 2)
     out = layer(maps)
     assert layer.half == 2
     torch.testing.assert_close(out[0, :2], out[1, :2])  # each image on its own: the offset is gone
-    torch.testing.assert_close(out[1, 2:] - out[0, 2:], torch.ones(3, 2, 2))  # running statistics: it stays
+    torch.testing.assert_close(
+        out[1, 2:] - out[0, 2:], torch.ones(3, 2, 2)
+    )  # running statistics: it stays

@@ -1,9 +1,8 @@
 """Models for tests: built from overrides of the default configuration, without weights from anywhere."""
 
 import torch
-
-from config import load_config
-from modeling import BACKBONES, ReidModel, build_model
+from ember_reid.config import load_config
+from ember_reid.modeling import BACKBONES, ReidModel, build_model
 
 NAMES = tuple(name for name in BACKBONES if not name.startswith("tiny"))
 WITHOUT_LAST_STRIDE = ("osnet", "densenet", "timm")
@@ -19,7 +18,9 @@ def overrides(name: str, **more: object) -> list[str]:
     return words
 
 
-def build(name: str = "resnet18", *, num_classes: int = 5, device: str = "cpu", **more: object) -> ReidModel:
+def build(
+    name: str = "resnet18", *, num_classes: int = 5, device: str = "cpu", **more: object
+) -> ReidModel:
     """A model; on the device "meta" it has shapes but no numbers, and costs nothing."""
     cfg = load_config(None, overrides(name, **more))
     with torch.device(device):
@@ -48,7 +49,8 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> None:
             tensor.copy_(torch.rand(tensor.shape, generator=rng) + 0.5)
         elif tensor.dim() == 1:
             tensor.copy_(
-                0.1 * torch.randn(tensor.shape, generator=rng) + (0.5 if name.endswith("weight") else 0)
+                0.1 * torch.randn(tensor.shape, generator=rng)
+                + (0.5 if name.endswith("weight") else 0)
             )
         else:
             tensor.copy_(torch.randn(tensor.shape, generator=rng) * (2 / tensor[0].numel()) ** 0.5)

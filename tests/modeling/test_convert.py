@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
+from ember_reid.modeling import load_weights
+from ember_reid.modeling.convert import LAYOUTS, convert_backbone, convert_state_dict, detect_layout
 
-from modeling import load_weights
-from modeling.convert import LAYOUTS, convert_backbone, convert_state_dict, detect_layout
 from tests.modeling.models import build, randomize
 
 SBS = {
@@ -40,7 +40,9 @@ def fastreid(state, *, of_2020=False):
     first = {"layer2": 2, "layer3": 20 if "backbone.layer3.22.conv1.weight" in state else 3}
     neck, classifier = ("bnneck", "classifier.weight") if of_2020 else ("bottleneck.0", "weight")
     reduced = any("reduction" in k for k in state)
-    out = {"pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)} if of_2020 else {}
+    out = (
+        {"pixel_mean": torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)} if of_2020 else {}
+    )
     for name, tensor in state.items():
         if m := re.match(r"backbone\.(layer[23])\.nl(\d+)\.(.*)", name):
             name = f"backbone.NL_{m[1][-1]}.{int(m[2]) - first[m[1]]}.{m[3]}"
@@ -83,17 +85,25 @@ def strong_baseline(state):
     for name, tensor in state.items():
         if ".se.fc1.weight" in "".join(state):
             name = substitute(
-                name, (r"^backbone\.(conv1|bn1)\.", r"backbone.layer0.\1."), (r"\.se\.", ".se_module.")
+                name,
+                (r"^backbone\.(conv1|bn1)\.", r"backbone.layer0.\1."),
+                (r"\.se\.", ".se_module."),
             )
         name = substitute(
-            name, ("^backbone", "base"), (r"^head\.neck", "bottleneck"), (r"^head\.classifier", "classifier")
+            name,
+            ("^backbone", "base"),
+            (r"^head\.neck", "bottleneck"),
+            (r"^head\.classifier", "classifier"),
         )
         renamed[name] = tensor
     return renamed
 
 
 def vkd_resnet(state):
-    bam = {"channel.0": "channel_att.gate_c.gate_c_fc_0", "channel.1": "channel_att.gate_c.gate_c_bn_1"}
+    bam = {
+        "channel.0": "channel_att.gate_c.gate_c_fc_0",
+        "channel.1": "channel_att.gate_c.gate_c_bn_1",
+    }
     bam["channel.3"] = "channel_att.gate_c.gate_c_fc_final"
     places = (
         "conv_reduce0",
@@ -126,7 +136,9 @@ def vkd_resnet(state):
 
 def vkd_features(state):
     """MobileNet and DenseNet: the numbers of torchvision's `features`, in the order of its children."""
-    order = list(dict.fromkeys(k.split(".")[2] for k in state if k.startswith("backbone.features.")))
+    order = list(
+        dict.fromkeys(k.split(".")[2] for k in state if k.startswith("backbone.features."))
+    )
     if "conv0" in order:  # ReLU and pooling hold numbers 2 and 3 without weights
         order[2:2] = ["relu0", "pool0"]
     renamed = {}
@@ -134,7 +146,9 @@ def vkd_features(state):
         if m := re.match(r"backbone\.features\.(\w+)\.(.*)", name):
             name = f"backbone.features_layers.{order.index(m[1])}.{m[2]}"
         name = substitute(
-            name, (r"^head\.neck", "classifier.bottleneck"), (r"^head\.classifier", "classifier.classifier")
+            name,
+            (r"^head\.neck", "classifier.bottleneck"),
+            (r"^head\.classifier", "classifier.classifier"),
         )
         renamed[name] = tensor
     return renamed
@@ -148,7 +162,9 @@ def torchreid(state):
     for name, tensor in state.items():
         if ain and re.match(r"backbone\.conv[234]\.\d\.conv3\.bn", name):
             block = name.rsplit(".bn.", 1)[0]
-            name = name.replace("conv3.bn", "IN") if f"{block}.bn.running_mean" not in state else name
+            name = (
+                name.replace("conv3.bn", "IN") if f"{block}.bn.running_mean" not in state else name
+            )
         if m := re.match(r"(backbone\.conv[234]\.\d)\.conv2\.(\d)\.(\d)\.(.*)", name):
             stream = "abcd"[int(m[2])]
             plain = f"conv2{stream}.{m[4]}" if stream == "a" else f"conv2{stream}.{m[3]}.{m[4]}"
@@ -156,7 +172,10 @@ def torchreid(state):
         if not ain:
             name = re.sub(r"^backbone\.pool([23])\.0\.", r"backbone.conv\1.2.0.", name)
         name = substitute(
-            name, (r"^head\.reduction\.", "fc."), (r"^head\.classifier", "classifier"), (r"^backbone\.", "")
+            name,
+            (r"^head\.reduction\.", "fc."),
+            (r"^head\.classifier", "classifier"),
+            (r"^backbone\.", ""),
         )
         renamed[name] = tensor
     renamed["fc.0.bias"] = torch.zeros(512, device=renamed["fc.0.weight"].device)
@@ -168,7 +187,13 @@ CASES = [
     ("fastreid", "resnet50", {}, fastreid, 324),
     ("fastreid", "resnet50_ibn_a", {}, fastreid, 350),
     ("fastreid", "resnet50", SBS, fastreid, 390),
-    ("fastreid", "resnet101_ibn_a", {**SBS, "MODEL__BACKBONE__NON_LOCAL": "(0, 2, 9, 0)"}, None, 834),
+    (
+        "fastreid",
+        "resnet101_ibn_a",
+        {**SBS, "MODEL__BACKBONE__NON_LOCAL": "(0, 2, 9, 0)"},
+        None,
+        834,
+    ),
     ("fastreid", "resnest50", {**SBS, "MODEL__BACKBONE__NON_LOCAL": "()"}, fastreid, 481),
     ("fastreid", "resnet50_ibn_a", MGN, fastreid, 728),
     ("fastreid", "resnet50", SBS, lambda state: fastreid(state, of_2020=True), 391),
@@ -194,7 +219,10 @@ CASES = [
 def foreign_101(state):
     """FastReID's ResNet-101 has its nine non-local blocks after blocks 14 to 22."""
     return fastreid(
-        {re.sub(r"(layer3\.nl)(\d+)", lambda m: f"{m[1]}{int(m[2]) + 6}", k): v for k, v in state.items()}
+        {
+            re.sub(r"(layer3\.nl)(\d+)", lambda m: f"{m[1]}{int(m[2]) + 6}", k): v
+            for k, v in state.items()
+        }
     )
 
 
@@ -219,7 +247,12 @@ def test_every_tensor_comes_home(layout, name, more, rename, count):
 
 
 def test_our_own_checkpoints_are_nobody_elses():
-    for name, more in (("resnet50", {}), ("resnet50", MGN), ("osnet_x0_25", OSNET), ("mobilenet_v2", {})):
+    for name, more in (
+        ("resnet50", {}),
+        ("resnet50", MGN),
+        ("osnet_x0_25", OSNET),
+        ("mobilenet_v2", {}),
+    ):
         state = build(name, device="meta", **more).state_dict()
         assert detect_layout(state) == ""
         assert convert_state_dict(state).tensors.keys() == state.keys()
@@ -240,11 +273,16 @@ def test_the_bias_that_batch_norm_absorbs_is_not_lost(tmp_path):
     model.head.reduction[0].bias = torch.nn.Parameter(bias)  # as torchreid computes it
     images = torch.rand(2, 3, 64, 32)
     with torch.inference_mode():
-        torch.testing.assert_close(other(images).embedding, model(images).embedding, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            other(images).embedding, model(images).embedding, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_gates_without_bias_and_as_linear_layers_become_convolutions():
-    weights = {"layer1.0.se.fc.0.weight": torch.ones(4, 64), "layer1.0.se.fc.2.weight": torch.ones(64, 4)}
+    weights = {
+        "layer1.0.se.fc.0.weight": torch.ones(4, 64),
+        "layer1.0.se.fc.2.weight": torch.ones(64, 4),
+    }
     converted = convert_backbone(weights)
     assert {k: tuple(v.shape) for k, v in converted.items()} == {
         "layer1.0.se.fc1.weight": (4, 64, 1, 1),
@@ -269,20 +307,32 @@ def test_old_densenet_names_are_understood():
 def test_a_constant_exponent_is_filled_in_only_where_it_is_wanted():
     foreign = {"heads.bottleneck.0.weight": torch.ones(4)}
     assert "head.pool.p" not in convert_state_dict(foreign).tensors
-    assert convert_state_dict(foreign, wanted=["head.pool.p"]).tensors["head.pool.p"].tolist() == [3.0]
-    learnt = convert_state_dict(
+    assert convert_state_dict(foreign, wanted=["head.pool.p"]).tensors["head.pool.p"].tolist() == [
+        3.0
+    ]
+    learned = convert_state_dict(
         {**foreign, "heads.pool_layer.p": torch.tensor([2.5])}, wanted=["head.pool.p"]
     )
-    assert learnt.tensors["head.pool.p"].tolist() == [2.5]
+    assert learned.tensors["head.pool.p"].tolist() == [2.5]
 
 
 @pytest.mark.parametrize(
     "names, layout, switch, value",
     [
         (["heads.weight", "backbone.conv1.weight"], "auto", "MODEL.BACKBONE.STEM_POOL", "ceil"),
-        (["heads.bnneck.weight", "backbone.conv1.weight"], "auto", "MODEL.BACKBONE.STEM_POOL", "padded"),
+        (
+            ["heads.bnneck.weight", "backbone.conv1.weight"],
+            "auto",
+            "MODEL.BACKBONE.STEM_POOL",
+            "padded",
+        ),
         (["heads.weight", "backbone.conv1.6.weight"], "auto", "MODEL.BACKBONE.LAST_DILATION", 2),
-        (["heads.bnneck.weight", "backbone.conv1.6.weight"], "auto", "MODEL.BACKBONE.LAST_DILATION", 1),
+        (
+            ["heads.bnneck.weight", "backbone.conv1.6.weight"],
+            "auto",
+            "MODEL.BACKBONE.LAST_DILATION",
+            1,
+        ),
         (["base.conv1.weight"], "auto", "MODEL.BACKBONE.STEM_RELU", False),
         (["base.layer1.0.bn1.IN.weight"], "auto", "MODEL.BACKBONE.STEM_RELU", True),
         (["base.conv1.weight"], "syncbn", "MODEL.BACKBONE.STEM_RELU", True),
@@ -309,13 +359,19 @@ def test_wrong_switches_are_said_aloud(tmp_path, caplog):
 
 
 def test_a_peers_file_of_another_architecture_says_what_it_looks_like(tmp_path):
-    torch.save({"model": fastreid(build("resnet50", device="cpu", **MGN).state_dict())}, tmp_path / "mgn.pth")
+    torch.save(
+        {"model": fastreid(build("resnet50", device="cpu", **MGN).state_dict())},
+        tmp_path / "mgn.pth",
+    )
     with pytest.raises(
-        ValueError, match="another architecture .it looks like fastreid's, which wants .*tensors fit"
+        ValueError,
+        match="another architecture .it looks like fastreid's, which wants .*tensors fit",
     ):
         load_weights(build("resnet18"), tmp_path / "mgn.pth")
 
 
 def test_an_unknown_layout_lists_the_choices():
-    with pytest.raises(ValueError, match=f"layout is 'bot'; choose one of auto, {', '.join(LAYOUTS)}"):
+    with pytest.raises(
+        ValueError, match=f"layout is 'bot'; choose one of auto, {', '.join(LAYOUTS)}"
+    ):
         convert_state_dict({}, layout="bot")

@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torchvision
+from ember_reid.modeling import BackboneOptions, create_backbone
+from ember_reid.modeling.heads import HeadOptions
+from ember_reid.modeling.mgn import MGNHead
 
-from modeling import BackboneOptions, create_backbone
-from modeling.heads import HeadOptions
-from modeling.mgn import MGNHead
 from tests.modeling.models import NAMES, build, fill, randomize
 
 MGN = {"MODEL__HEAD__NAME": "mgn", "MODEL__HEAD__EMBEDDING_DIM": 16, "MODEL__POOL__NAME": "gem"}
@@ -52,7 +52,9 @@ def test_torchvision_weights_give_torchvision_features(name, tmp_path):
         MODEL__BACKBONE__LAST_STRIDE=2,
         TEST__NECK_FEAT="before",
     )
-    last = [m for m in reference.children() if isinstance(m, torch.nn.Linear | torch.nn.Sequential)][-1]
+    last = [
+        m for m in reference.children() if isinstance(m, torch.nn.Linear | torch.nn.Sequential)
+    ][-1]
     pooled = []
     last.register_forward_pre_hook(lambda module, inputs: pooled.append(inputs[0]))
     images = torch.rand(2, 3, 64, 32)
@@ -61,7 +63,9 @@ def test_torchvision_weights_give_torchvision_features(name, tmp_path):
         torch.testing.assert_close(model.eval()(images).embedding, pooled[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50_ibn_a", "se_resnet50", "resnest50", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet50_ibn_a", "se_resnet50", "resnest50", "mobilenet_v2"]
+)
 def test_last_stride_doubles_the_last_map_only(name):
     with torch.device("meta"):
         images = torch.empty(1, 3, 256, 128)
@@ -90,7 +94,9 @@ def test_without_the_last_relu_features_are_signed():
 def test_fresh_non_local_blocks_are_the_identity_and_lie_after_the_last_blocks():
     torch.manual_seed(0)
     plain = create_backbone("resnet50", BackboneOptions()).eval()
-    attentive = create_backbone("resnet50", BackboneOptions(non_local=(0, 2, 3, 0), non_local_width=1)).eval()
+    attentive = create_backbone(
+        "resnet50", BackboneOptions(non_local=(0, 2, 3, 0), non_local_width=1)
+    ).eval()
     attentive.load_state_dict(plain.state_dict(), strict=False)
     assert [n for n, _ in attentive.layer2.named_children()] == ["0", "1", "2", "nl2", "3", "nl3"]
     assert [n for n, _ in attentive.layer3.named_children() if "nl" in n] == ["nl3", "nl4", "nl5"]
@@ -118,7 +124,12 @@ def test_maps_are_returned_on_request_only():
     assert model(torch.empty(2, 3, 64, 32, device="meta")).maps == ()
     model.return_maps = True
     maps = model(torch.empty(2, 4, 3, 64, 32, device="meta")).maps
-    assert [tuple(m.shape) for m in maps] == [(8, 64, 16, 8), (8, 128, 8, 4), (8, 256, 4, 2), (8, 512, 4, 2)]
+    assert [tuple(m.shape) for m in maps] == [
+        (8, 64, 16, 8),
+        (8, 128, 8, 4),
+        (8, 256, 4, 2),
+        (8, 512, 4, 2),
+    ]
 
 
 def test_features_and_embedding_come_from_the_side_of_the_neck_that_was_asked_for():
@@ -152,7 +163,9 @@ def test_the_head_computes_in_float32_under_autocast():
     model = build("resnet18")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = model(torch.randn(4, 3, 64, 32))
-    assert {output.embedding.dtype, output.logits[0].dtype, output.features[0].dtype} == {torch.float32}
+    assert {output.embedding.dtype, output.logits[0].dtype, output.features[0].dtype} == {
+        torch.float32
+    }
 
 
 def test_reductions_narrow_the_embedding():
@@ -186,7 +199,10 @@ def test_branches_of_mgn_start_alike_and_only_the_first_keeps_the_last_stride():
     "more, message",
     [
         ({"MODEL__BACKBONE__NAME": "resnet18_ibn_b"}, "did you mean resnet18_ibn_a"),
-        ({"MODEL__BACKBONE__NAME": "vgg"}, "'vgg'; choose one of resnet18, .* or timm:<a name of timm>"),
+        (
+            {"MODEL__BACKBONE__NAME": "vgg"},
+            "'vgg'; choose one of resnet18, .* or timm:<a name of timm>",
+        ),
         (
             {"MODEL__BACKBONE__NAME": "densenet121"},
             r"LAST_STRIDE is 1, but densenet121 has no .*LAST_STRIDE to 2",
@@ -197,7 +213,10 @@ def test_branches_of_mgn_start_alike_and_only_the_first_keeps_the_last_stride():
         ),
         ({"MODEL__BACKBONE__NON_LOCAL": "(0, 1)"}, "give one number per stage"),
         ({"MODEL__BACKBONE__NON_LOCAL": "(0, 0, 0, 4)"}, "but stage 4 has 2 blocks"),
-        ({"MODEL__BACKBONE__LAST_DILATION": 2}, "LAST_DILATION is 2, but a ResNet-18 has no such switch"),
+        (
+            {"MODEL__BACKBONE__LAST_DILATION": 2},
+            "LAST_DILATION is 2, but a ResNet-18 has no such switch",
+        ),
         (
             {"MODEL__BACKBONE__NAME": "se_resnext50", "MODEL__BACKBONE__WIDTH": 0.125},
             "WIDTH is 0.125, which leaves this network convolutions of 16 channels in 32 groups; choose a multiple of 0.25",
@@ -205,7 +224,11 @@ def test_branches_of_mgn_start_alike_and_only_the_first_keeps_the_last_stride():
         (MGN, "MODEL.HEAD.NAME is 'mgn', which divides a ResNet with bottlenecks"),
         ({**MGN, "MODEL__BACKBONE__NAME": "resnest50"}, "which divides a ResNet with bottlenecks"),
         (
-            {**MGN, "MODEL__BACKBONE__NAME": "resnet50", "MODEL__BACKBONE__NON_LOCAL": "(0, 2, 3, 0)"},
+            {
+                **MGN,
+                "MODEL__BACKBONE__NAME": "resnet50",
+                "MODEL__BACKBONE__NON_LOCAL": "(0, 2, 3, 0)",
+            },
             "which has no non-local blocks",
         ),
     ],

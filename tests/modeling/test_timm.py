@@ -33,10 +33,14 @@ class Patches(nn.Module):
             return maps
         if self.layout == "last":
             return maps.permute(0, 2, 3, 1)
-        return torch.cat([self.prefix.expand(len(images), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
+        return torch.cat(
+            [self.prefix.expand(len(images), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1
+        )
 
 
-def create_model(name, *, pretrained, num_classes, global_pool, img_size=None, pretrained_cfg_overlay=None):
+def create_model(
+    name, *, pretrained, num_classes, global_pool, img_size=None, pretrained_cfg_overlay=None
+):
     assert (num_classes, global_pool) == (0, "")
     if name == "convnet" and img_size is not None:
         raise TypeError("unexpected keyword argument 'img_size'")
@@ -83,7 +87,11 @@ def test_a_local_file_starts_the_network(tmp_path):
     [
         ("conv", {}, "timm has no network 'conv'; near it: convnet"),
         ("vgg", {}, "timm has no network 'vgg'; near it: none"),
-        ("vit", {"INPUT__SIZE_TEST": "(96, 32)"}, r"made for one size, but INPUT.SIZE_TRAIN is \(64, 32\)"),
+        (
+            "vit",
+            {"INPUT__SIZE_TEST": "(96, 32)"},
+            r"made for one size, but INPUT.SIZE_TRAIN is \(64, 32\)",
+        ),
         ("vit", {"MODEL__BACKBONE__LAST_STRIDE": 1}, "timm:vit has no such switch"),
         ("vit", {"MODEL__HEAD__NAME": "mgn"}, "divides a ResNet with bottlenecks"),
         (

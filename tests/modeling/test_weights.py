@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from ember_reid.config import load_config
+from ember_reid.modeling import check_model, load_weights
+from ember_reid.modeling.weights import find_state_dict, read_checkpoint
 
-from config import load_config
-from modeling import check_model, load_weights
-from modeling.weights import find_state_dict, read_checkpoint
 from tests.modeling.models import build, randomize
 
 
@@ -29,7 +29,9 @@ def test_wrappers_and_prefixes_are_opened(model, wrap, tmp_path):
     if wrap in ("module.", "both"):
         state = {f"module.{name}": tensor for name, tensor in state.items()}
     content = (
-        {"model" if wrap == "both" else wrap: state, "epoch": 3} if wrap not in ("", "module.") else state
+        {"model" if wrap == "both" else wrap: state, "epoch": 3}
+        if wrap not in ("", "module.")
+        else state
     )
     torch.save(content, tmp_path / "weights.pt")
     other = build("resnet18")
@@ -45,16 +47,25 @@ def test_other_identities_leave_the_classifier_alone(model, tmp_path, caplog):
     classifier = other.head.classifier.weight.clone()
     with caplog.at_level(logging.WARNING, "ember"):
         report = load_weights(other, tmp_path / "weights.pt")
-    assert report.mismatched == ("head.classifier.weight",) and report.missing == report.unexpected == ()
+    assert (
+        report.mismatched == ("head.classifier.weight",)
+        and report.missing == report.unexpected == ()
+    )
     assert torch.equal(other.head.classifier.weight, classifier)
     assert torch.equal(other.backbone.conv1.weight, model.backbone.conv1.weight)
     assert "tensors fit, 1 of another shape (head.classifier.weight)" in caplog.text
 
 
 def test_missing_classifiers_and_batch_counters_are_fine(model, tmp_path):
-    state = {k: v for k, v in model.state_dict().items() if "classifier" not in k and "num_batches" not in k}
+    state = {
+        k: v
+        for k, v in model.state_dict().items()
+        if "classifier" not in k and "num_batches" not in k
+    }
     torch.save(state, tmp_path / "weights.pt")
-    assert load_weights(build("resnet18"), tmp_path / "weights.pt").missing == ("head.classifier.weight",)
+    assert load_weights(build("resnet18"), tmp_path / "weights.pt").missing == (
+        "head.classifier.weight",
+    )
 
 
 @pytest.mark.parametrize("name", ["resnet34", "resnet50", "mobilenet_v2"])
@@ -62,12 +73,14 @@ def test_another_architecture_is_refused_and_changes_nothing(model, name, tmp_pa
     torch.save(build(name).state_dict(), tmp_path / "weights.pt")
     other = build("resnet18")
     before = {k: v.clone() for k, v in other.state_dict().items()}
-    with pytest.raises(ValueError, match=r"is of another architecture: \d+ tensors fit, .*unexpected \("):
+    with pytest.raises(
+        ValueError, match=r"is of another architecture: \d+ tensors fit, .*unexpected \("
+    ):
         load_weights(other, tmp_path / "weights.pt")
     assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
 
 
-def test_imagenet_weights_are_recognised(tmp_path):
+def test_imagenet_weights_are_recognized(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(
         ValueError, match="looks like ImageNet weights of a backbone, which MODEL.BACKBONE.WEIGHTS"
@@ -77,7 +90,9 @@ def test_imagenet_weights_are_recognised(tmp_path):
 
 def test_numpy_numbers_and_arrays_are_read(model, tmp_path):
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    torch.save({"model": state, "rank1": np.float64(0.9), "epoch": np.int64(3)}, tmp_path / "weights.pt")
+    torch.save(
+        {"model": state, "rank1": np.float64(0.9), "epoch": np.int64(3)}, tmp_path / "weights.pt"
+    )
     other = build("resnet18")
     load_weights(other, tmp_path / "weights.pt")
     assert equal(model, other)
@@ -92,7 +107,12 @@ def test_a_file_that_would_execute_code_is_refused(tmp_path):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not a checkpoint at all", pickle.dumps([1, 2], protocol=2), pickle.dumps([1], protocol=4)],
+    [
+        b"",
+        b"not a checkpoint at all",
+        pickle.dumps([1, 2], protocol=2),
+        pickle.dumps([1], protocol=4),
+    ],
 )
 def test_foreign_files_are_named(content, tmp_path):
     (tmp_path / "weights.pt").write_bytes(content)
@@ -107,7 +127,9 @@ def test_a_truncated_file_is_named(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     whole = (tmp_path / "weights.pt").read_bytes()
     (tmp_path / "weights.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=rf"is broken or no file of torch \({len(whole) // 2} bytes\)"):
+    with pytest.raises(
+        ValueError, match=rf"is broken or no file of torch \({len(whole) // 2} bytes\)"
+    ):
         load_weights(build("resnet18"), tmp_path / "weights.pt")
 
 
@@ -123,7 +145,9 @@ def test_switches_that_weights_do_not_show_are_compared(model, tmp_path, caplog)
     config = "MODEL: {BACKBONE: {STEM_RELU: false}}\nINPUT: {SIZE_TEST: [384, 128], PIXEL_MEAN: [0.485, 0.456, 0.406]}"
     torch.save({"config": config, "model": model.state_dict()}, tmp_path / "weights.pt")
     load_weights(build("resnet18"), tmp_path / "weights.pt")
-    said = [record.getMessage() for record in caplog.records if "was made with" in record.getMessage()]
+    said = [
+        record.getMessage() for record in caplog.records if "was made with" in record.getMessage()
+    ]
     assert [text.partition("was made with ")[2] for text in said] == [
         "MODEL.BACKBONE.STEM_RELU False, the configuration says True",
         "INPUT.SIZE_TEST (384, 128), the configuration says (256, 128)",
@@ -148,10 +172,14 @@ def test_without_a_network_the_two_ways_out_are_named(error, monkeypatch):
 def test_backbone_files_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no ImageNet weights for osnet_x0_25 to download"):
         build("osnet_x0_25", MODEL__BACKBONE__WEIGHTS="imagenet")
-    with pytest.raises(FileNotFoundError, match="which is no file; give imagenet .*, none or a weight file"):
+    with pytest.raises(
+        FileNotFoundError, match="which is no file; give imagenet .*, none or a weight file"
+    ):
         build("resnet18", MODEL__BACKBONE__WEIGHTS=tmp_path / "nowhere.pth")
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
-    with pytest.raises(ValueError, match=r"is of another architecture: 120 tensors fit, \d+ unexpected"):
+    with pytest.raises(
+        ValueError, match=r"is of another architecture: 120 tensors fit, \d+ unexpected"
+    ):
         build("resnet18", MODEL__BACKBONE__WEIGHTS=tmp_path / "resnet34.pth")
 
 
@@ -173,6 +201,9 @@ def test_the_check_before_any_data_finds_what_building_would(tmp_path):
 def test_plain_weights_start_a_network_with_added_modules(tmp_path):
     plain = torchvision.models.resnet50()
     torch.save(plain.state_dict(), tmp_path / "resnet50.pth")
-    for name, more in (("resnet50_bam", {}), ("resnet50", {"MODEL__BACKBONE__NON_LOCAL": "(0, 2, 3, 0)"})):
+    for name, more in (
+        ("resnet50_bam", {}),
+        ("resnet50", {"MODEL__BACKBONE__NON_LOCAL": "(0, 2, 3, 0)"}),
+    ):
         model = build(name, MODEL__BACKBONE__WEIGHTS=tmp_path / "resnet50.pth", **more)
         assert torch.equal(model.backbone.layer4[2].conv3.weight, plain.layer4[2].conv3.weight)

@@ -3,10 +3,9 @@ import types
 
 import pytest
 import torch
+from ember_reid.config import load_config
+from ember_reid.solver import build_optimizers, create_optimizer, group_parameters
 from torch import nn
-
-from config import load_config
-from solver import build_optimizers, create_optimizer, group_parameters
 
 
 class Tiny(nn.Module):
@@ -160,7 +159,9 @@ def fake_apex(monkeypatch):
 @pytest.mark.parametrize("name, adam_w_mode", [("adam", False), ("adamw", True), ("sgd", None)])
 def test_apex_is_used_where_it_is_installed(fake_apex, name, adam_w_mode, caplog):
     model = nn.Linear(3, 1, device="meta")
-    optimizer = create_optimizer(name, group_parameters(model, lr=0.1, weight_decay=0.0), fused="apex")
+    optimizer = create_optimizer(
+        name, group_parameters(model, lr=0.1, weight_decay=0.0), fused="apex"
+    )
     assert isinstance(optimizer, FakeFused) and optimizer.adam_w_mode == adam_w_mode
     assert optimizer.param_groups[0]["lr"] == 0.1 and not caplog.messages
 
@@ -170,7 +171,9 @@ def test_apex_on_a_cpu_is_refused_in_one_line(fake_apex, caplog):
         "adam", group_parameters(nn.Linear(3, 1), lr=0.1, weight_decay=0.0), fused="apex"
     )
     assert optimizer.param_groups[0]["fused"]
-    assert caplog.messages == ["SOLVER.FUSED apex is not used but torch's own kernels: it works on GPUs only"]
+    assert caplog.messages == [
+        "SOLVER.FUSED apex is not used but torch's own kernels: it works on GPUs only"
+    ]
 
 
 def test_without_apex_one_line_says_so(caplog):
@@ -178,7 +181,9 @@ def test_without_apex_one_line_says_so(caplog):
     (optimizer,) = build_optimizers(cfg, Tiny(), nn.Identity())
     assert optimizer.param_groups[0]["fused"]
     (line,) = caplog.messages
-    assert line.startswith("SOLVER.FUSED apex is not used but torch's own kernels: No module named 'apex'")
+    assert line.startswith(
+        "SOLVER.FUSED apex is not used but torch's own kernels: No module named 'apex'"
+    )
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd"])
@@ -186,17 +191,24 @@ def test_devices_without_fused_kernels_do_without(name, caplog):
     model = nn.Linear(3, 1, device="meta")
     optimizer = create_optimizer(name, group_parameters(model, lr=0.1, weight_decay=0.0))
     assert not optimizer.param_groups[0]["fused"]
-    assert caplog.messages == ["SOLVER.FUSED auto: torch has no such kernels for meta, none are used"]
+    assert caplog.messages == [
+        "SOLVER.FUSED auto: torch has no such kernels for meta, none are used"
+    ]
 
 
 def test_sgd_takes_momentum_from_the_configuration():
-    cfg = load_config(None, ["SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0.8", "SOLVER.NESTEROV", "True"])
+    cfg = load_config(
+        None, ["SOLVER.OPTIMIZER", "sgd", "SOLVER.MOMENTUM", "0.8", "SOLVER.NESTEROV", "True"]
+    )
     (optimizer,) = build_optimizers(cfg, Tiny(), nn.Identity())
     assert isinstance(optimizer, torch.optim.SGD)
-    assert (optimizer.param_groups[0]["momentum"], optimizer.param_groups[0]["nesterov"]) == (0.8, True)
+    assert (optimizer.param_groups[0]["momentum"], optimizer.param_groups[0]["nesterov"]) == (
+        0.8,
+        True,
+    )
 
 
-def test_centres_get_an_sgd_of_their_own():
+def test_centers_get_an_sgd_of_their_own():
     criterion = nn.Module()
     criterion.centers = nn.Parameter(torch.zeros(2, 4))
     model_optimizer, center_optimizer = build_optimizers(load_config(), Tiny(), criterion)
@@ -208,9 +220,13 @@ def test_centres_get_an_sgd_of_their_own():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'lamb'; choose one of adam, adamw, sgd"):
+    with pytest.raises(
+        ValueError, match="SOLVER.OPTIMIZER is 'lamb'; choose one of adam, adamw, sgd"
+    ):
         create_optimizer("lamb", [])
-    with pytest.raises(ValueError, match="SOLVER.FUSED is 'yes'; choose one of auto, torch, apex, none"):
+    with pytest.raises(
+        ValueError, match="SOLVER.FUSED is 'yes'; choose one of auto, torch, apex, none"
+    ):
         create_optimizer("adam", [], fused="yes")
     with pytest.raises(ValueError, match="the model has no trainable parameters"):
         create_optimizer("adam", [])
@@ -218,7 +234,9 @@ def test_mistakes_are_named():
 
 def test_the_learning_rate_follows_the_batch_only_when_asked():
     def rate(*words):
-        return build_optimizers(load_config(None, words), Tiny(), nn.Identity())[0].param_groups[0]["lr"]
+        return build_optimizers(load_config(None, words), Tiny(), nn.Identity())[0].param_groups[0][
+            "lr"
+        ]
 
     assert rate("SOLVER.IMS_PER_BATCH", "128") == 3.5e-4
     assert rate("SOLVER.IMS_PER_BATCH", "128", "SOLVER.BASE_BATCH", "64") == 7e-4

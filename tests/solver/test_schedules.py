@@ -1,9 +1,8 @@
 import math
 
 import pytest
-
-from config import load_config
-from solver import build_schedule, create_schedule
+from ember_reid.config import load_config
+from ember_reid.solver import build_schedule, create_schedule
 
 # The strong baseline's learning rates by 1-based epoch: base 3.5e-4, ten epochs of warm-up, steps 40 and 70.
 BASELINE = {
@@ -13,7 +12,12 @@ BASELINE = {
 
 
 def baseline(**changes):
-    settings = {"max_epochs": 120, "steps": (40, 70), "warmup_epochs": 10, "warmup_factor": 0.01} | changes
+    settings = {
+        "max_epochs": 120,
+        "steps": (40, 70),
+        "warmup_epochs": 10,
+        "warmup_factor": 0.01,
+    } | changes
     return create_schedule("multistep", **settings)
 
 
@@ -80,7 +84,9 @@ def test_mistakes_are_named(changes, message):
 
 
 def test_unknown_schedules_and_cosines_without_room_are_refused():
-    with pytest.raises(ValueError, match="SOLVER.SCHEDULE is 'step'; choose one of multistep, cosine"):
+    with pytest.raises(
+        ValueError, match="SOLVER.SCHEDULE is 'step'; choose one of multistep, cosine"
+    ):
         create_schedule("step", max_epochs=10)
     with pytest.raises(ValueError, match="a cosine from epoch 30 to epoch 20 has no room"):
         create_schedule("cosine", max_epochs=20, delay_epochs=30)

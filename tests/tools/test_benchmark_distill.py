@@ -3,8 +3,7 @@
 import re
 
 import pytest
-
-from tools import benchmark
+from ember_reid.tools import benchmark
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,10 @@ def test_every_figure_is_printed_and_they_add_up(capsys, tiny_recipe, teacher):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [((), "the recipe has no teacher"), (("--rounds", "1"), "--rounds is 1; at least 2 are needed")],
+    [
+        ((), "the recipe has no teacher"),
+        (("--rounds", "1"), "--rounds is 1; at least 2 are needed"),
+    ],
 )
 def test_mistakes_end_in_one_line(capsys, tiny_recipe, words, message):
     assert run(tiny_recipe, *words) == 2

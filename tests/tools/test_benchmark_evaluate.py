@@ -7,25 +7,45 @@ import sys
 import numpy as np
 import pytest
 import torch
-
-from tools import benchmark
-from tools.benchmark_evaluate import SHAPES, create_test_set, measure, ratio
+from ember_reid.tools import benchmark
+from ember_reid.tools.benchmark_evaluate import SHAPES, create_test_set, measure, ratio
 
 
 def test_evaluate_prints_every_figure(capsys):
-    assert benchmark.main(["evaluate", "--shape", "tiny", "--rerank", "--dims", "64", "--repeats", "2"]) == 0
+    assert (
+        benchmark.main(
+            ["evaluate", "--shape", "tiny", "--rerank", "--dims", "64", "--repeats", "2"]
+        )
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("tiny: 60 x 400 x 64 float32 on ")
     scores = [float(value) for value in re.findall(r"mAP ([\d.]+)", "\n".join(lines))]
     assert len(scores) == 2 and 0.5 < scores[0] < scores[1] <= 1
-    for name in ("features to scores", "argsort of all rows", "rank_metrics python", "features to these"):
+    for name in (
+        "features to scores",
+        "argsort of all rows",
+        "rank_metrics python",
+        "features to these",
+    ):
         assert sum(line.startswith(name) for line in lines) == 1
     assert sum("GiB beyond the features" in line for line in lines) == 2
     assert sum("(used)" in line for line in lines) == 1  # so small a set is not worth codes
 
 
 def test_evaluate_alone(capsys):
-    words = ["--shape", "tiny", "--gallery", "300", "--rerank", "--alone", "--dims", "64", "--repeats", "2"]
+    words = [
+        "--shape",
+        "tiny",
+        "--gallery",
+        "300",
+        "--rerank",
+        "--alone",
+        "--dims",
+        "64",
+        "--repeats",
+        "2",
+    ]
     assert benchmark.main(["evaluate", *words]) == 0
     first, *runs = capsys.readouterr().out.splitlines()
     assert first.startswith("tiny: 60 x 300 x 64 float32 on ")
@@ -51,7 +71,7 @@ def test_measures():
 
 PEAK = """
 import numpy as np, torch
-from tools.benchmark_evaluate import peak_memory
+from ember_reid.tools.benchmark_evaluate import peak_memory
 print(*peak_memory(lambda: int(np.ones(16_000_000).sum()), torch.device("cpu")))
 """
 

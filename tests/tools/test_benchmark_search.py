@@ -2,9 +2,8 @@ from argparse import Namespace
 
 import pytest
 import torch
-
-from tools.benchmark import main
-from tools.benchmark_search import make_embeddings
+from ember_reid.tools.benchmark import main
+from ember_reid.tools.benchmark_search import make_embeddings
 
 
 def test_identities_lie_as_near_as_asked():
@@ -27,7 +26,11 @@ def test_the_command_prints_both_searches(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("900 x 16 float32, 0.00 GiB, 40 identities")
     assert [line.split(",")[0] for line in lines[1:]] == ["exact", "exact", "faiss", "faiss"]
-    assert "1 queries at once" in lines[1] and "5 queries at once" in lines[2] and "recall at 3" in lines[4]
+    assert (
+        "1 queries at once" in lines[1]
+        and "5 queries at once" in lines[2]
+        and "recall at 3" in lines[4]
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import re
 
-from tools import benchmark
+from ember_reid.tools import benchmark
 
 
 def test_train_prints_every_figure_and_leaves_nothing(tiny_recipe, capsys, tmp_path, monkeypatch):
@@ -11,9 +11,14 @@ def test_train_prints_every_figure_and_leaves_nothing(tiny_recipe, capsys, tmp_p
     assert benchmark.main(words) == 0
     out = capsys.readouterr().out
     assert "tiny 32x16, batch 8, float32" in out
-    figures = {name: float(value) for name, value in re.findall(r"^(\w[\w ]*?) +([\d.]+)", out, re.MULTILINE)}
+    figures = {
+        name: float(value)
+        for name, value in re.findall(r"^(\w[\w ]*?) +([\d.]+)", out, re.MULTILINE)
+    }
     assert set(figures) == {"end to end", "step", "loader", "first step", "memory", "waiting"}
-    assert all(figures[name] > 0 for name in ("end to end", "step", "loader", "first step", "memory"))
+    assert all(
+        figures[name] > 0 for name in ("end to end", "step", "loader", "first step", "memory")
+    )
     assert figures["end to end"] < figures["loader"] and 0 <= figures["waiting"] <= 100
     assert list(tmp_path.iterdir()) == []
 

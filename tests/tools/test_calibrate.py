@@ -5,11 +5,10 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-
-from data.records import Record, Splits
-from evaluate import distance_matrix
-from tools.calibrate import check_pairs, main, measure
-from tools.calibration import (
+from ember_reid.data.records import Record, Splits
+from ember_reid.evaluate import distance_matrix
+from ember_reid.tools.calibrate import check_pairs, main, measure
+from ember_reid.tools.calibration import (
     Histograms,
     collect_histograms,
     fit_probability,
@@ -53,7 +52,10 @@ def test_intervals_without_spread_are_points():
     # Both identities alike: 4 same pairs at 0..1, of 10 different pairs one at 0..1 and nine at 2..3.
     one = Histograms(np.arange(4.0), np.array([[3.0, 1, 0]] * 2), np.array([[1.0, 0, 9]] * 2))
     thresholds, fnmr = intervals(one, (0.05, 0.1), num_resamples=20)
-    assert thresholds.tolist() == [[0, 2], [0, 2]]  # at 5% nobody may pass; at 10% everything up to 2
+    assert thresholds.tolist() == [
+        [0, 2],
+        [0, 2],
+    ]  # at 5% nobody may pass; at 10% everything up to 2
     assert fnmr.tolist() == [[1, 0], [1, 0]]
 
 
@@ -87,7 +89,9 @@ def test_probabilities_fall_with_distance_and_obey_the_prior(method):
         rare[1] == pytest.approx(0.1, abs=0.01 if method == "isotonic" else 0.1)
         and rare[1] < probabilities[1]
     )
-    with pytest.raises(ValueError, match="the fit is 'spline', it must be one of isotonic, logistic"):
+    with pytest.raises(
+        ValueError, match="the fit is 'spline', it must be one of isotonic, logistic"
+    ):
         fit_probability(histograms, method="spline")
 
 
@@ -108,7 +112,11 @@ def test_a_threshold_by_hand():
     # 12 different pairs, of which one may pass: 55 degrees (two such: 60-5, 120-65; and 180-125) are three at once, so none.
     assert found["num_same_pairs"] == 4 and found["num_different_pairs"] == 12
     assert found["threshold"] == pytest.approx(1 - np.cos(np.deg2rad(55)), abs=1e-5)
-    assert found["fnmr_at_fmr"][0] | {"threshold": 0, "threshold_interval": 0, "fnmr_interval": 0} == {
+    assert found["fnmr_at_fmr"][0] | {
+        "threshold": 0,
+        "threshold_interval": 0,
+        "fnmr_interval": 0,
+    } == {
         "fmr": 0.1,
         "threshold": 0,
         "threshold_interval": 0,
@@ -147,7 +155,8 @@ def test_held_out_identities_are_used_where_there_are_some(tiny_run, tmp_path):
     assert main([*words, "--out", str(out), "--resamples", "20", "--fit", "logistic"]) == 0
     content = json.loads(out.read_text())
     assert (
-        content["identities"] == "held out of training (TEST.VALIDATION)" and content["num_identities"] == 4
+        content["identities"] == "held out of training (TEST.VALIDATION)"
+        and content["num_identities"] == 4
     )
 
 

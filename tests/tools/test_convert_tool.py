@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from ember_reid.config import parse_config
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.modeling import build_model
+from ember_reid.tools import convert
 
-from config import parse_config
-from engine.checkpoint import load_checkpoint
-from modeling import build_model
 from tests.modeling.models import build, randomize
 from tests.modeling.test_convert import strong_baseline
-from tools import convert
 
 
 @pytest.fixture
@@ -26,7 +26,9 @@ def run(folder, *more):
     return convert.main([*(str(folder / w) if "." in w else w for w in words), *more])
 
 
-def test_a_converted_checkpoint_carries_its_recipe_and_gives_the_same_embeddings(foreign, tmp_path, capsys):
+def test_a_converted_checkpoint_carries_its_recipe_and_gives_the_same_embeddings(
+    foreign, tmp_path, capsys
+):
     assert run(tmp_path, "--adopt") == 0
     assert "from strong-baseline, 7 identities, 126 tensors fit" in capsys.readouterr().out
     content = load_checkpoint(tmp_path / "out.pt")
@@ -44,7 +46,10 @@ def test_without_adopt_the_recipe_stands_and_the_difference_is_said(foreign, tmp
     assert "made with MODEL.BACKBONE.STEM_RELU False, the configuration says True" in "".join(
         capfd.readouterr()
     )
-    assert parse_config(load_checkpoint(tmp_path / "out.pt")["config"]).MODEL.BACKBONE.STEM_RELU is True
+    assert (
+        parse_config(load_checkpoint(tmp_path / "out.pt")["config"]).MODEL.BACKBONE.STEM_RELU
+        is True
+    )
 
 
 def test_mistakes_end_in_one_line_and_write_nothing(foreign, tmp_path, capsys):
@@ -59,7 +64,7 @@ def test_mistakes_end_in_one_line_and_write_nothing(foreign, tmp_path, capsys):
 
 
 def test_main_tests_a_peers_file_directly(foreign, tmp_path, tiny_market, capfd):
-    import main
+    from ember_reid import main
 
     words = [
         "DATASETS.NAMES",

@@ -1,10 +1,10 @@
 """The doctor's exit codes, text and page."""
 
 import pytest
+from ember_reid.tools.doctor import main
 
 from tests.data.benchmark_trees import write_text
 from tests.data.trees import write_images, write_market
-from tools.doctor import main
 
 
 @pytest.fixture
@@ -37,7 +37,11 @@ def test_healthy_data(own, capsys):
     assert "DATALOADER.NUM_INSTANCES 2 (2 identities x 2)" in out
     assert "train: identities by number of items\n  2-3 ######" in out
     html = page.read_text()
-    assert "It can be trained on" in html and "identities by number of cameras" in html and "http" not in html
+    assert (
+        "It can be trained on" in html
+        and "identities by number of cameras" in html
+        and "http" not in html
+    )
 
 
 def test_market_layout_names_the_official_numbers(tmp_path, capsys):

@@ -4,14 +4,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ember_reid.engine import load_model
+from ember_reid.engine.deploy.formats import check_installed, kind_of
+from ember_reid.engine.deploy.network import Card, DeployedNetwork, fingerprint, read_card
+from ember_reid.engine.evaluator import Embedded
+from ember_reid.modeling import ReidOutput
+from ember_reid.tools.export import _run, check_gate, compare_images, error_rates, main
 from PIL import Image
-
-from engine import load_model
-from engine.deploy.formats import check_installed, kind_of
-from engine.deploy.network import Card, DeployedNetwork, fingerprint, read_card
-from engine.evaluator import Embedded
-from modeling import ReidOutput
-from tools.export import _run, check_gate, compare_images, error_rates, main
 
 CARD = Card(
     fingerprint="0" * 16,
@@ -25,7 +24,7 @@ CARD = Card(
 
 
 class Corner(torch.nn.Module):
-    """The embedding is the normalised pixel in the upper left corner, so numbers can be checked by hand."""
+    """The embedding is the normalized pixel in the upper left corner, so numbers can be checked by hand."""
 
     def forward(self, images):
         return ReidOutput(embedding=images[:, :, 0, 0])
@@ -46,7 +45,7 @@ def photos(tiny_market):
     return sorted((tiny_market / "query").glob("*.jpg"))
 
 
-def test_pixels_are_normalised_inside_and_embeddings_have_length_1():
+def test_pixels_are_normalized_inside_and_embeddings_have_length_1():
     images = torch.tensor([106, 100, 92], dtype=torch.uint8).view(1, 3, 1, 1)  # -> 3, 0, -4
     assert torch.allclose(deployed(Corner())(images), torch.tensor([[0.6, 0.0, -0.8]]))
 
@@ -74,7 +73,7 @@ def test_fingerprint_changes_with_weights_and_settings_and_with_nothing_else():
 
 def test_a_card_survives_json_and_ignores_what_later_versions_add():
     assert read_card(CARD.to_json()) == CARD
-    assert read_card(json.dumps({**CARD._asdict(), "colour": "red"})) == CARD
+    assert read_card(json.dumps({**CARD._asdict(), "color": "red"})) == CARD
     with pytest.raises(ValueError, match="no card of an exported network"):
         read_card("[1]")
 
@@ -101,7 +100,10 @@ def test_embedding_takes_paths_pictures_arrays_and_tensors(best, photos):
     ("given", "message"),
     [
         (np.zeros((4, 4, 3), np.float32), "images hold float32, they must be uint8"),
-        (torch.zeros(4, 4, 3, dtype=torch.uint8), r"has the shape \(4, 4, 3\), it must be \[3, H, W\]"),
+        (
+            torch.zeros(4, 4, 3, dtype=torch.uint8),
+            r"has the shape \(4, 4, 3\), it must be \[3, H, W\]",
+        ),
         ([7], "an image is a path, a Pillow image, an array or a tensor, found int"),
         ("nowhere.jpg", "nowhere.jpg does not exist"),
     ],
@@ -120,7 +122,9 @@ def test_files_of_torch_answer_like_the_checkpoint(best, photos, tmp_path, capsy
     model, exported = load_model(best, device="cpu"), load_model(out, device="cpu")
     assert exported.card == model.card
     for count in (1, 3):
-        assert torch.allclose(exported.embed(photos[:count]), model.embed(photos[:count]), atol=1e-5)
+        assert torch.allclose(
+            exported.embed(photos[:count]), model.embed(photos[:count]), atol=1e-5
+        )
     assert main([str(out), "--to", target, "--out", str(tmp_path / f"again_{name}")]) == 2
     assert f"is an exported network ({target}), give the checkpoint" in capsys.readouterr().err
     with pytest.raises(ValueError, match="its configuration is fixed"):
@@ -146,9 +150,11 @@ def test_onnx_passes_the_gate_on_the_test_set_and_carries_its_card(best, photos,
     calibration = str(photos[0].parent)
     small = tmp_path / "small.onnx"
     assert main([str(best), "--out", str(small), "--int8", calibration, "--max-drop", "1"]) == 0
-    quantised = load_model(small)
-    assert quantised.card.precision == "int8" and quantised.card.fingerprint == model.card.fingerprint
-    assert (quantised.embed(photos) * model.embed(photos)).sum(dim=1).min() > 0.9
+    quantized = load_model(small)
+    assert (
+        quantized.card.precision == "int8" and quantized.card.fingerprint == model.card.fingerprint
+    )
+    assert (quantized.embed(photos) * model.embed(photos)).sum(dim=1).min() > 0.9
     assert b"QuantizeLinear" in small.read_bytes()
 
 
@@ -174,7 +180,9 @@ def test_comparison_sees_every_image(best, photos):
 def test_the_gate_refuses():
     found = {"lowest_cosine": 0.99995, "mAP": 0.8, "exported_mAP": 0.796}
     check_gate({"market1501": found}, precision="float32", max_drop=0.005)
-    with pytest.raises(ValueError, match=r"on market1501 mAP drops by 0.0040, --max-drop allows 0.001"):
+    with pytest.raises(
+        ValueError, match=r"on market1501 mAP drops by 0.0040, --max-drop allows 0.001"
+    ):
         check_gate({"market1501": found}, precision="float32", max_drop=0.001)
     found["lowest_cosine"] = 0.9998
     check_gate({"market1501": found}, precision="int8", max_drop=0.005)
@@ -183,7 +191,7 @@ def test_the_gate_refuses():
 
 
 def test_a_refused_export_leaves_nothing_behind(best, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tools.export.MIN_COSINE", 1.1)
+    monkeypatch.setattr("ember_reid.tools.export.MIN_COSINE", 1.1)
     assert main([str(best), "--to", "torchscript", "--out", str(tmp_path / "x.ts")]) == 2
     assert "export: not written: " in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
@@ -195,7 +203,7 @@ def test_a_drop_of_map_beyond_the_limit_refuses_and_leaves_what_was_there(
     out.write_bytes(b"an older one")
     words = [str(best), "--to", "torchscript", "--out", str(out), "--max-drop", "0.05"]
     scores = iter([{"mAP": 0.9}, {"mAP": 0.8}, {"mAP": 0.9}, {"mAP": 0.86}])
-    monkeypatch.setattr("tools.export.retrieval_scores", lambda *arguments: next(scores))
+    monkeypatch.setattr("ember_reid.tools.export.retrieval_scores", lambda *arguments: next(scores))
     assert main(words) == 2
     assert "mAP drops by 0.1000, --max-drop allows 0.05" in capsys.readouterr().err
     assert out.read_bytes() == b"an older one" and list(tmp_path.iterdir()) == [out]
@@ -212,15 +220,23 @@ def test_error_rates_at_a_threshold_by_hand():
         indices=torch.arange(5),
     )
     # Same pairs at 0.5 and 0; different ones at 1 - cos 90 = 1 and 1 - cos 30 = 0.134.
-    for threshold, false_matches, false_non_matches in ((0.1, 0, 0.5), (0.4, 0.5, 0.5), (0.6, 0.5, 0)):
+    for threshold, false_matches, false_non_matches in (
+        (0.1, 0, 0.5),
+        (0.4, 0.5, 0.5),
+        (0.6, 0.5, 0),
+    ):
         rates = error_rates(embedded, 2, threshold)
-        assert rates == {"false_match_rate": false_matches, "false_non_match_rate": false_non_matches}
+        assert rates == {
+            "false_match_rate": false_matches,
+            "false_non_match_rate": false_non_matches,
+        }
 
 
 def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match="onnx needs onnx, onnxscript, onnxruntime, which is not installed: python -m pip"
+        ValueError,
+        match="onnx needs onnx, onnxscript, onnxruntime, which is not installed: python -m pip",
     ):
         check_installed("onnx")
 
@@ -234,7 +250,7 @@ def test_missing_packages_are_named(monkeypatch):
         ),
         (
             ["x.pt", "--out", "x.pt2", "--to", "torchscript", "--int8", "d"],
-            "--int8 is onnxruntime's quantisation",
+            "--int8 is onnxruntime's quantization",
         ),
         (
             ["x.pt", "--out", "x.pt2", "--to", "exported-program", "--half", "--images", "d"],
@@ -244,8 +260,14 @@ def test_missing_packages_are_named(monkeypatch):
             ["x.pt", "--out", "x.pt2", "--to", "torchscript", "--max-drop", "5"],
             "--max-drop is 5, it is a fraction",
         ),
-        (["x.pt", "--out", "x.onnx", "--to", "torchscript"], "with --to torchscript it must end in .ts"),
-        (["nowhere.pt", "--out", "x.ts", "--to", "torchscript"], "weight file nowhere.pt does not exist"),
+        (
+            ["x.pt", "--out", "x.onnx", "--to", "torchscript"],
+            "with --to torchscript it must end in .ts",
+        ),
+        (
+            ["nowhere.pt", "--out", "x.ts", "--to", "torchscript"],
+            "weight file nowhere.pt does not exist",
+        ),
     ],
 )
 def test_mistakes_end_in_one_line(capsys, arguments, message):

@@ -4,13 +4,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
-from engine import load_model
-from engine.deploy.build import build_deployed_network, read_inference_config
-from engine.deploy.formats import write_network
-from tools.extract import Job, embed_share, main, split_words
-from tools.features import load_features
-from tools.image_lists import read_images
+from ember_reid.engine import load_model
+from ember_reid.engine.deploy.build import build_deployed_network, read_inference_config
+from ember_reid.engine.deploy.formats import write_network
+from ember_reid.tools.extract import Job, embed_share, main, split_words
+from ember_reid.tools.features import load_features
+from ember_reid.tools.image_lists import read_images
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +30,22 @@ def photos(tiny_market, tmp_path):
 
 def run(best, out, *words):
     return main(
-        ["TEST.WEIGHT", str(best), "DEVICE", "cpu", *map(str, words), "--out", str(out), "--no-progress"]
+        [
+            "TEST.WEIGHT",
+            str(best),
+            "DEVICE",
+            "cpu",
+            *map(str, words),
+            "--out",
+            str(out),
+            "--no-progress",
+        ]
     )
 
 
-def test_embeddings_are_those_of_the_network_and_broken_images_are_listed(best, photos, tmp_path, capsys):
+def test_embeddings_are_those_of_the_network_and_broken_images_are_listed(
+    best, photos, tmp_path, capsys
+):
     out = tmp_path / "features.npz"
     assert run(best, out, photos, "--ids", "prefix", "--batch", "2") == 0
     said = capsys.readouterr().out
@@ -55,11 +65,11 @@ def test_embeddings_are_those_of_the_network_and_broken_images_are_listed(best, 
 
 
 def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tools.extract.CHUNK", 1)
+    monkeypatch.setattr("ember_reid.tools.extract.CHUNK", 1)
     out = tmp_path / "features.npz"
-    import tools.extract
+    from ember_reid.tools import extract
 
-    embed, calls = tools.extract._embed_part, []
+    embed, calls = extract._embed_part, []
 
     def stop_at_the_third(images, *rest):
         calls.append(images[0].path.name)
@@ -67,11 +77,13 @@ def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         return embed(images, *rest)
 
-    monkeypatch.setattr("tools.extract._embed_part", stop_at_the_third)
+    monkeypatch.setattr("ember_reid.tools.extract._embed_part", stop_at_the_third)
     assert run(best, out, photos) == 130
     assert "the same command goes on" in capsys.readouterr().err and not out.exists()
     assert run(best, out, photos) == 0
-    assert len(calls) == 5 and calls[2] == calls[3]  # two done before, one interrupted, it and the last after
+    assert (
+        len(calls) == 5 and calls[2] == calls[3]
+    )  # two done before, one interrupted, it and the last after
     assert len(load_features(out)[0].paths) == 3
     assert run(best, out, photos) == 0 and "is there already" in capsys.readouterr().out
     assert len(calls) == 5
@@ -81,7 +93,7 @@ def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch,
 
 
 def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("tools.extract.CHUNK", 1)
+    monkeypatch.setattr("ember_reid.tools.extract.CHUNK", 1)
     alone, shared = tmp_path / "alone.npz", tmp_path / "shared.npz"
     assert run(best, alone, photos) == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -89,12 +101,16 @@ def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_pa
         monkeypatch.setenv("RANK", rank)
         assert run(best, shared, photos) == 0
     one, two = load_features(alone)[0], load_features(shared)[0]
-    assert one.paths.tolist() == two.paths.tolist() and np.array_equal(one.embeddings, two.embeddings)
+    assert one.paths.tolist() == two.paths.tolist() and np.array_equal(
+        one.embeddings, two.embeddings
+    )
 
 
 def test_two_processes_make_the_same_file(best, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tools.extract.CHUNK", 1)
-    exported = tmp_path / "person.ts"  # processes started anew do not know the tiny network of these tests
+    monkeypatch.setattr("ember_reid.tools.extract.CHUNK", 1)
+    exported = (
+        tmp_path / "person.ts"
+    )  # processes started anew do not know the tiny network of these tests
     network, card = build_deployed_network(read_inference_config(None, ["TEST.WEIGHT", str(best)]))
     write_network(network, card, exported, target="torchscript")
     alone, shared = tmp_path / "alone.npz", tmp_path / "shared.npz"
@@ -109,7 +125,9 @@ def test_two_processes_make_the_same_file(best, photos, tmp_path, monkeypatch, c
 
 def test_a_process_that_failed_is_one_line(best, photos, tmp_path, monkeypatch, capsys):
     def spawn(function, args, nprocs):
-        raise torch.multiprocessing.ProcessRaisedException("Traceback ...\nOSError: the disk is full\n", 1, 7)
+        raise torch.multiprocessing.ProcessRaisedException(
+            "Traceback ...\nOSError: the disk is full\n", 1, 7
+        )
 
     monkeypatch.setattr("torch.multiprocessing.spawn", spawn)
     assert run(best, tmp_path / "x.npz", photos, "--processes", "2") == 2
@@ -120,7 +138,7 @@ def test_a_process_that_failed_is_one_line(best, photos, tmp_path, monkeypatch, 
 
 def test_a_process_whose_parent_is_gone_stops(best, photos, tmp_path, monkeypatch):
     gone = SimpleNamespace(is_alive=lambda: False)
-    monkeypatch.setattr("tools.extract.parent_process", lambda: gone)
+    monkeypatch.setattr("ember_reid.tools.extract.parent_process", lambda: gone)
     job = Job(read_images([photos]), None, [], False, 2, progress=False, chunk=1, folder=tmp_path)
     embed_share(job, load_model(best, device="cpu"), 0, 1)
     assert not list(tmp_path.glob("*.npz"))
@@ -128,7 +146,10 @@ def test_a_process_whose_parent_is_gone_stops(best, photos, tmp_path, monkeypatc
 
 def test_words_are_keys_or_images():
     given = ["a.jpg", "TEST.WEIGHT", "best.pt", "DEVICE", "cpu", "IMG.JPG", "SEEDS"]
-    assert split_words(given) == (["TEST.WEIGHT", "best.pt", "DEVICE", "cpu"], ["a.jpg", "IMG.JPG", "SEEDS"])
+    assert split_words(given) == (
+        ["TEST.WEIGHT", "best.pt", "DEVICE", "cpu"],
+        ["a.jpg", "IMG.JPG", "SEEDS"],
+    )
 
 
 def test_lists_and_folders_are_read_once_and_in_order(photos, tmp_path):

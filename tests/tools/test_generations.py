@@ -1,8 +1,7 @@
 import pytest
-
-from config import load_config
-from engine.checkpoint import load_checkpoint
-from tools import generations
+from ember_reid.config import load_config
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.tools import generations
 
 TEACHER = ["KD.TEACHERS", "('t.pt',)", "KD.EMBEDDING.WEIGHT", "1", "OUTPUT_DIR", "out"]
 
@@ -13,11 +12,21 @@ def test_each_generation_teaches_the_next():
     assert plan == [
         ["OUTPUT_DIR", "out/generation1", "KD.TEACHERS", "('t.pt',)", "SOLVER.BASE_LR", "0.0001"],
         [
-            *["OUTPUT_DIR", "out/generation2", "KD.TEACHERS", "('out/generation1/checkpoints/best.pt',)"],
+            *[
+                "OUTPUT_DIR",
+                "out/generation2",
+                "KD.TEACHERS",
+                "('out/generation1/checkpoints/best.pt',)",
+            ],
             *["SOLVER.BASE_LR", "1e-05"],
         ],
         [
-            *["OUTPUT_DIR", "out/generation3", "KD.TEACHERS", "('out/generation2/checkpoints/best.pt',)"],
+            *[
+                "OUTPUT_DIR",
+                "out/generation3",
+                "KD.TEACHERS",
+                "('out/generation2/checkpoints/best.pt',)",
+            ],
             *["SOLVER.BASE_LR", "1e-05"],
         ],
     ]
@@ -32,7 +41,14 @@ def test_generations_need_one_teacher():
 
 def test_two_generations(tiny_run, tiny_recipe, tmp_path, capsys):
     teacher = tiny_run / "checkpoints" / "best.pt"
-    words = ["KD.TEACHERS", f"('{teacher}',)", "KD.LOGITS.WEIGHT", "1", "KD.STUDENT_WEIGHTS", "teacher"]
+    words = [
+        "KD.TEACHERS",
+        f"('{teacher}',)",
+        "KD.LOGITS.WEIGHT",
+        "1",
+        "KD.STUDENT_WEIGHTS",
+        "teacher",
+    ]
     words += ["KD.REINIT", "head", "SOLVER.MAX_EPOCHS", "1", "OUTPUT_DIR", str(tmp_path)]
     arguments = ["-c", str(tiny_recipe), "--count", "2", *words]
     assert generations.main(arguments) == 0

@@ -3,11 +3,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from ember_reid.modeling.output import ReidOutput
+from ember_reid.tools import benchmark_latency, heatmaps
 from PIL import Image
 from torch import nn
-
-from modeling.output import ReidOutput
-from tools import benchmark_latency, heatmaps
 
 
 class TwoChannels(nn.Module):
@@ -28,22 +27,32 @@ def test_heat_by_hand():
     heat = heatmaps.grad_cam(TwoChannels(maps), torch.zeros(1, 3, 1, 2), heatmaps.strongest_logit)
     assert heat.tolist() == [[[1.0, 0.0]]]
     doubled = torch.cat([maps, 2 * maps])
-    both = heatmaps.grad_cam(TwoChannels(doubled), torch.zeros(2, 3, 1, 2), heatmaps.strongest_logit)
+    both = heatmaps.grad_cam(
+        TwoChannels(doubled), torch.zeros(2, 3, 1, 2), heatmaps.strongest_logit
+    )
     assert both.tolist() == [[[1.0, 0.0]]] * 2
 
 
 def test_a_score_that_everything_speaks_against():
-    maps = torch.tensor([[[[0.0, 0.0]], [[1.0, 3.0]]], [[[0.0, 0.0]], [[2.0, 2.0]]]])  # -1/2, -3/2; -1, -1
+    maps = torch.tensor(
+        [[[[0.0, 0.0]], [[1.0, 3.0]]], [[[0.0, 0.0]], [[2.0, 2.0]]]]
+    )  # -1/2, -3/2; -1, -1
     heat = heatmaps.grad_cam(TwoChannels(maps), torch.zeros(2, 3, 1, 2), heatmaps.strongest_logit)
     assert heat.tolist() == [[[1.0, 0.0]], [[0.0, 0.0]]]
 
 
 def test_heat_is_laid_over_from_blue_to_red():
     picture = Image.new("RGB", (4, 2), (100, 100, 100))
-    shown = np.asarray(heatmaps.overlay(picture, torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]])))
+    shown = np.asarray(
+        heatmaps.overlay(picture, torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]))
+    )
     base = 100 * (1 - heatmaps.OPACITY)
-    assert shown[0, 0].tolist() == pytest.approx([base, base, base + heatmaps.OPACITY * 127.5], abs=1)
-    assert shown[0, 3].tolist() == pytest.approx([base + heatmaps.OPACITY * 127.5, base, base], abs=1)
+    assert shown[0, 0].tolist() == pytest.approx(
+        [base, base, base + heatmaps.OPACITY * 127.5], abs=1
+    )
+    assert shown[0, 3].tolist() == pytest.approx(
+        [base + heatmaps.OPACITY * 127.5, base, base], abs=1
+    )
 
 
 @pytest.mark.parametrize("what", heatmaps.CHOICES)
@@ -67,12 +76,14 @@ def test_networks_keep_their_classifiers(tiny_run):
 
 def test_a_transformer_has_heat(tmp_path):
     pytest.importorskip("timm")
-    from config import load_config
-    from modeling import build_model
+    from ember_reid.config import load_config
+    from ember_reid.modeling import build_model
 
     words = "MODEL.BACKBONE.NAME timm:vit_tiny_patch16_224 MODEL.BACKBONE.LAST_STRIDE 2 MODEL.BACKBONE.WEIGHTS none"
     sizes = "INPUT.SIZE_TRAIN (64,32) INPUT.SIZE_TEST (64,32)"
-    model = build_model(load_config(None, f"{words} {sizes}".split()), num_classes=5, pretrained=False).eval()
+    model = build_model(
+        load_config(None, f"{words} {sizes}".split()), num_classes=5, pretrained=False
+    ).eval()
     heat = heatmaps.grad_cam(model, torch.randn(2, 3, 64, 32), heatmaps.pair_cosine)
     assert heat.shape == (2, 64, 32)
     assert heat.amax().item() == pytest.approx(1.0)
@@ -109,13 +120,15 @@ def test_latency_of_checkpoints(tiny_run, capsys):
 
 
 def test_flops_and_parameters_by_hand(tiny_run):
-    from config import load_config
-    from engine.latency import count_gflops, count_parameters
-    from modeling import build_model
+    from ember_reid.config import load_config
+    from ember_reid.engine.latency import count_gflops, count_parameters
+    from ember_reid.modeling import build_model
 
     words = "MODEL.BACKBONE.NAME tiny INPUT.SIZE_TEST (32,16) INPUT.SIZE_TRAIN (32,16)".split()
     model = build_model(load_config(None, words), num_classes=9, pretrained=False).eval()
     gflops = count_gflops(model, torch.zeros(1, 3, 32, 16))
     assert gflops * 1e9 == pytest.approx(27 * 8 * 128 + 72 * 16 * 32 + 16 * 9)
     convolutions, norms = 27 * 8 + 8 + 72 * 16 + 16, 2 * 8 + 2 * 16
-    assert count_parameters(model) == convolutions + norms + 2 * 16  # and the neck, without the classifier
+    assert (
+        count_parameters(model) == convolutions + norms + 2 * 16
+    )  # and the neck, without the classifier

@@ -1,4 +1,4 @@
-"""The quickstart data: complete, always the same, readable in its layouts, and no task for colour alone."""
+"""The quickstart data: complete, always the same, readable in its layouts, and no task for color alone."""
 
 import json
 import re
@@ -10,20 +10,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ember_reid.config import load_config
+from ember_reid.data import DATASETS
+from ember_reid.data.build import build_normalization
+from ember_reid.data.images import load_image
+from ember_reid.evaluate import evaluate_features
+from ember_reid.modeling import build_model
+from ember_reid.tools.quickstart_cameras import CAMERAS
+from ember_reid.tools.quickstart_data import LAYOUTS, MARKER, identity, main
 from PIL import Image
 from scipy.io import loadmat
 
-from config import load_config
-from data import DATASETS
-from data.build import build_normalization
-from data.images import load_image
-from evaluate import evaluate_features
-from modeling import build_model
-from tools.quickstart_cameras import CAMERAS
-from tools.quickstart_data import LAYOUTS, MARKER, identity, main
-
 ROOT = Path(__file__).parents[2]
-ARGUMENTS = ["--seed", "7", "--train-ids", "3", "--test-ids", "8", "--distractors", "20", "--junk", "10"]
+ARGUMENTS = [
+    "--seed",
+    "7",
+    "--train-ids",
+    "3",
+    "--test-ids",
+    "8",
+    "--distractors",
+    "20",
+    "--junk",
+    "10",
+]
 ARGUMENTS += ["--frames", "4", "--workers", "1"]
 MARKET_NAME = re.compile(r"(-1|\d{4})_c([1-6])s1_\d{6}_\d{2}\.jpg")
 
@@ -48,7 +58,9 @@ def market(folder: Path) -> tuple[list[Path], np.ndarray, np.ndarray]:
 
 def content(root: Path) -> dict[str, bytes]:
     return {
-        str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -71,15 +83,18 @@ def test_market_counts_and_disjoint_identities(rendered):
 
 
 def test_the_default_size_is_what_the_readme_promises():
-    from tools.quickstart_data import _parse
+    from ember_reid.tools.quickstart_data import _parse
 
     defaults = _parse(["out"])
     assert defaults.train_ids >= 100 and defaults.test_ids >= 50 and len(CAMERAS) == 6
     assert defaults.distractors > 0 and defaults.junk > 0
 
 
-def test_pictures_are_colour_jpegs_of_one_size(rendered):
-    for file in [*(rendered / "market1501" / "query").iterdir(), *(rendered / "mars").rglob("*.jpg")]:
+def test_pictures_are_color_jpegs_of_one_size(rendered):
+    for file in [
+        *(rendered / "market1501" / "query").iterdir(),
+        *(rendered / "mars").rglob("*.jpg"),
+    ]:
         with Image.open(file) as image:
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 128))
 
@@ -90,7 +105,9 @@ def test_the_readers_of_both_layouts_take_it(rendered):
     assert len(images.query) == 48 and {record.camid for record in images.query} == set(range(6))
     tracklets = DATASETS["mars"](rendered / "mars")
     assert len(tracklets.train) == 3 * 4 and len(tracklets.query) == 8 * 2
-    assert all(2 <= len(record.paths) <= 4 and record.paths[0].is_file() for record in tracklets.train)
+    assert all(
+        2 <= len(record.paths) <= 4 and record.paths[0].is_file() for record in tracklets.train
+    )
 
 
 def test_mars_tables_cover_the_name_lists(rendered):
@@ -99,7 +116,9 @@ def test_mars_tables_cover_the_name_lists(rendered):
         names = (info / f"{split}_name.txt").read_text().split()
         table = loadmat(info / f"tracks_{split}_info.mat")[f"track_{split}_info"]
         assert table.dtype == np.int32 and table[0, 0] == 1 and table[-1, 1] == len(names)
-        assert (table[1:, 0] == table[:-1, 1] + 1).all()  # one after the other, from 1, both ends inclusive
+        assert (
+            table[1:, 0] == table[:-1, 1] + 1
+        ).all()  # one after the other, from 1, both ends inclusive
         for start, stop, pid, camera in table:
             stems = {name[:11] for name in names[start - 1 : stop]}
             assert len(stems) == 1
@@ -162,14 +181,17 @@ def test_another_seed_gives_other_people():
 
 
 def test_every_camera_has_a_look_of_its_own(rendered):
-    """The mean colours of two cameras differ by more than those of one camera's halves do."""
+    """The mean colors of two cameras differ by more than those of one camera's halves do."""
     files, _, camids = market(rendered / "market1501" / "bounding_box_test")
     means = np.array([np.asarray(Image.open(file)).mean(axis=(0, 1)) for file in files])
     odd = np.arange(len(files)) % 2 == 1
-    halves = [[means[(camids == camera) & half].mean(axis=0) for half in (odd, ~odd)] for camera in range(6)]
+    halves = [
+        [means[(camids == camera) & half].mean(axis=0) for half in (odd, ~odd)]
+        for camera in range(6)
+    ]
     within = np.mean([np.linalg.norm(first - second) for first, second in halves])
-    centres = np.array(halves).mean(axis=1)
-    between = np.linalg.norm(centres[:, None] - centres[None], axis=-1)[np.triu_indices(6, 1)]
+    centers = np.array(halves).mean(axis=1)
+    between = np.linalg.norm(centers[:, None] - centers[None], axis=-1)[np.triu_indices(6, 1)]
     assert np.median(between) > 2 * within
 
 
@@ -180,7 +202,7 @@ def histogram(file: Path) -> np.ndarray:
 
 
 def small_picture(file: Path) -> np.ndarray:
-    """8 x 16 thumbnail around its mean: what is left when only rough places and colours count."""
+    """8 x 16 thumbnail around its mean: what is left when only rough places and colors count."""
     thumbnail = np.asarray(Image.open(file).resize((8, 16), Image.Resampling.BOX), dtype=np.float32)
     return (thumbnail - thumbnail.mean()).ravel()
 
@@ -197,7 +219,7 @@ def scores_of(root: Path, features) -> float:
 
 
 @pytest.mark.parametrize("feature", [histogram, small_picture])
-def test_colour_alone_does_not_solve_it(rendered, feature):
+def test_color_alone_does_not_solve_it(rendered, feature):
     def features(files: list[Path]) -> np.ndarray:
         return np.array([feature(file) for file in files], dtype=np.float32)
 
@@ -213,7 +235,9 @@ def test_an_untrained_network_does_not_solve_it(rendered):
     def features(files: list[Path]) -> np.ndarray:
         images = torch.stack([load_image(file, size=tuple(cfg.INPUT.SIZE_TEST)) for file in files])
         with torch.inference_mode():
-            return torch.cat([model(normalize(part)).embedding for part in images.split(32)]).numpy()
+            return torch.cat(
+                [model(normalize(part)).embedding for part in images.split(32)]
+            ).numpy()
 
     assert scores_of(rendered / "market1501", features) < 0.30
 
@@ -221,7 +245,9 @@ def test_an_untrained_network_does_not_solve_it(rendered):
 def test_data_that_is_there_is_left_alone(rendered, capsys):
     before = {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
     assert main([str(rendered), "--images", "--tracklets", *ARGUMENTS]) == 0
-    assert capsys.readouterr().out == "".join(f"{rendered / name}: already there\n" for name in LAYOUTS)
+    assert capsys.readouterr().out == "".join(
+        f"{rendered / name}: already there\n" for name in LAYOUTS
+    )
     assert before == {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
 
 
@@ -272,7 +298,10 @@ def test_files_of_others_are_never_touched(tmp_path, capsys, extra):
     (tmp_path / "market1501").mkdir()
     (tmp_path / "market1501" / "mine.jpg").write_bytes(b"mine")
     assert main([str(tmp_path), *TINY, *extra]) == 2
-    assert "is not empty and holds no quickstart data; choose another folder" in capsys.readouterr().err
+    assert (
+        "is not empty and holds no quickstart data; choose another folder"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "market1501" / "mine.jpg").read_bytes() == b"mine"
 
 
@@ -280,7 +309,10 @@ def test_files_of_others_are_never_touched(tmp_path, capsys, extra):
     ("arguments", "message"),
     [
         (["--test-ids", "0"], "--test-ids is 0, it must be at least 1"),
-        (["--train-ids", "9990"], "make 10040 identities; the layouts have four digits, so at most 9999"),
+        (
+            ["--train-ids", "9990"],
+            "make 10040 identities; the layouts have four digits, so at most 9999",
+        ),
         (["--workers", "0"], "--workers is 0, it must be at least 1"),
     ],
 )

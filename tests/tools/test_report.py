@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-from tools.charts import Line, histogram, line_chart, ticks
-from tools.examination import (
+from ember_reid.tools.charts import Line, histogram, line_chart, ticks
+from ember_reid.tools.examination import (
     KINDS,
-    Labelled,
+    Labeled,
     Nearest,
     choose,
     examine,
@@ -24,12 +22,25 @@ from tools.examination import (
     score_camera_pairs,
     score_sizes,
 )
-from tools.report import main, split_words
-from tools.report_page import Card, write_page
-from tools.run_files import Run, describe_making, fingerprint, flatten, hash_config, read_run
+from ember_reid.tools.report import main, split_words
+from ember_reid.tools.report_page import Card, write_page
+from ember_reid.tools.run_files import (
+    Run,
+    describe_making,
+    fingerprint,
+    flatten,
+    hash_config,
+    read_run,
+)
+from PIL import Image
 
 CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
 )
 
 
@@ -39,27 +50,29 @@ def on_circle(degrees) -> torch.Tensor:
     return torch.stack([angles.cos(), angles.sin()], dim=1)
 
 
-def labelled(degrees, pids, camids) -> Labelled:
-    return Labelled(on_circle(degrees), np.array(pids), np.array(camids))
+def labeled(degrees, pids, camids) -> Labeled:
+    return Labeled(on_circle(degrees), np.array(pids), np.array(camids))
 
 
 @pytest.fixture(scope="module")
-def city() -> tuple[Labelled, Labelled]:
-    """Eight identities, 40 degrees apart, under three cameras; the last query carries the label of its neighbour."""
+def city() -> tuple[Labeled, Labeled]:
+    """Eight identities, 40 degrees apart, under three cameras; the last query carries the label of its neighbor."""
     rng = np.random.default_rng(3)
     pids = np.repeat(np.arange(8), 3)
     camids = np.tile(np.arange(3), 8)
-    query = Labelled(on_circle(pids * 40 + rng.normal(0, 3, 24)), pids.copy(), camids)
+    query = Labeled(on_circle(pids * 40 + rng.normal(0, 3, 24)), pids.copy(), camids)
     query.pids[-1] = 6
-    gallery = Labelled(
-        on_circle(np.tile(pids, 2) * 40 + rng.normal(0, 3, 48)), np.tile(pids, 2), np.tile(camids, 2)
+    gallery = Labeled(
+        on_circle(np.tile(pids, 2) * 40 + rng.normal(0, 3, 48)),
+        np.tile(pids, 2),
+        np.tile(camids, 2),
     )
     return query, gallery
 
 
 def test_nearest_entries_by_hand():
-    query = labelled([0.0, 90.0], [1, 2], [0, 0])
-    gallery = labelled([0.0, 60.0, 60.0, 180.0], [1, 1, 2, -1], [0, 1, 1, 1])
+    query = labeled([0.0, 90.0], [1, 2], [0, 0])
+    gallery = labeled([0.0, 60.0, 60.0, 180.0], [1, 1, 2, -1], [0, 1, 1, 1])
     nearest = find_nearest(query, gallery)
     # The same picture's camera does not count, junk neither: cos 60 = 1/2; from 90 degrees to 60, cos 30.
     assert nearest.same == pytest.approx([0.5, 1 - np.cos(np.pi / 6)], abs=1e-6)
@@ -71,7 +84,7 @@ def test_suspects_look_like_another_and_not_like_their_own():
     same = np.array([0.9, 0.6, 0.2, np.inf, 0.9, 0.4])
     nearest = Nearest(same, np.array([0.1, 0.2, 0.3, 0.1, 0.7, 0.1]), np.array([3, 3, 3, 0, 3, 3]))
     suspects, notes = find_suspects(nearest, 0.4, 0.5, count=5)
-    # 2 has its match first, 3 no match at all, 4 a neighbour that is not near, 5 a match that is not far.
+    # 2 has its match first, 3 no match at all, 4 a neighbor that is not near, 5 a match that is not far.
     assert suspects == [0, 1]
     assert notes[1] == (
         "Likely label error, or two who look alike: another identity is at 0.200, nearer than half of all true pairs (0.400); "
@@ -81,7 +94,10 @@ def test_suspects_look_like_another_and_not_like_their_own():
 
 
 def test_best_median_and_worst_are_apart():
-    valid, ap = np.array([10, 20, 30, 40, 50, 60, 70]), np.array([0.1, 0.9, 0.5, 0.4, 0.6, 0.8, 0.2])
+    valid, ap = (
+        np.array([10, 20, 30, 40, 50, 60, 70]),
+        np.array([0.1, 0.9, 0.5, 0.4, 0.6, 0.8, 0.2]),
+    )
     assert choose(valid, ap, count=2) == {"best": [20, 60], "median": [50, 30], "worst": [10, 70]}
     assert choose(valid[:1], ap[:1], count=6) == {"best": [10], "median": [], "worst": []}
 
@@ -92,8 +108,8 @@ def test_sizes_by_hand():
 
 
 def test_camera_pairs_by_hand():
-    query = labelled([0.0, 90.0], [1, 2], [0, 1])
-    gallery = labelled([10.0, 5.0, 80.0, 20.0], [1, 2, 2, 1], [1, 1, 0, 0])
+    query = labeled([0.0, 90.0], [1, 2], [0, 1])
+    gallery = labeled([10.0, 5.0, 80.0, 20.0], [1, 2, 2, 1], [1, 1, 0, 0])
     # Camera 1 asks, camera 2 answers: id 2 at 5 degrees comes before id 1 at 10: AP 1/2. Camera 2 asks 1: id 2 is first: 1.
     assert score_camera_pairs(query, gallery) == {(0, 1): (0.5, 1), (1, 0): (1.0, 1)}
     whole = score_camera_pairs(query, gallery, rule="all")
@@ -103,10 +119,14 @@ def test_camera_pairs_by_hand():
 
 def test_an_examination(city):
     found = examine(*city, name="city", count=2, top=5)
-    assert [ranked.choice for ranked in found.lists] == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2 + [
-        "suspect"
-    ]
-    assert found.lists[-1].index == 23 and found.lists[-1].pid == 6 and not found.lists[-1].answers[0].correct
+    assert [ranked.choice for ranked in found.lists] == ["best"] * 2 + ["median"] * 2 + [
+        "worst"
+    ] * 2 + ["suspect"]
+    assert (
+        found.lists[-1].index == 23
+        and found.lists[-1].pid == 6
+        and not found.lists[-1].answers[0].correct
+    )
     assert list(found.notes) == [23] and found.lists[4].index == 23
     assert found.cmc[0] == pytest.approx(23 / 24, abs=0.05)
     assert found.histograms.same.sum() == 24 * 4 and found.histograms.different.sum() == 24 * 42
@@ -127,16 +147,22 @@ def test_ticks_are_round():
 def test_lines_end_in_the_corners():
     chart = line_chart("mAP", [Line("a<b", ((0.0, 0.0), (10.0, 1.0)))], x="epoch", percent=True)
     assert '<polyline points="46.0,186.0 350.0,10.0"' in chart and "a&lt;b: 100% at 10" in chart
-    only = line_chart("mAP", [Line("a", ((6.0, 0.5),))], x="epoch", percent=True)  # epochs count from 0
+    only = line_chart(
+        "mAP", [Line("a", ((6.0, 0.5),))], x="epoch", percent=True
+    )  # epochs count from 0
     assert '<circle cx="350.0" cy="98.0"' in only
-    assert line_chart("nothing", [Line("a", ()), Line("b", ((1.0, float("nan")),))], x="epoch") == ""
+    assert (
+        line_chart("nothing", [Line("a", ()), Line("b", ((1.0, float("nan")),))], x="epoch") == ""
+    )
 
 
 def test_histograms_are_shares():
     chart = histogram("d", [0, 1, 2], {"same": [3, 1], "different": [0, 10]}, x="distance")
     # The highest share is 1 (different, second bin): 10 px from the top; 3/4 of the same pairs: 186 - 0.75 * 176 = 54.
     assert (
-        chart.count("<polygon") == 2 and "46.0,54.0 198.0,54.0" in chart and "198.0,10.0 350.0,10.0" in chart
+        chart.count("<polygon") == 2
+        and "46.0,54.0 198.0,54.0" in chart
+        and "198.0,10.0 350.0,10.0" in chart
     )
     assert histogram("d", [0, 1], {"same": [0]}, x="distance") == ""
 
@@ -144,11 +170,15 @@ def test_histograms_are_shares():
 # ------------------------------------------------------------------------------------------------------ a run's files
 def test_a_run_is_read(tiny_run):
     run = read_run(tiny_run)
-    assert [row["epoch"] for row in run.tests["market1501"]] == [1, 2] and run.train[-1]["iteration"] == 8
+    assert [row["epoch"] for row in run.tests["market1501"]] == [1, 2] and run.train[-1][
+        "iteration"
+    ] == 8
     assert run.results["market1501"]["num_query"] == 4 and len(run.weights_hash) == 64
     found = fingerprint(run)
     assert found["Batch"] == "8 images = 4 identities x 2, 1 forward pass(es) a step, pairs global"
-    assert found["Weights (SHA-256)"] == f"{run.weights_hash[:16]}  best.pt" and found["Seed"] == "1"
+    assert (
+        found["Weights (SHA-256)"] == f"{run.weights_hash[:16]}  best.pt" and found["Seed"] == "1"
+    )
     assert found["Checkpoint chosen on"] == "the test set" and "1 process(es)" in found["Run"]
     assert (
         found["Scored by"] == "cosine, cross-camera, embedding after the neck"
@@ -257,7 +287,10 @@ def make_run(name: str, **changes) -> Run:
         "config": {"SEED": 1, "OUTPUT_DIR": name, "SOLVER": {"BASE_LR": 1e-3}},
         "train": rows,
         "tests": {
-            "city": ({"epoch": 2, "iteration": 20, "mAP": 0.4}, {"epoch": 4, "iteration": 40, "mAP": 0.5})
+            "city": (
+                {"epoch": 2, "iteration": 20, "mAP": 0.4},
+                {"epoch": 4, "iteration": 40, "mAP": 0.5},
+            )
         },
         "results": {"city": scores, "village": scores | {"mAP": 0.125}},
         "distillation": {},
@@ -277,7 +310,9 @@ def page(city, tmp_path_factory):
     wanted = {("query", r.index) for r in found.lists} | {
         ("gallery", a.index) for r in found.lists for a in r.answers
     }
-    pictures = {key: (f"{key[0]}_{key[1]}.jpg", Image.new("RGB", (16, 32), "teal")) for key in wanted}
+    pictures = {
+        key: (f"{key[0]}_{key[1]}.jpg", Image.new("RGB", (16, 32), "teal")) for key in wanted
+    }
     heats = {found.lists[0].index: [Image.new("RGB", (16, 32), "red")] * 2}
     row = {
         "name": "teacher <r101>",
@@ -289,7 +324,10 @@ def page(city, tmp_path_factory):
     }
     calibration = {"threshold": 0.25, "false_match_rate": 0.001}
     second = make_run(
-        "second", distillation={"dataset": "city", "rows": [row]}, calibration=calibration, config={"SEED": 2}
+        "second",
+        distillation={"dataset": "city", "rows": [row]},
+        calibration=calibration,
+        config={"SEED": 2},
     )
     path = tmp_path_factory.mktemp("page") / "report.html"
     cards = [
@@ -303,7 +341,9 @@ def page(city, tmp_path_factory):
 def test_the_page_is_whole_and_fetches_nothing(page):
     text = page.read_text()
     tags = Tags(text)
-    assert tags.fetched and all(source.startswith("data:image/jpeg;base64,") for source in tags.fetched)
+    assert tags.fetched and all(
+        source.startswith("data:image/jpeg;base64,") for source in tags.fetched
+    )
     assert not re.search(r"https?:|//[a-z]|@import|<link|fetch\(", text)
     assert "default-src 'none'" in text and 'name="viewport"' in text
     assert "first&lt;1&gt;" in text and "no &lt;network&gt;" in text and "<network>" not in text
@@ -316,18 +356,29 @@ def test_the_page_shows_what_there_is(page):
         in text
     )
     assert "<b>Fingerprint</b>: seed 2, scored by " in text and text.count("<td>Versions</td>") == 3
-    assert "What follows is of mAP " in text and "Of the weights at the end of the run, trained on " in text
+    assert (
+        "What follows is of mAP " in text
+        and "Of the weights at the end of the run, trained on " in text
+    )
     assert "<td>village</td><td>12.50%</td>" in text and "<td>SEED</td><td>1</td><td>2</td>" in text
-    assert "up to a distance of 0.2500, which lets a share of 0.001 of different pairs through" in text
-    assert re.findall(r'data-kind="(\w+)"', text) == ["best"] * 2 + ["median"] * 2 + ["worst"] * 2 + [
-        "suspect"
-    ]
+    assert (
+        "up to a distance of 0.2500, which lets a share of 0.001 of different pairs through" in text
+    )
+    assert re.findall(r'data-kind="(\w+)"', text) == ["best"] * 2 + ["median"] * 2 + [
+        "worst"
+    ] * 2 + ["suspect"]
     assert (
         "likely label error: identity 6 under camera 3" in text
         and "Likely label error, or two who look alike" in text
     )
     assert text.count("<summary>Heat-maps</summary>") == 1 and "query_23.jpg" in text
-    for title in ("Loss", "Learning rate", "mAP on city", "CMC", "Distances of pairs (share of pairs)"):
+    for title in (
+        "Loss",
+        "Learning rate",
+        "mAP on city",
+        "CMC",
+        "Distances of pairs (share of pairs)",
+    ):
         assert f"<figcaption>{title}</figcaption>" in text
     assert "<th>1</th><td></td><td style=" in text  # the camera table's diagonal is empty
 
@@ -356,7 +407,9 @@ def test_a_browser_filters_the_lists(page, tmp_path):
     title = re.search("<title>(.*?)</title>", done.stdout, re.DOTALL).group(1).split("|")
     everything = "best best median median worst worst suspect"
     first_camera = [
-        kind for kind, camera in _kinds_and_cameras(page) if kind in ("worst", "suspect") and camera == "0"
+        kind
+        for kind, camera in _kinds_and_cameras(page)
+        if kind in ("worst", "suspect") and camera == "0"
     ]
     assert title[0] == everything and title[1] == "worst worst suspect"
     assert (
@@ -391,7 +444,10 @@ def test_the_command_looks_at_the_network(copy, capsys):
 
 def test_without_data_or_weights_the_page_says_what_is_missing(copy, tmp_path, capsys):
     out = tmp_path / "two.html"
-    assert main([str(copy), str(copy), "DATASETS.NAMES", "market1501:/nowhere", "--out", str(out)]) == 0
+    assert (
+        main([str(copy), str(copy), "DATASETS.NAMES", "market1501:/nowhere", "--out", str(out)])
+        == 0
+    )
     text = out.read_text()
     assert (
         text.count("Distances and pictures are missing: ") == 2
@@ -408,21 +464,21 @@ def test_without_data_or_weights_the_page_says_what_is_missing(copy, tmp_path, c
 def test_training_writes_it_at_its_end(train, tmp_path, monkeypatch):
     """The program is started in this process, which knows the network "tiny"; its command is what is checked."""
 
-    def start(command, *, env, stdout):
-        assert (
-            command[1:3] == ["-m", "tools.report"]
-            and (Path(env["PYTHONPATH"]) / "tools" / "report.py").is_file()
-        )
-        return Namespace(returncode=main(command[3:]))
+    def start(command, *, stdout):
+        assert "from ember_reid.tools.report import main" in command[2]
+        assert (Path(command[3]) / "ember_reid" / "__init__.py").is_file()
+        return Namespace(returncode=main(command[4:]))
 
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    monkeypatch.setattr("main.subprocess", Namespace(run=start, DEVNULL=None))
+    monkeypatch.setattr("ember_reid.main.subprocess", Namespace(run=start, DEVNULL=None))
     folder = train(tmp_path / "run", "LOG.REPORT", "True", "SOLVER.MAX_EPOCHS", "1")
     assert "Looking closer at market1501" in (folder / "report.html").read_text()
     fails = Namespace(run=lambda *words, **options: Namespace(returncode=2), DEVNULL=None)
-    monkeypatch.setattr("main.subprocess", fails)
+    monkeypatch.setattr("ember_reid.main.subprocess", fails)
     failed = train(tmp_path / "failed", "LOG.REPORT", "True", "SOLVER.MAX_EPOCHS", "1")
-    assert "the report was not written; try again: python -m tools.report" in (failed / "log.txt").read_text()
+    assert (
+        "the report was not written; try again: python -m tools.report"
+        in (failed / "log.txt").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ import shutil
 
 import pytest
 import torch
-
-from evaluate import rerank_distances
-from tools.extract import main as extract
-from tools.features import load_features, save_features
-from tools.nearest import (
+from ember_reid.evaluate import rerank_distances
+from ember_reid.tools.extract import main as extract
+from ember_reid.tools.features import load_features, save_features
+from ember_reid.tools.nearest import (
     Nearest,
     build_faiss,
     check_faiss,
@@ -18,7 +17,7 @@ from tools.nearest import (
     reach_recall,
     rerank,
 )
-from tools.search import _answer, main
+from ember_reid.tools.search import _answer, main
 
 
 def directions(count, dim=6, seed=0):
@@ -29,7 +28,9 @@ def directions(count, dim=6, seed=0):
 @pytest.fixture(scope="module")
 def best(tiny_run, tmp_path_factory):
     """A copy of the weights, so that calibration files can lie beside it."""
-    return shutil.copy(tiny_run / "checkpoints" / "best.pt", tmp_path_factory.mktemp("weights") / "best.pt")
+    return shutil.copy(
+        tiny_run / "checkpoints" / "best.pt", tmp_path_factory.mktemp("weights") / "best.pt"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,9 @@ def test_reranking_permutes_the_nearest_and_keeps_their_cosine_distances():
     found = nearest(query, gallery, 12)
     ranked = rerank(query, gallery, found)
     assert torch.equal(ranked.indices.sort(dim=1).values, found.indices.sort(dim=1).values)
-    assert torch.allclose(ranked.distances, (1 - query @ gallery.T).gather(1, ranked.indices), atol=1e-6)
+    assert torch.allclose(
+        ranked.distances, (1 - query @ gallery.T).gather(1, ranked.indices), atol=1e-6
+    )
 
 
 def test_reranking_within_everything_is_reranking():
@@ -97,14 +100,21 @@ def test_an_image_finds_itself_and_the_page_needs_nothing(features, photos, tmp_
     assert "No threshold: every query gets an answer" in said and str(out / "index.html") in said
     for path, query in zip(photos, answers(out), strict=True):
         first = query["answers"][0]
-        assert len(query["answers"]) == 3 and first["path"] == str(path) and first["pid"] == path.name[:4]
+        assert (
+            len(query["answers"]) == 3
+            and first["path"] == str(path)
+            and first["pid"] == path.name[:4]
+        )
         assert (
             first["distance"] == pytest.approx(0, abs=1e-5)
             and first["same"] is None
             and query["known"] is None
         )
     page = (out / "index.html").read_text()
-    assert not re.search(r"https?://|<script|<link", page) and page.count("data:image/jpeg;base64,") == 2 * 4
+    assert (
+        not re.search(r"https?://|<script|<link", page)
+        and page.count("data:image/jpeg;base64,") == 2 * 4
+    )
 
 
 def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, best):
@@ -129,12 +139,17 @@ def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, b
 
 def test_a_query_is_known_as_the_first_who_is_near_enough(features):
     found, _ = load_features(features)
-    ranked = Nearest(torch.tensor([[0.5, 0.3, 0.1]]), torch.tensor([[0, 2, 1]]))  # as re-ranking may put them
+    ranked = Nearest(
+        torch.tensor([[0.5, 0.3, 0.1]]), torch.tensor([[0, 2, 1]])
+    )  # as re-ranking may put them
 
     def decide(threshold, top=3):
         return _answer("query.jpg", found, ranked, 0, top=top, closest=0.1, threshold=threshold)
 
-    assert decide(0.4)["decision"] == f"{found.pids[2]} at 0.300" and decide(0.4, top=1)["known"] is True
+    assert (
+        decide(0.4)["decision"] == f"{found.pids[2]} at 0.300"
+        and decide(0.4, top=1)["known"] is True
+    )
     assert decide(0.4, top=1)["decision"] == f"{found.pids[2]} at 0.300"
     assert [answer["same"] for answer in decide(0.4)["answers"]] == [False, True, True]
     assert decide(0.05)["decision"] == "unknown (the nearest is at 0.100)"
@@ -144,10 +159,19 @@ def test_a_query_is_known_as_the_first_who_is_near_enough(features):
 def test_a_stranger_is_unknown(features, tmp_path):
     found, _ = load_features(features)
     save_features(tmp_path / "stranger.npz", found._replace(embeddings=-found.embeddings))
-    words = [str(features), str(tmp_path / "stranger.npz"), "--threshold", "0", "--out", str(tmp_path)]
+    words = [
+        str(features),
+        str(tmp_path / "stranger.npz"),
+        "--threshold",
+        "0",
+        "--out",
+        str(tmp_path),
+    ]
     assert main(words) == 0
     assert {query["known"] for query in answers(tmp_path)} == {False}
-    assert all(query["decision"].startswith("unknown (the nearest is at ") for query in answers(tmp_path))
+    assert all(
+        query["decision"].startswith("unknown (the nearest is at ") for query in answers(tmp_path)
+    )
 
 
 def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos, tmp_path, capsys):
@@ -157,13 +181,29 @@ def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos,
     marker.touch()
     index = open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker)
     reached = reach_recall(index, gallery[:3], gallery, 5, wanted=1, num_samples=50)
-    assert reached.recall == 1 and reached.num_queries == 53 and reached.num_probed <= reached.num_cells == 10
+    assert (
+        reached.recall == 1
+        and reached.num_queries == 53
+        and reached.num_probed <= reached.num_cells == 10
+    )
     index.nprobe = index.nlist
-    assert torch.equal(nearest_faiss(index, gallery[:3], 5).indices, nearest(gallery[:3], gallery, 5).indices)
+    assert torch.equal(
+        nearest_faiss(index, gallery[:3], 5).indices, nearest(gallery[:3], gallery, 5).indices
+    )
     assert open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker).ntotal == 400
     (tmp_path / "index").write_bytes(b"damaged")
     assert open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker).ntotal == 400
-    words = [str(features), str(photos[0]), "--out", str(tmp_path), "--top", "3", "--faiss", "--rerank", "4"]
+    words = [
+        str(features),
+        str(photos[0]),
+        "--out",
+        str(tmp_path),
+        "--top",
+        "3",
+        "--faiss",
+        "--rerank",
+        "4",
+    ]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert "faiss finds 100.00% of the exact 4 nearest" in said and "in 1 of 1 cells" in said
@@ -175,7 +215,14 @@ def test_faiss_looks_into_as_many_cells_as_the_recall_needs():
     index = build_faiss(gallery.numpy())
     query = directions(20, dim=16, seed=1)
     reached = [reach_recall(index, query, gallery, 10, wanted=wanted) for wanted in (0.1, 0.9, 1)]
-    assert reached[0].num_probed == 8 < reached[1].num_probed < reached[2].num_probed <= index.nlist == 102
+    assert (
+        reached[0].num_probed
+        == 8
+        < reached[1].num_probed
+        < reached[2].num_probed
+        <= index.nlist
+        == 102
+    )
     # The recall by a loop over the queries alone; entries of the gallery that find themselves do not count.
     alone = reach_recall(index, query, gallery, 10, wanted=0.9, num_samples=0)
     exact, found = (
@@ -192,7 +239,8 @@ def test_faiss_looks_into_as_many_cells_as_the_recall_needs():
 def test_missing_faiss_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        ValueError, match="--faiss needs faiss, which is not installed: python -m pip install faiss-cpu"
+        ValueError,
+        match="--faiss needs faiss, which is not installed: python -m pip install faiss-cpu",
     ):
         check_faiss()
 
@@ -200,11 +248,17 @@ def test_missing_faiss_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere.npz", "x.jpg"], "nowhere.npz does not exist; python -m tools.extract writes such files"),
+        (
+            ["nowhere.npz", "x.jpg"],
+            "nowhere.npz does not exist; python -m tools.extract writes such files",
+        ),
         (["FEATURES", "nowhere.jpg"], "nowhere.jpg does not exist"),
         (["FEATURES", "BROKEN"], "cannot be decoded as an image"),
         (["FEATURES", "OTHER"], "embeddings of two networks do not compare"),
-        (["FEATURES", "PHOTO", "--weights", "gone.pt"], "gone.pt, is not there; name it with --weights FILE"),
+        (
+            ["FEATURES", "PHOTO", "--weights", "gone.pt"],
+            "gone.pt, is not there; name it with --weights FILE",
+        ),
         (
             ["FEATURES", "PHOTO", "--threshold", "near"],
             "--threshold is near, it must be auto, none, or a cosine",
@@ -219,10 +273,14 @@ def test_missing_faiss_is_named(monkeypatch):
 def test_mistakes_end_in_one_line(features, photos, tmp_path, capsys, words, message):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     found, card = load_features(features)
-    save_features(tmp_path / "other.npz", found._replace(card=card._replace(fingerprint="f" * 16).to_json()))
+    save_features(
+        tmp_path / "other.npz", found._replace(card=card._replace(fingerprint="f" * 16).to_json())
+    )
     given = {
         "FEATURES": features, "PHOTO": photos[0], "BROKEN": tmp_path / "broken.jpg", "OTHER": tmp_path / "other.npz"
     }  # fmt: skip
-    assert main([*(str(given.get(word, word)) for word in words), "--out", str(tmp_path / "out")]) == 2
+    assert (
+        main([*(str(given.get(word, word)) for word in words), "--out", str(tmp_path / "out")]) == 2
+    )
     error = capsys.readouterr().err
     assert error.startswith("search: ") and message in error and error.count("\n") == 1

@@ -9,11 +9,9 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
-from config import load_config
-from engine.checkpoint import save_checkpoint
-from engine.ranked_lists import (
+from ember_reid.config import load_config
+from ember_reid.engine.checkpoint import save_checkpoint
+from ember_reid.engine.ranked_lists import (
     BLUE,
     FRAME,
     GAP,
@@ -26,10 +24,11 @@ from engine.ranked_lists import (
     ranked_lists,
     write_page,
 )
-from evaluate import rank_metrics
-from modeling import build_model
-from tools.quickstart_data import Parameters, make
-from tools.visualize import main
+from ember_reid.evaluate import rank_metrics
+from ember_reid.modeling import build_model
+from ember_reid.tools.quickstart_data import Parameters, make
+from ember_reid.tools.visualize import main
+from PIL import Image
 
 # Three queries at 0, 10 and 20 on a line; the gallery beside them, so that distances can be read off.
 QUERY = np.array([[0.0], [10.0], [20.0]])
@@ -41,18 +40,32 @@ GALLERY_CAMIDS = [0, 1, 1, 1, 1, 0, 1, 2]
 
 def lists(**options):
     return ranked_lists(
-        QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS, metric="euclidean", **options
+        QUERY,
+        GALLERY,
+        QUERY_PIDS,
+        GALLERY_PIDS,
+        QUERY_CAMIDS,
+        GALLERY_CAMIDS,
+        metric="euclidean",
+        **options,
     )
 
 
-def colours(index: int) -> Image.Image:
+def colors(index: int) -> Image.Image:
     return Image.new("RGB", (64, 128), (200, 200, 10 * index))
 
 
 def test_own_camera_and_junk_are_left_out():
     first = lists(queries="best", count=1)[0]
     assert (first.index, first.pid, first.camid, first.choice) == (0, 1, 0, "best")
-    assert [answer.index for answer in first.answers] == [1, 2, 3, 4, 5, 6]  # 0 is its own camera, 7 is junk
+    assert [answer.index for answer in first.answers] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]  # 0 is its own camera, 7 is junk
     assert [answer.correct for answer in first.answers] == [True, False, False, False, False, False]
     assert first.answers[0].distance == pytest.approx(1.0)
     assert (first.ap, first.num_matches) == (1.0, 1)
@@ -78,7 +91,9 @@ def test_random_queries_follow_the_seed_and_are_not_repeated():
     chosen = [ranked.index for ranked in lists(queries="random", seed=5)]
     assert sorted(chosen) == [0, 1, 2]
     assert chosen == [ranked.index for ranked in lists(queries="random", seed=5)]
-    assert len({tuple(r.index for r in lists(queries="random", seed=seed)) for seed in range(10)}) > 1
+    assert (
+        len({tuple(r.index for r in lists(queries="random", seed=seed)) for seed in range(10)}) > 1
+    )
 
 
 def test_average_precision_agrees_with_the_scores():
@@ -89,7 +104,9 @@ def test_average_precision_agrees_with_the_scores():
     ranked = ranked_lists(
         query, gallery, pids, gallery_pids, camids, gallery_camids, queries="best", count=30
     )
-    unit = [features / np.linalg.norm(features, axis=1, keepdims=True) for features in (query, gallery)]
+    unit = [
+        features / np.linalg.norm(features, axis=1, keepdims=True) for features in (query, gallery)
+    ]
     scores = rank_metrics(
         (1 - unit[0] @ unit[1].T).astype(np.float32),
         pids,
@@ -119,7 +136,9 @@ def test_top_cuts_the_list_and_not_the_score():
 def test_unknown_choices_name_the_known_ones(options, message):
     arguments = {"metric": "euclidean", **options}
     with pytest.raises(ValueError, match=f"^{message}$"):
-        ranked_lists(QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS, **arguments)
+        ranked_lists(
+            QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS, **arguments
+        )
 
 
 def test_a_gallery_without_a_match_is_an_error():
@@ -128,19 +147,23 @@ def test_a_gallery_without_a_match_is_an_error():
 
 
 def test_arrays_that_do_not_fit_are_an_error():
-    with pytest.raises(ValueError, match=r"gallery_pids has the shape \(7,\), 8 features need \(8,\)"):
+    with pytest.raises(
+        ValueError, match=r"gallery_pids has the shape \(7,\), 8 features need \(8,\)"
+    ):
         ranked_lists(QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS[1:], QUERY_CAMIDS, GALLERY_CAMIDS)
 
 
 def test_frames_tell_right_from_wrong():
     ranked = lists(queries="worst", count=1)[0]
-    strip = draw_ranked_list(ranked, colours, colours)
+    strip = draw_ranked_list(ranked, colors, colors)
     step, row = TILE[0] + 2 * FRAME + GAP, 20 + GAP + FRAME + 40
     lefts = [GAP] + [2 * GAP + step * place for place in range(1, len(ranked.answers) + 1)]
     frames = [strip.getpixel((left + 1, row)) for left in lefts]
     assert frames == [BLUE] + [GREEN if answer.correct else RED for answer in ranked.answers]
     inside = [strip.getpixel((left + FRAME + 30, row)) for left in lefts]
-    assert inside == [(200, 200, 10 * index) for index in (2, *(answer.index for answer in ranked.answers))]
+    assert inside == [
+        (200, 200, 10 * index) for index in (2, *(answer.index for answer in ranked.answers))
+    ]
 
 
 def test_description_names_the_choice():
@@ -151,23 +174,29 @@ def test_description_names_the_choice():
 
 def test_montage_stacks_strips():
     three = lists(queries="best")
-    strip, montage = draw_ranked_list(three[0], colours, colours), draw_montage(three, colours, colours)
+    strip, montage = draw_ranked_list(three[0], colors, colors), draw_montage(three, colors, colors)
     assert montage.height == 3 * strip.height and montage.width >= strip.width
 
 
 def test_page_holds_its_pictures_and_nothing_from_outside(tmp_path):
     page = tmp_path / "index.html"
-    write_page(page, lists(queries="best"), colours, colours, title="A < B", facts=["one & two"])
+    write_page(page, lists(queries="best"), colors, colors, title="A < B", facts=["one & two"])
     text = page.read_text()
-    assert "<title>A &lt; B</title>" in text and "<p>one &amp; two</p>" in text and "viewport" in text
+    assert (
+        "<title>A &lt; B</title>" in text and "<p>one &amp; two</p>" in text and "viewport" in text
+    )
     assert not re.search(r"https?://|<script|<link", text)
     sources = re.findall(r'<img src="([^"]+)"', text)
     shown = sum(1 + len(ranked.answers) for ranked in lists(queries="best"))
-    assert len(sources) == shown and all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert len(sources) == shown and all(
+        source.startswith("data:image/jpeg;base64,") for source in sources
+    )
     picture = Image.open(BytesIO(b64decode(sources[0].split(",")[1])))
     assert picture.size == (64, 128)
     right = sum(answer.correct for ranked in lists(queries="best") for answer in ranked.answers)
-    assert text.count('<figure class="right">') == right and text.count('<figure class="query">') == 3
+    assert (
+        text.count('<figure class="right">') == right and text.count('<figure class="query">') == 3
+    )
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +217,12 @@ def untrained(tmp_path_factory):
 
 
 def test_the_command_needs_a_checkpoint_and_nothing_else(untrained, capsys):
-    assert main(["TEST.WEIGHT", str(untrained), "--queries", "best,worst", "--count", "2", "--top", "4"]) == 0
+    assert (
+        main(
+            ["TEST.WEIGHT", str(untrained), "--queries", "best,worst", "--count", "2", "--top", "4"]
+        )
+        == 0
+    )
     folder = untrained.parent.parent / "ranked"
     assert capsys.readouterr().out.splitlines()[-2:] == [
         str(folder / "index.html"),

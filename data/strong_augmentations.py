@@ -10,31 +10,34 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from ember_reid.data.batch import upload
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as TF
 
-from data.batch import upload
-
-_GREY = 128
+_GRAY = 128
 
 
-def _warp(image: Tensor, rows: tuple[tuple[float, float, float], tuple[float, float, float]]) -> Tensor:
-    """uint8 [3, H, W] seen through (x, y) -> rows @ (x, y, 1), in pixels from the centre; bilinear, grey beyond the border.
+def _warp(
+    image: Tensor, rows: tuple[tuple[float, float, float], tuple[float, float, float]]
+) -> Tensor:
+    """uint8 [3, H, W] seen through (x, y) -> rows @ (x, y, 1), in pixels from the center; bilinear, gray beyond the border.
 
     The same as torchvision's affine, whose matrix the host copies to a GPU and waits for.
     """
     height, width = image.shape[-2:]
     (a, b, x), (c, d, y) = rows
-    matrix = torch.tensor([[[a, b * height / width, 2 * x / width], [c * width / height, d, 2 * y / height]]])
+    matrix = torch.tensor(
+        [[[a, b * height / width, 2 * x / width], [c * width / height, d, 2 * y / height]]]
+    )
     grid = F.affine_grid(upload(matrix, image.device), [1, 4, height, width], align_corners=False)
     pixels = torch.cat([image, torch.ones_like(image[:1])])[None].float()
     pixels, inside = F.grid_sample(pixels, grid, align_corners=False)[0].split([3, 1])
-    return (_GREY + inside * (pixels - _GREY)).round().clamp(0, 255).to(torch.uint8)
+    return (_GRAY + inside * (pixels - _GRAY)).round().clamp(0, 255).to(torch.uint8)
 
 
 def _rotate(image: Tensor, degrees: float) -> Tensor:
-    """Counter-clockwise about the centre."""
+    """Counter-clockwise about the center."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return _warp(image, ((cos, -sin, 0.0), (sin, cos, 0.0)))
 
@@ -56,9 +59,9 @@ def _shift_y(image: Tensor, part: float) -> Tensor:
 
 
 def _shift(image: Tensor, pixels: int, *, dim: int) -> Tensor:
-    """Moved to the right or downwards by whole pixels; grey comes in."""
+    """Moved to the right or downwards by whole pixels; gray comes in."""
     size = image.shape[dim]
-    out = torch.full_like(image, _GREY)
+    out = torch.full_like(image, _GRAY)
     kept = max(size - abs(pixels), 0)
     out.narrow(dim, min(max(pixels, 0), size), kept).copy_(
         image.narrow(dim, min(max(-pixels, 0), size), kept)
@@ -186,7 +189,12 @@ def auto_augment(images: Tensor, prob: float, generator: torch.Generator) -> Ten
 
 
 def aug_mix(
-    images: Tensor, prob: float, generator: torch.Generator, *, width: int = 3, severity: float = 3.0
+    images: Tensor,
+    prob: float,
+    generator: torch.Generator,
+    *,
+    width: int = 3,
+    severity: float = 3.0,
 ) -> Tensor:
     """AugMix (Hendrycks et al. 2020, algorithm 1, without its consistency loss): each image, with `prob`.
 
@@ -197,7 +205,7 @@ def aug_mix(
     for i in _choose(len(images), prob, generator):
         weights = (
             -torch.rand(width, generator=generator).clamp(min=1e-7).log()
-        )  # exponential: flat when normalised
+        )  # exponential: flat when normalized
         weights = (weights / weights.sum()).tolist()
         mixed = torch.zeros(images.shape[1:], device=images.device)
         for weight in weights:
@@ -207,7 +215,9 @@ def aug_mix(
                 chain = _operate(chain, name, _uniform(generator, 0.1, severity), generator)
             mixed += weight * chain.float()
         share = _uniform(generator)
-        out[i] = ((1 - share) * images[i].float() + share * mixed).round().clamp(0, 255).to(torch.uint8)
+        out[i] = (
+            ((1 - share) * images[i].float() + share * mixed).round().clamp(0, 255).to(torch.uint8)
+        )
     return out
 
 
@@ -226,7 +236,11 @@ def _draw_box(
 
 
 def random_patch(
-    images: Tensor, prob: float, generator: torch.Generator, *, area: tuple[float, float] = (0.01, 0.5)
+    images: Tensor,
+    prob: float,
+    generator: torch.Generator,
+    *,
+    area: tuple[float, float] = (0.01, 0.5),
 ) -> Tensor:
     """Each image, with `prob`, gets a box of another image of the batch at the same place (Zhou et al. 2021).
 
@@ -243,16 +257,16 @@ def random_patch(
 
 
 def cutout(images: Tensor, prob: float, generator: torch.Generator, *, side: float = 0.5) -> Tensor:
-    """Each image, with `prob`, loses a square to mid-grey (DeVries and Taylor 2017).
+    """Each image, with `prob`, loses a square to mid-gray (DeVries and Taylor 2017).
 
-    Its centre is anywhere in the image, so it may hang over the border; `side` is a part of the image's width.
+    Its center is anywhere in the image, so it may hang over the border; `side` is a part of the image's width.
     """
     height, width = images.shape[-2:]
     half = max(round(side * width / 2), 1)
     out = images.clone()
     for i in _choose(len(images), prob, generator):
         y, x = int(_uniform(generator) * height), int(_uniform(generator) * width)
-        out[i, :, max(y - half, 0) : y + half, max(x - half, 0) : x + half] = _GREY
+        out[i, :, max(y - half, 0) : y + half, max(x - half, 0) : x + half] = _GRAY
     return out
 
 

@@ -36,7 +36,9 @@ def _columns(columns: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(columns, device=device)
 
 
-def match_classes(student: Sequence[Identity], teacher: Sequence[Identity], *, name: str) -> CommonClasses:
+def match_classes(
+    student: Sequence[Identity], teacher: Sequence[Identity], *, name: str
+) -> CommonClasses:
     """The identities that both know.
 
     Args:
@@ -50,7 +52,11 @@ def match_classes(student: Sequence[Identity], teacher: Sequence[Identity], *, n
     if student == teacher:
         return CommonClasses()
     columns = {identity: column for column, identity in enumerate(teacher)}
-    pairs = [(column, columns[identity]) for column, identity in enumerate(student) if identity in columns]
+    pairs = [
+        (column, columns[identity])
+        for column, identity in enumerate(student)
+        if identity in columns
+    ]
     if len(pairs) < 2:
         raise ValueError(
             f"KD.LOGITS.WEIGHT compares identities, but the teacher {name} was trained on {_describe(teacher)} and the "

@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from .checks import check_budget, check_choice, check_feature_pair
-from .products import choose_product, full_precision
+from .matmul_backends import choose_product, full_precision
 from .tiles import COLUMNS, METRICS, create_rows, distance_tile, plan_blocks
 
 SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
@@ -41,7 +41,9 @@ def distance_blocks(
     product = choose_product(rows.device, 2.0 * num_query * num_gallery * rows.dims)
     buffer = rows.scales.new_empty(block, num_gallery)
     spans = list(rows.spans(0, num_query, block))
-    for first, last in tqdm(spans, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
+    for first, last in tqdm(
+        spans, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False
+    ):
         out = buffer[: last - first]
         with torch.no_grad(), full_precision():  # not around the yield: the caller's own modes stay
             left = rows.left_factor(torch.arange(first, last, device=rows.device))

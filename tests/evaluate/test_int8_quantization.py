@@ -3,14 +3,20 @@ import logging
 import numpy as np
 import pytest
 import torch
+from ember_reid.evaluate import neighbors, products, reranking
+from ember_reid.evaluate.int8_quantization import LARGEST, MOST_DIMS, create_codes
+from ember_reid.evaluate.matmul_backends import (
+    PRODUCTS,
+    prefer_integers,
+    product_integers,
+    product_torch,
+)
+from ember_reid.evaluate.neighbors import nearest_neighbors
+from ember_reid.evaluate.tiles import create_rows
 
-from evaluate import neighbours, products, reranking
-from evaluate.codes import LARGEST, MOST_DIMS, create_codes
-from evaluate.neighbours import nearest_neighbours
-from evaluate.products import PRODUCTS, prefer_integers, product_integers, product_torch
-from evaluate.tiles import create_rows
-
-needs_kernel = pytest.mark.skipif(neighbours.neighbours_cy is None, reason="the kernels are not built")
+needs_kernel = pytest.mark.skipif(
+    neighbors.neighbors_cy is None, reason="the kernels are not built"
+)
 
 
 def made_up(kind, num=400, dims=48):
@@ -72,21 +78,23 @@ def test_distances_of_codes_are_within_their_error(kind, metric):
     wrong = (found - true_distances(features, metric)).abs()
     wrong.fill_diagonal_(0)  # by definition, not by the codes
     assert bool((wrong <= error).all())
-    assert float(wrong.max()) > 2 * codes.slack  # it is the remainders that are allowed for, not the slack
+    assert (
+        float(wrong.max()) > 2 * codes.slack
+    )  # it is the remainders that are allowed for, not the slack
 
 
 def both(features, metric="cosine", k=9, block=32):
     options = {"compiled": True, "coded": False}
     rows = rows_of(features, metric)
-    expected = nearest_neighbours(rows, k, product_torch, block, **options)
-    return nearest_neighbours(rows, k, product_torch, block, **options | {"coded": True}), expected
+    expected = nearest_neighbors(rows, k, product_torch, block, **options)
+    return nearest_neighbors(rows, k, product_torch, block, **options | {"coded": True}), expected
 
 
 @needs_kernel
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_neighbours_are_those_of_float32(kind, metric, monkeypatch):
-    monkeypatch.setattr(neighbours, "COLUMNS", 50)
+def test_neighbors_are_those_of_float32(kind, metric, monkeypatch):
+    monkeypatch.setattr(neighbors, "COLUMNS", 50)
     features = made_up(kind)
     found, expected = both(features, metric)
     rounding = 2e-6 * (1 if metric == "cosine" else float(features.square().sum(dim=1).max()))
@@ -109,8 +117,8 @@ def test_ties_go_to_the_lower_position(k):
 @needs_kernel
 @pytest.mark.parametrize("near, far, word", [(2, 2, "left"), (1, 1, "left 400 of 400")])
 def test_lists_that_end_too_early(near, far, word, monkeypatch, caplog):
-    monkeypatch.setattr(neighbours, "NEAR", near)
-    monkeypatch.setattr(neighbours, "FAR", far)
+    monkeypatch.setattr(neighbors, "NEAR", near)
+    monkeypatch.setattr(neighbors, "FAR", far)
     with caplog.at_level(logging.INFO, "ember"):
         found, expected = both(made_up("plain"))
     assert word in caplog.text and "left 0 of" not in caplog.text
@@ -135,7 +143,9 @@ def test_codes_are_left_out_of_a_small_budget(monkeypatch):
 
 def test_products_of_whole_numbers_are_exact():
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randint(-127, 128, (n, 300), generator=generator, dtype=torch.int8) for n in (5, 17))
+    left, right = (
+        torch.randint(-127, 128, (n, 300), generator=generator, dtype=torch.int8) for n in (5, 17)
+    )
     out = torch.empty(5, 17, dtype=torch.int32)
     assert product_integers(left, right, out=out) is out
     assert torch.equal(out.long(), left.long() @ right.long().t())

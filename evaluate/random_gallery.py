@@ -1,6 +1,6 @@
 """Protocols that draw a gallery at random: single-shot (CUHK03) and one image per identity (VehicleID).
 
-Every draw is seeded, and all draws are returned: report their mean with its spread (`summarise_draws`).
+Every draw is seeded, and all draws are returned: report their mean with its spread (`summarize_draws`).
 Letters: Q queries, G gallery entries, I identities of the gallery.
 """
 
@@ -27,10 +27,13 @@ class DrawSummary(NamedTuple):
     num_draws: int
 
 
-def summarise_draws(draws: tuple[RankScores, ...]) -> DrawSummary:
+def summarize_draws(draws: tuple[RankScores, ...]) -> DrawSummary:
     """Means and standard deviations of the scores of several draws."""
     cmc = np.stack([scores.cmc for scores in draws])
-    maps, minps = np.array([scores.mAP for scores in draws]), np.array([scores.mINP for scores in draws])
+    maps, minps = (
+        np.array([scores.mAP for scores in draws]),
+        np.array([scores.mINP for scores in draws]),
+    )
     ddof = min(1, len(draws) - 1)
     return DrawSummary(
         cmc.mean(axis=0),

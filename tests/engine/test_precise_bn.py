@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from ember_reid.data.batch import Batch
+from ember_reid.engine.handlers.precise_bn import PreciseNorm
 from torch import nn
-
-from data.batch import Batch
-from engine.handlers.precise_norm import PreciseNorm
 
 
 class Loader(list):

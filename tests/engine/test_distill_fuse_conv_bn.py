@@ -2,16 +2,15 @@
 
 import pytest
 import torch
+from ember_reid.engine.distill.fuse_conv_bn import fold_norms
+from ember_reid.engine.distill.teachers import Teacher
+from ember_reid.modeling.backbones import BackboneOptions, create_backbone
+from ember_reid.modeling.heads import GlobalHead, HeadOptions
+from ember_reid.modeling.model import ReidModel
 from torch import nn
 
-from engine.distill.fold import fold_norms
-from engine.distill.teachers import Teacher
-from modeling.backbones import BackboneOptions, create_backbone
-from modeling.heads import GlobalHead, HeadOptions
-from modeling.model import ReidModel
 
-
-def randomise_norms(model: nn.Module) -> nn.Module:
+def randomize_norms(model: nn.Module) -> nn.Module:
     """Stored statistics and weights as training leaves them, not 0 and 1."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
@@ -40,13 +39,13 @@ def test_one_norm_by_hand():
     ("name", "norms", "folded"),
     [
         ("resnet18", 20, 20),
-        ("resnet18_ibn_a", 20, 14),  # six blocks of stages 1 to 3 normalise half of their channels
+        ("resnet18_ibn_a", 20, 14),  # six blocks of stages 1 to 3 normalize half of their channels
         ("mobilenet_v2", 52, 52),
     ],
 )
 def test_outputs_are_equal_up_to_rounding(name, norms, folded):
     options = BackboneOptions(width=0.125) if name.startswith("resnet") else BackboneOptions()
-    backbone = randomise_norms(create_backbone(name, options)).double()
+    backbone = randomize_norms(create_backbone(name, options)).double()
     images = torch.randn(2, 3, 32, 16, dtype=torch.double)
     before = backbone(images)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()) == norms
@@ -86,7 +85,7 @@ def test_what_cannot_be_folded_stays(create):
 @pytest.mark.parametrize(("statistics", "left"), [("running", 0), ("batch", 20)])
 def test_a_folded_teacher_answers_as_its_model_does(statistics, left):
     model = ReidModel(
-        randomise_norms(create_backbone("resnet18", BackboneOptions(width=0.125))),
+        randomize_norms(create_backbone("resnet18", BackboneOptions(width=0.125))),
         GlobalHead(64, 5, HeadOptions()),
     )
     plain = Teacher(model, name="t", with_maps=True)
@@ -108,7 +107,7 @@ def test_a_folded_teacher_answers_as_its_model_does(statistics, left):
 def test_weights_kept_in_half_precision_change_no_bit():
     """Autocast casts them in every forward pass; casting them once is the same."""
     model = ReidModel(
-        randomise_norms(create_backbone("resnet18_ibn_a", BackboneOptions(width=0.125))),
+        randomize_norms(create_backbone("resnet18_ibn_a", BackboneOptions(width=0.125))),
         GlobalHead(64, 5, HeadOptions()),
     )
     images = torch.randn(2, 3, 32, 16)

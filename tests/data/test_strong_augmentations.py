@@ -2,10 +2,7 @@ import math
 
 import pytest
 import torch
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional
-
-from data.policies import (
+from ember_reid.data.strong_augmentations import (
     AUTO_AUGMENT,
     OPERATIONS,
     aug_mix,
@@ -14,6 +11,8 @@ from data.policies import (
     random_affine,
     random_patch,
 )
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 POLICIES = [auto_augment, aug_mix, random_patch, cutout, random_affine]
 
@@ -50,13 +49,21 @@ def test_the_table_has_25_pairs_of_known_operations():
 
 @pytest.mark.parametrize(
     "name, level, strength",
-    [("posterize", 8, 7), ("solarize", 5, 128), ("rotate", 9, 27.0), ("shear_x", 5, 0.15), ("color", 0, 0.1)],
+    [
+        ("posterize", 8, 7),
+        ("solarize", 5, 128),
+        ("rotate", 9, 27.0),
+        ("shear_x", 5, 0.15),
+        ("color", 0, 0.1),
+    ],
 )
 def test_levels_mean_the_published_strengths(name, level, strength):
     assert OPERATIONS[name].strength(level) == pytest.approx(strength)
 
 
-def affine(image, *, shear=(0.0, 0.0), shift=(0, 0), interpolation=InterpolationMode.BILINEAR, center=None):
+def affine(
+    image, *, shear=(0.0, 0.0), shift=(0, 0), interpolation=InterpolationMode.BILINEAR, center=None
+):
     degrees = [math.degrees(math.atan(slope)) for slope in shear]
     return functional.affine(
         image, 0.0, list(shift), 1.0, degrees, interpolation=interpolation, fill=128, center=center
@@ -82,13 +89,15 @@ TORCHVISION = {
 @pytest.mark.parametrize("level", [-10, -4, 1, 9])
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_operations_equal_torchvision(name, level):
-    """But for a grey level where both round a half, and without its waiting for a GPU."""
+    """But for a gray level where both round a half, and without its waiting for a GPU."""
     operation = OPERATIONS[name]
     strength = operation.strength(abs(level))
     if operation.signed:
         strength = math.copysign(strength, level)
     image = torch.randint(256, (3, 33, 16), generator=generator(level + 10), dtype=torch.uint8)
-    difference = (operation.apply(image, strength).int() - TORCHVISION[name](image, strength).int()).abs()
+    difference = (
+        operation.apply(image, strength).int() - TORCHVISION[name](image, strength).int()
+    ).abs()
     assert difference.max() <= 1 and (difference > 0).float().mean() < 0.02
 
 
@@ -115,7 +124,7 @@ def test_one_image_has_no_other_to_take_a_patch_from():
     assert torch.equal(random_patch(images, 1.0, generator()), images)
 
 
-def test_cutout_greys_a_square():
+def test_cutout_grays_a_square():
     out = cutout(torch.zeros(20, 3, 32, 16, dtype=torch.uint8), 1.0, generator(), side=0.5)
     sizes = {(int((m := image[0] == 128).any(1).sum()), int(m.any(0).sum())) for image in out}
     assert max(h for h, _ in sizes) == max(w for _, w in sizes) == 8
@@ -125,10 +134,12 @@ def test_affine_without_strength_is_the_identity_and_rotation_turns():
     images = pictures(2, (16, 16))
     still = random_affine(images, 1.0, generator(), degrees=0, scale=(1.0, 1.0), shear=0)
     assert (still.int() - images.int()).abs().max() <= 1
-    # An angle drawn from +-90 degrees moves a bright spot but keeps its distance from the centre, also off square.
+    # An angle drawn from +-90 degrees moves a bright spot but keeps its distance from the center, also off square.
     spot = torch.zeros(1, 3, 40, 20, dtype=torch.uint8)
-    spot[:, :, 19:21, 17:19] = 255  # 7.5 to 8.5 pixels right of the centre
-    turned = random_affine(spot, 1.0, generator(1), degrees=90, scale=(1.0, 1.0), shear=0)[0, 0].float()
+    spot[:, :, 19:21, 17:19] = 255  # 7.5 to 8.5 pixels right of the center
+    turned = random_affine(spot, 1.0, generator(1), degrees=90, scale=(1.0, 1.0), shear=0)[
+        0, 0
+    ].float()
     y = (turned.sum(1) * (torch.arange(40) + 0.5)).sum() / turned.sum() - 20
     x = (turned.sum(0) * (torch.arange(20) + 0.5)).sum() / turned.sum() - 10
     assert torch.hypot(x, y).item() == pytest.approx(8, abs=0.5)
@@ -136,6 +147,6 @@ def test_affine_without_strength_is_the_identity_and_rotation_turns():
 
 
 def test_aug_mix_stays_between_image_and_operations():
-    grey = torch.full((4, 3, 16, 8), 128, dtype=torch.uint8)
-    out = aug_mix(grey, 1.0, generator(), severity=1.0)
+    gray = torch.full((4, 3, 16, 8), 128, dtype=torch.uint8)
+    out = aug_mix(gray, 1.0, generator(), severity=1.0)
     assert out.float().std() < 60 and out.float().mean() > 40

@@ -1,6 +1,6 @@
 """The nearest items of every item among all of them, and how far the farthest is, in tiles.
 
-Letters: N items, k neighbours of each (the item itself is its own first neighbour), b rows of a block, K and F
+Letters: N items, k neighbors of each (the item itself is its own first neighbor), b rows of a block, K and F
 candidates of an item for its nearest and its farthest.
 """
 
@@ -13,22 +13,25 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .codes import Codes, create_codes
 from .device_ranking import sort_within_rows
-from .products import Product, product_integers
+from .int8_quantization import Codes, create_codes
+from .matmul_backends import Product, product_integers
 from .ranking import num_threads
 from .sharding import ALONE, Shard, all_agree, merge_lists
 from .tiles import COLUMNS, Rows, distance_tile
 
 try:
-    from .eval_cylib import neighbours_cy, rerank_cy
+    from .eval_cylib import neighbors_cy, rerank_cy
 except ImportError:
-    neighbours_cy = rerank_cy = None
+    neighbors_cy = rerank_cy = None
 
 logger = logging.getLogger("ember.evaluate")
 
 SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
-NEAR, FAR = 4, 64  # candidates kept with codes: for each neighbour that is wanted, and for the farthest item
+NEAR, FAR = (
+    4,
+    64,
+)  # candidates kept with codes: for each neighbor that is wanted, and for the farthest item
 REFINED = 4096  # items refined at once: Python sees Ctrl-C in between
 PAIRS = 4096  # pairs measured at once
 FEW = 64  # items done at once over whole rows
@@ -36,7 +39,7 @@ FEW = 64  # items done at once over whole rows
 Tiles = Callable[[int, int], Iterator[tuple[int, torch.Tensor]]]
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """Nearest items by (distance, position), and the largest distance of each row."""
 
     indices: torch.Tensor  # int32 [N, k]
@@ -59,15 +62,15 @@ class Lists(NamedTuple):
 
 def has_kernel(backend: str = "auto") -> bool:
     """Whether the compiled kernels were built and are wanted."""
-    return neighbours_cy is not None and backend != "python"
+    return neighbors_cy is not None and backend != "python"
 
 
 def use_compiled(rows: Rows, backend: str = "auto") -> bool:
-    """Whether they serve for neighbours, too: where the features are in the CPU's memory."""
+    """Whether they serve for neighbors, too: where the features are in the CPU's memory."""
     return has_kernel(backend) and rows.device.type == "cpu"
 
 
-def nearest_neighbours(
+def nearest_neighbors(
     rows: Rows,
     k: int,
     product: Product,
@@ -76,7 +79,7 @@ def nearest_neighbours(
     compiled: bool,
     coded: bool = False,
     shard: Shard = ALONE,
-) -> Neighbours:
+) -> Neighbors:
     """The k nearest of every item: by the compiled kernel on a CPU, else in torch on the features' device.
 
     `coded` (compiled only) looks for candidates among eight-bit codes first; the result is the same. Processes that
@@ -93,10 +96,10 @@ def nearest_neighbours(
         fill_lists(lists, k, spans, partial(float_tiles, rows, product), exact, exact, 0.0)
     else:
         for first, last in tqdm(
-            spans, desc="neighbours", delay=SECONDS_OF_SILENCE, disable=None, leave=False
+            spans, desc="neighbors", delay=SECONDS_OF_SILENCE, disable=None, leave=False
         ):
             take_rows(lists, rows, torch.arange(first, last, device=rows.device), product)
-    return exact_neighbours(merged(lists, shard))
+    return exact_neighbors(merged(lists, shard))
 
 
 def create_lists(rows: Rows, num_near: int, num_far: int) -> Lists:
@@ -112,13 +115,14 @@ def create_lists(rows: Rows, num_near: int, num_far: int) -> Lists:
 def merged(lists: Lists, shard: Shard) -> Lists:
     """The lists of all processes as one."""
     return Lists(
-        *merge_lists(lists.near, lists.near_bounds, shard), *merge_lists(lists.far, lists.far_bounds, shard)
+        *merge_lists(lists.near, lists.near_bounds, shard),
+        *merge_lists(lists.far, lists.far_bounds, shard),
     )
 
 
-def exact_neighbours(lists: Lists) -> Neighbours:
+def exact_neighbors(lists: Lists) -> Neighbors:
     """What lists hold whose bounds are distances."""
-    return Neighbours(lists.near, lists.near_bounds, -lists.far_bounds[:, 0])
+    return Neighbors(lists.near, lists.near_bounds, -lists.far_bounds[:, 0])
 
 
 def fill_lists(
@@ -138,12 +142,16 @@ def fill_lists(
     num = len(lists.near)
     near = lists.near.numpy(), lists.near_bounds.numpy(), np.full((num, k), np.inf, np.float32)
     far = lists.far.numpy(), lists.far_bounds.numpy(), np.full((num, 1), np.inf, np.float32)
-    for first, last in tqdm(spans, desc="neighbours", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
+    for first, last in tqdm(
+        spans, desc="neighbors", delay=SECONDS_OF_SILENCE, disable=None, leave=False
+    ):
         for low, tile in tiles(first, last):
-            neighbours_cy.update_lists(tile.numpy(), first, low, *errors, near, far, num_threads())
+            neighbors_cy.update_lists(tile.numpy(), first, low, *errors, near, far, num_threads())
 
 
-def float_tiles(rows: Rows, product: Product, first: int, last: int) -> Iterator[tuple[int, torch.Tensor]]:
+def float_tiles(
+    rows: Rows, product: Product, first: int, last: int
+) -> Iterator[tuple[int, torch.Tensor]]:
     """(low, distances [b, n] of items first..last-1 to items low..), up to the last item."""
     left = rows.left_factor(torch.arange(first, last))
     for low, high in rows.spans(first, rows.num_items, COLUMNS):
@@ -161,10 +169,11 @@ def code_tiles(
     for low in range(first, len(steps), COLUMNS):
         high = min(low + COLUMNS, len(steps))
         whole, out = (
-            buffer[: (last - first) * (high - low)].view(last - first, -1) for buffer in (products, tile)
+            buffer[: (last - first) * (high - low)].view(last - first, -1)
+            for buffer in (products, tile)
         )
         product_integers(codes.values[first:last], codes.values[low:high], out=whole)
-        neighbours_cy.decode_tile(
+        neighbors_cy.decode_tile(
             whole.numpy(),
             steps[first:last],
             squares[first:last],
@@ -186,7 +195,7 @@ def coded_lists(rows: Rows, k: int, spans: list, shard: Shard) -> Lists:
     return merged(lists, shard)
 
 
-def refine(rows: Rows, lists: Lists, k: int, product: Product, shard: Shard) -> Neighbours | None:
+def refine(rows: Rows, lists: Lists, k: int, product: Product, shard: Shard) -> Neighbors | None:
     """Measures candidates in float32 until no other item can come before them.
 
     Items whose lists end too early for that are compared with all others. None where they are so many that
@@ -195,29 +204,37 @@ def refine(rows: Rows, lists: Lists, k: int, product: Product, shard: Shard) -> 
     num = rows.num_items
     found = create_lists(rows, k, 1)
     farthest, certain = torch.zeros(num), torch.zeros(num, dtype=torch.int8)
-    arrays = [tensor.numpy() for tensor in (*lists, found.near, found.near_bounds, farthest, certain)]
+    arrays = [
+        tensor.numpy() for tensor in (*lists, found.near, found.near_bounds, farthest, certain)
+    ]
     features, starts = rows.arrays(), range(0, num, REFINED)
-    for first in tqdm(starts, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False):
+    for first in tqdm(
+        starts, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False
+    ):
         last = min(first + REFINED, num)
-        neighbours_cy.refine(features, rows.constant, first, last, *arrays, num_threads())
+        neighbors_cy.refine(features, rows.constant, first, last, *arrays, num_threads())
     found.far_bounds[:, 0] = -farthest
     uncertain = torch.nonzero(certain == 0).flatten()
-    logger.info("codes of 8 bits left %d of %d items to compare with all in float32", len(uncertain), num)
+    logger.info(
+        "codes of 8 bits left %d of %d items to compare with all in float32", len(uncertain), num
+    )
     if not all_agree(len(uncertain) < num / 8, shard):
         return None
     for items in uncertain.split(FEW):
         take_rows(found, rows, items, product)
-    return exact_neighbours(found)
+    return exact_neighbors(found)
 
 
-def pair_distances(rows: Rows, left: np.ndarray, right: np.ndarray, *, compiled: bool) -> np.ndarray:
+def pair_distances(
+    rows: Rows, left: np.ndarray, right: np.ndarray, *, compiled: bool
+) -> np.ndarray:
     """Squared distances float32 [P] of single pairs of items, int64 and int32 [P]."""
     distances = np.empty(len(left), np.float32)
     features = rows.arrays() if compiled else None
     for first in range(0, len(left), PAIRS):
         piece = slice(first, first + PAIRS)
         if compiled:
-            neighbours_cy.pair_distances(
+            neighbors_cy.pair_distances(
                 features, rows.constant, left[piece], right[piece], distances[piece], num_threads()
             )
         else:
@@ -241,7 +258,9 @@ def take_rows(lists: Lists, rows: Rows, items: torch.Tensor, product: Product) -
     each = torch.arange(len(items), device=rows.device)
     tile[each, items] = 0
     limit = torch.topk(tile, k, largest=False).values[:, -1]
-    of_row, near = torch.nonzero(tile <= limit[:, None], as_tuple=True)  # at least k a row, rows rising
+    of_row, near = torch.nonzero(
+        tile <= limit[:, None], as_tuple=True
+    )  # at least k a row, rows rising
     values = tile[of_row, near]
     order = sort_within_rows(of_row, values)
     row_starts = torch.searchsorted(of_row, each)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .blocks import distance_blocks
 from .checks import check_feature_pair, check_positive_int
+from .distances import distance_blocks
 from .verification import _check_rates, check_pair_ids, threshold_at
 
 
@@ -84,7 +84,9 @@ def nearest_entries(
 ) -> NearestEntries:
     """The nearest gallery entry of every query; of equally near ones, the first."""
     query, gallery = check_feature_pair(query, gallery)
-    ids = check_pair_ids(query_pids, gallery_pids, query_camids, gallery_camids, len(query), len(gallery))
+    ids = check_pair_ids(
+        query_pids, gallery_pids, query_camids, gallery_camids, len(query), len(gallery)
+    )
     query_pids, gallery_pids, query_camids, gallery_camids = (
         torch.from_numpy(a).to(query.device) for a in ids
     )
@@ -93,11 +95,17 @@ def nearest_entries(
         query, gallery, metric=metric, memory_gib=memory_gib, copies=5
     ):
         same = gallery_pids == query_pids[first:last, None]
-        left_out = (same & (gallery_camids == query_camids[first:last, None])) | (gallery_pids == -1)
+        left_out = (same & (gallery_camids == query_camids[first:last, None])) | (
+            gallery_pids == -1
+        )
         distances[left_out] = float("inf")
         values, columns = distances.min(dim=1)
-        found.append((values, same.gather(1, columns[:, None])[:, 0], (same & ~left_out).any(dim=1)))
-    distances, correct, mated = (torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True))
+        found.append(
+            (values, same.gather(1, columns[:, None])[:, 0], (same & ~left_out).any(dim=1))
+        )
+    distances, correct, mated = (
+        torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)
+    )
     return NearestEntries(distances, correct & mated, mated)
 
 
@@ -121,7 +129,9 @@ def rates_of_nearest(
         ("unmated", unmated, "identities missing in the gallery"),
     ):
         if len(queries) == 0:
-            raise ValueError(f"Open-set identification needs {name} queries, and there are none: add {cure}.")
+            raise ValueError(
+                f"Open-set identification needs {name} queries, and there are none: add {cure}."
+            )
     tpir, threshold = _rates(mated, unmated, fpirs)
     generator = np.random.default_rng(seed)
     resampled = [
@@ -133,11 +143,17 @@ def rates_of_nearest(
         for _ in range(num_resamples)
     ]
     low, high = np.quantile(resampled, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0)
-    return IdentificationScores(np.array(fpirs), tpir, low, high, threshold, len(mated), len(unmated))
+    return IdentificationScores(
+        np.array(fpirs), tpir, low, high, threshold, len(mated), len(unmated)
+    )
 
 
-def _rates(mated: np.ndarray, unmated: np.ndarray, fpirs: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _rates(
+    mated: np.ndarray, unmated: np.ndarray, fpirs: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     unmated, mated = np.sort(unmated), np.sort(mated)
     thresholds = np.array([threshold_at(unmated, rate, len(unmated)) for rate in fpirs])
-    finite = np.minimum(thresholds, np.finfo(np.float32).max)  # a wrong nearest entry, at infinity, is no hit
+    finite = np.minimum(
+        thresholds, np.finfo(np.float32).max
+    )  # a wrong nearest entry, at infinity, is no hit
     return np.searchsorted(mated, finite, side="right") / len(mated), thresholds

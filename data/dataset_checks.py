@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from data.images import ImageError, num_cpus, open_image
-from data.protocols import scoring_rule
-from data.records import CROSS_CAMERA, JUNK, Record, Splits, check_test_splits
+from ember_reid.data.images import ImageError, num_cpus, open_image
+from ember_reid.data.protocols import scoring_rule
+from ember_reid.data.records import CROSS_CAMERA, JUNK, Record, Splits, check_test_splits
 
 SUBSETS = ("train", "query", "gallery")
 Progress = Callable[[int, int], None]  # told how many of how many are done
@@ -84,9 +84,7 @@ def find_unusable_files(facts: dict[Path, FileFacts]) -> list[Finding]:
     broken = [fact.problem for fact in facts.values() if fact.problem]
     if not broken:
         return []
-    text = (
-        f"{len(broken)} of {len(facts)} image files cannot be read; repair or remove them, or train without"
-    )
+    text = f"{len(broken)} of {len(facts)} image files cannot be read; repair or remove them, or train without"
     return [Finding(ERROR, f"{text} them: DATALOADER.SKIP_BROKEN True", _some(broken))]
 
 
@@ -132,7 +130,9 @@ def find_duplicates(splits: Splits, facts: dict[Path, FileFacts]) -> list[Findin
         (WARNING, found_themselves, "pictures are in query and gallery: such a query finds itself"),
         (NOTE, repeats, "pictures are there several times under different names"),
     )
-    return [Finding(level, f"{len(some)} {text}", _some(some)) for level, some, text in cases if some]
+    return [
+        Finding(level, f"{len(some)} {text}", _some(some)) for level, some, text in cases if some
+    ]
 
 
 def _pids(group: Iterable[tuple[str, int, Path]], subsets: tuple[str, ...]) -> set[int]:
@@ -146,10 +146,14 @@ def find_training_problems(train: Sequence[Record]) -> list[Finding]:
     cameras = cameras_by_pid(train)
     findings = []
     if len(counts) < 2:
-        findings.append(Finding(ERROR, "there is only one training identity; at least two are needed"))
+        findings.append(
+            Finding(ERROR, "there is only one training identity; at least two are needed")
+        )
     single = sum(n == 1 for n in counts.values())
     if single:
-        text = f"{single} of {len(counts)} training identities have a single image: a batch repeats it"
+        text = (
+            f"{single} of {len(counts)} training identities have a single image: a batch repeats it"
+        )
         findings.append(Finding(WARNING if 2 * single > len(counts) else NOTE, text))
     if len({record.camid for record in train}) > 1:
         alone = sum(len(seen) == 1 for seen in cameras.values())
@@ -175,7 +179,9 @@ def find_test_problems(splits: Splits) -> list[Finding]:
     if scoring_rule(checked.protocol) == CROSS_CAMERA:
         own = [r for r in splits.query if cameras.get(r.pid) == {r.camid}]
         if own:
-            text = f"{len(own)} of {len(splits.query)} queries have matches in their own camera only"
+            text = (
+                f"{len(own)} of {len(splits.query)} queries have matches in their own camera only"
+            )
             findings.append(Finding(WARNING, text, _some(str(record.paths[0]) for record in own)))
     elif checked.protocol != splits.protocol:
         text = "no query has a match under another camera, so images of its own camera will count"

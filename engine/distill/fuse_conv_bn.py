@@ -23,7 +23,9 @@ def fold_norms(model: nn.Module) -> int:
         return 0
     modules = dict(model.named_modules())
     calls = [node.target for node in graph.nodes if node.op == "call_module"]
-    pairs = [(node.args[0], node) for node in graph.nodes if _is_call(node, nn.BatchNorm2d, modules)]
+    pairs = [
+        (node.args[0], node) for node in graph.nodes if _is_call(node, nn.BatchNorm2d, modules)
+    ]
     folded = 0
     for conv, norm in pairs:
         alone = _is_call(conv, nn.Conv2d, modules) and len(conv.users) == 1
@@ -37,4 +39,8 @@ def fold_norms(model: nn.Module) -> int:
 
 def _is_call(node, kind: type[nn.Module], modules: dict[str, nn.Module]) -> bool:
     """Whether a node of the graph calls a module of exactly this kind."""
-    return isinstance(node, fx.Node) and node.op == "call_module" and type(modules[node.target]) is kind
+    return (
+        isinstance(node, fx.Node)
+        and node.op == "call_module"
+        and type(modules[node.target]) is kind
+    )

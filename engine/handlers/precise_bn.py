@@ -5,10 +5,9 @@ from itertools import islice
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.handlers.batch import iteration_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
-
-from engine.handlers.batch import iteration_seed
 
 
 class PreciseNorm:
@@ -45,5 +44,7 @@ class PreciseNorm:
 
     def _images(self) -> Iterable[Tensor]:
         for number, batch in enumerate(islice(self.loader, self.num_batches)):
-            generator = torch.Generator().manual_seed(iteration_seed(self.seed + 2, number, idist.get_rank()))
+            generator = torch.Generator().manual_seed(
+                iteration_seed(self.seed + 2, number, idist.get_rank())
+            )
             yield self.augmentation(batch.images.to(self.device), generator)

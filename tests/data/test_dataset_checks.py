@@ -1,8 +1,7 @@
 from pathlib import Path
 
 import pytest
-
-from data.inspection import (
+from ember_reid.data.dataset_checks import (
     Advice,
     FileFacts,
     advise,
@@ -17,7 +16,8 @@ from data.inspection import (
     histogram,
     suggest_size,
 )
-from data.records import Record, Splits
+from ember_reid.data.records import Record, Splits
+
 from tests.data.trees import write_image
 
 
@@ -39,10 +39,15 @@ def test_examine_files(tmp_path):
     bad = tmp_path / "c.png"
     bad.write_bytes(b"")
     told = []
-    splits = Splits((Record((good, bad), 0, 0),), (Record((twin,), 1, 0),), (Record((twin,), 1, 1),))
+    splits = Splits(
+        (Record((good, bad), 0, 0),), (Record((twin,), 1, 0),), (Record((twin,), 1, 1),)
+    )
     facts = examine_files(splits, progress=lambda done, total: told.append((done, total)))
     assert list(facts) == [good, bad, twin] and told == [(1, 3), (2, 3), (3, 3)]
-    assert facts[good][:2] == (6, 9) and facts[good].digest == facts[twin].digest == examine_file(good).digest
+    assert (
+        facts[good][:2] == (6, 9)
+        and facts[good].digest == facts[twin].digest == examine_file(good).digest
+    )
     assert facts[bad].problem == f"{bad} is empty (0 bytes)"
     (finding,) = find_unusable_files(facts)
     assert finding.level == "error" and "1 of 3 image files cannot be read" in finding.text
@@ -82,7 +87,13 @@ def test_training_problems():
     assert find_training_problems([])[0].level == "error"
     (finding,) = find_training_problems([record("a", 0), record("b", 0)])
     assert finding.level == "error" and "only one training identity" in finding.text
-    train = [record("a", 0, 0), record("b", 0, 1), record("c", 1, 0), record("d", 2, 0), record("e", 2, 0)]
+    train = [
+        record("a", 0, 0),
+        record("b", 0, 1),
+        record("c", 1, 0),
+        record("d", 2, 0),
+        record("e", 2, 0),
+    ]
     texts = [(finding.level, finding.text) for finding in find_training_problems(train)]
     assert texts == [
         ("note", "1 of 3 training identities have a single image: a batch repeats it"),
@@ -94,8 +105,12 @@ def test_queries_without_a_match_and_why():
     query = (record("a", 1, 0), record("b", 2, 0), record("c", 3, 0))
     gallery = (record("d", 1, 1), record("e", 2, 0), record("f", -1, 1))
     absent, own = find_test_problems(Splits((), query, gallery))
-    assert absent.text.startswith("1 of 3 queries show an identity") and absent.examples == ("identity 3",)
-    assert own.text.startswith("1 of 3 queries have matches in their own camera") and own.examples == ("b",)
+    assert absent.text.startswith("1 of 3 queries show an identity") and absent.examples == (
+        "identity 3",
+    )
+    assert own.text.startswith(
+        "1 of 3 queries have matches in their own camera"
+    ) and own.examples == ("b",)
     (finding,) = find_test_problems(Splits((), query[:1], (record("d", 1, 0),)))
     assert 'protocol "all"' in finding.text
     (finding,) = find_test_problems(Splits((), (), gallery))
@@ -125,7 +140,12 @@ def test_histogram():
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((128, 64), (256, 128)), ((60, 30), (128, 64)), ((300, 300), (224, 224)), ((100, 220), (128, 256))],
+    [
+        ((128, 64), (256, 128)),
+        ((60, 30), (128, 64)),
+        ((300, 300), (224, 224)),
+        ((100, 220), (128, 256)),
+    ],
 )
 def test_suggested_size(size, expected):
     assert suggest_size([size, size, (1, 1)]) == expected

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
+from ember_reid.data.images import num_cpus
 
-from data.images import num_cpus
+from ember_reid import __version__
 
 PACKAGES = ("torch", "torchvision", "pytorch-ignite", "numpy", "scipy", "scikit-learn", "pillow")
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,11 @@ PROCESSORS = Path("/proc/cpuinfo")
 
 def describe_making(device: torch.device) -> dict[str, str]:
     """Versions, commit and machine, ready to be shown. No host, user or path is named."""
-    found = {"ember-reid": own_version(), "commit": describe_commit(), "Python": platform.python_version()}
+    found = {
+        "ember-reid": __version__,
+        "commit": describe_commit(),
+        "Python": platform.python_version(),
+    }
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
@@ -40,21 +45,13 @@ def describe_making(device: torch.device) -> dict[str, str]:
     return found
 
 
-def own_version() -> str:
-    """The version in the checkout's pyproject.toml, "unknown" where it lies elsewhere."""
-    try:
-        text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    except OSError:
-        return "unknown"
-    found = re.search(r'^version = "(.+)"$', text, flags=re.MULTILINE)
-    return found[1] if found else "unknown"
-
-
 def describe_commit(folder: Path = ROOT) -> str:
     """The commit that is checked out in `folder`, "+ changes" where tracked files differ from it; else why it is unknown."""
     try:
         top, commit = _git(folder, "rev-parse", "--show-toplevel", "HEAD").split("\n")
-        if Path(top).resolve() != folder.resolve():  # the program lies inside somebody else's repository
+        if (
+            Path(top).resolve() != folder.resolve()
+        ):  # the program lies inside somebody else's repository
             return "unknown: no git checkout"
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except FileNotFoundError:
@@ -67,13 +64,17 @@ def describe_commit(folder: Path = ROOT) -> str:
 def _git(folder: Path, *words: str) -> str:
     # Without the lock a run that starts would be in the way of somebody who commits.
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=20, check=True
+    ).stdout.strip()
 
 
 def describe_processor() -> str:
     """The processor's model, or at least its architecture."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", PROCESSORS.read_text(errors="replace"), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*:\s*(.+)$", PROCESSORS.read_text(errors="replace"), re.MULTILINE
+        )
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine() or "unknown"
@@ -86,7 +87,10 @@ def record_start(path: Path, making: Mapping[str, str], *, iteration: int) -> No
     except (OSError, ValueError):
         starts = []
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    starts = [*(starts if isinstance(starts, list) else []), {"time": now, "iteration": iteration, **making}]
+    starts = [
+        *(starts if isinstance(starts, list) else []),
+        {"time": now, "iteration": iteration, **making},
+    ]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)

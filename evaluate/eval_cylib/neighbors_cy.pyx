@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Nearest and farthest items: running lists of candidates out of tiles of distances, and their exact distances.
 
-Called by `evaluate.neighbours` and `evaluate.codes` only.
+Called by `evaluate.neighbors` and `evaluate.codes` only.
 """
 
 from cython.parallel cimport prange
@@ -9,7 +9,7 @@ from libc.math cimport INFINITY
 from libc.stdlib cimport free, malloc
 from libc.string cimport memmove
 
-from .items cimport Items, exact_distance, index_t, is_before, view_items
+include "items.pxi"
 
 cdef extern from "compact.h" nogil:
     ctypedef struct Error:
@@ -216,7 +216,7 @@ cdef bint refine_farthest(const Items *items, index_t i, const int *candidates, 
 
 
 def pair_distances(features, float constant, const index_t[::1] left, const int[::1] right, float[::1] distances, int num_threads):
-    """distances[p] <- the squared distance of items left[p] and right[p]; `features`: arrays of `items.view_items`."""
+    """distances[p] <- the squared distance of items left[p] and right[p]; `features`: arrays of `view_items`."""
     cdef Py_ssize_t p
     cdef Items items = view_items(features, constant)
     for p in prange(left.shape[0], nogil=True, num_threads=num_threads, schedule="static"):
@@ -228,7 +228,7 @@ def refine(features, float constant, index_t first, index_t last, const int[:, :
            float[::1] farthest, char[::1] certain, int num_threads):
     """Exact lists of items first..last-1 from their candidates (see `update_lists`), into rows of the same number.
 
-    `features`: arrays of `items.view_items`. Candidates are taken in the order of their bounds, until no other can be among the
+    `features`: arrays of `view_items`. Candidates are taken in the order of their bounds, until no other can be among the
     k nearest, or farther than the farthest. `certain` [N] becomes 0 where a list ends before that is sure.
     """
     cdef Py_ssize_t i

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .matches import Matches
-from .neighbours import rerank_cy
+from .neighbors import rerank_cy
 from .ranking import num_threads
 from .reranking import Encoding
 from .tiles import Rows
@@ -32,9 +32,13 @@ def settle_reranked(
 ) -> np.ndarray:
     """Fills the ranks [M] of those valid queries `numbers` that can be settled; returns the numbers of the others."""
     num_query, keep = encoding.query.shape[0], encoding.lambda_value
-    indices, distances, farthest = (tensor[:num_query].numpy() for tensor in encoding.neighbours)
+    indices, distances, farthest = (tensor[:num_query].numpy() for tensor in encoding.neighbors)
     is_everything = indices.shape[1] == rows.num_items  # then nothing is apart
-    apart = np.full(num_query, FARTHEST) if is_everything else distances[:, -1] - np.float32(rows.rounding)
+    apart = (
+        np.full(num_query, FARTHEST)
+        if is_everything
+        else distances[:, -1] - np.float32(rows.rounding)
+    )
     query, gallery = encoding.query, encoding.gallery
     arguments = (
         rows.arrays(),
@@ -53,5 +57,5 @@ def settle_reranked(
         settled = rerank_cy.settle_ranks(*arguments, piece, matches[:5], ranks, num_threads())
         left.append(piece[np.frombuffer(settled, np.uint8) == 0])
     left = np.concatenate([numbers[:0], *left])
-    logger.info("neighbourhoods settle %d of %d queries", len(numbers) - len(left), len(numbers))
+    logger.info("neighborhoods settle %d of %d queries", len(numbers) - len(left), len(numbers))
     return left

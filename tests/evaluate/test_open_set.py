@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
+from ember_reid.evaluate import identification_scores
+from ember_reid.evaluate.distances import distance_matrix
+from ember_reid.evaluate.open_set import NearestEntries, nearest_entries, rates_of_nearest
 from retrieval_oracles import clustered_features, random_ids
-
-from evaluate import identification_scores
-from evaluate.blocks import distance_matrix
-from evaluate.identification import NearestEntries, nearest_entries, rates_of_nearest
 
 
 def nearest(mated, unmated, wrong=()):
@@ -30,7 +29,9 @@ def test_intervals_are_seeded_and_shrink_with_data():
     few, many = (nearest(generator.random(n), 0.5 + generator.random(n)) for n in (40, 4000))
     first, again = (rates_of_nearest(few, num_resamples=100, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.low, again.low)
-    wide, narrow = (scores.high - scores.low for scores in (first, rates_of_nearest(many, num_resamples=100)))
+    wide, narrow = (
+        scores.high - scores.low for scores in (first, rates_of_nearest(many, num_resamples=100))
+    )
     assert (narrow < wide).all()
 
 
@@ -68,7 +69,11 @@ EYE = np.eye(2, dtype=np.float32)
         ),
         ([1, 3], {"fpirs": (2,)}, r"Rates must be numbers above 0 and at most 1, found \(2,\)\."),
         ([1, 3], {"confidence": 1.0}, "confidence must be a number between 0 and 1, found 1.0."),
-        ([1, 3], {"num_resamples": 0}, "num_resamples must be a whole number of at least 1, found 0."),
+        (
+            [1, 3],
+            {"num_resamples": 0},
+            "num_resamples must be a whole number of at least 1, found 0.",
+        ),
     ],
 )
 def test_mistakes_are_named(pids, options, message):

@@ -39,7 +39,9 @@ class Codes(NamedTuple):
     reaches: (
         torch.Tensor
     )  # float32 [N]: 2 |v|, or twice the norm of what its code stands for if that is larger
-    slack: float  # more than all rounding in float32 adds, here and in the distances that are measured
+    slack: (
+        float  # more than all rounding in float32 adds, here and in the distances that are measured
+    )
 
 
 def create_codes(rows: Rows) -> Codes:
@@ -48,13 +50,17 @@ def create_codes(rows: Rows) -> Codes:
     values = torch.empty(num, rows.dims, dtype=torch.int8)
     steps, squares, residuals, reaches = (torch.empty(num) for _ in range(4))
     spans = list(rows.spans(0, num, PIECE))
-    mean = sum(rows.scales[first:last] @ rows.block(first, last) for first, last in spans) / num  # [D]
+    mean = (
+        sum(rows.scales[first:last] @ rows.block(first, last) for first, last in spans) / num
+    )  # [D]
     for first, last in spans:
         item = slice(first, last)
         vectors = rows.block(first, last) * rows.scales[item, None]
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         vectors -= mean
-        steps[item] = vectors.abs().amax(dim=1).clamp_(min=torch.finfo(torch.float32).tiny) / LARGEST
+        steps[item] = (
+            vectors.abs().amax(dim=1).clamp_(min=torch.finfo(torch.float32).tiny) / LARGEST
+        )
         rounded = (vectors / steps[item, None]).round_().clamp_(-LARGEST, LARGEST)
         values[item] = rounded
         rounded *= steps[item, None]

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
+from ember_reid.evaluate import (
+    Rerank,
+    evaluate_features,
+    neighbors,
+    rank_metrics,
+    rerank_distances,
+    settling,
+)
 from retrieval_oracles import clustered_features, random_ids, reranked_by_formula
-
-from evaluate import Rerank, evaluate_features, neighbours, rank_metrics, rerank_distances, settling
 
 
 @pytest.fixture
@@ -16,7 +22,7 @@ def shares(monkeypatch):
         found.append(1 - len(left) / len(numbers))
         return left
 
-    monkeypatch.setattr("evaluate.retrieval.settle_reranked", record)
+    monkeypatch.setattr("ember_reid.evaluate.retrieval.settle_reranked", record)
     monkeypatch.setattr(settling, "SETTLED", 10)
     return found
 
@@ -29,7 +35,9 @@ def people(seed, noise, *, num_query=40, num_gallery=400, num_pids=60):
     return both[:num_query], both[num_query:], ids
 
 
-COMPILED = pytest.mark.skipif(neighbours.neighbours_cy is None, reason="settled by the compiled kernels only")
+COMPILED = pytest.mark.skipif(
+    neighbors.neighbors_cy is None, reason="settled by the compiled kernels only"
+)
 
 
 @COMPILED
@@ -73,9 +81,16 @@ def test_equally_far_entries_keep_gallery_order(shares):
 def test_a_match_that_shares_nothing_is_not_settled(shares):
     # query 0 and its match point apart; the two nearest of query 1 are its matches
     query = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
-    near = np.array([[1, 0.1 * i, 0] for i in range(5)] + [[0.1 * i, 1, 0] for i in range(1, 6)], np.float32)
+    near = np.array(
+        [[1, 0.1 * i, 0] for i in range(5)] + [[0.1 * i, 1, 0] for i in range(1, 6)], np.float32
+    )
     gallery = np.concatenate((near, [[0, 0, 1]])).astype(np.float32)
-    ids = np.array([0, 1]), np.array([2] * 5 + [1] * 2 + [2] * 3 + [0]), np.array([0, 0]), np.ones(11, int)
+    ids = (
+        np.array([0, 1]),
+        np.array([2] * 5 + [1] * 2 + [2] * 3 + [0]),
+        np.array([0, 0]),
+        np.ones(11, int),
+    )
     scores = evaluate_features(query, gallery, *ids, rerank=Rerank(3, 1))
     assert shares == [0.5]
     expected = reranked_by_formula(np.concatenate((query, gallery)), 2, 3, 1, 0.3)
@@ -85,7 +100,7 @@ def test_a_match_that_shares_nothing_is_not_settled(shares):
 
 @COMPILED
 @pytest.mark.parametrize("lambda_value", [0.0, 0.3])
-def test_where_all_are_neighbours_all_are_settled(shares, lambda_value):
+def test_where_all_are_neighbors_all_are_settled(shares, lambda_value):
     query, gallery, ids = people(0, 0.8, num_query=6, num_gallery=12, num_pids=3)
     scores = evaluate_features(query, gallery, *ids, rerank=Rerank(20, 6, lambda_value))
     expected = rank_metrics(rerank_distances(query, gallery, lambda_value=lambda_value), *ids)

@@ -56,7 +56,11 @@ def product_integers(
     return torch._int_mm(left, right.t(), out=out)
 
 
-PRODUCTS: dict[str, Product] = {"torch": product_torch, "numpy": product_numpy, "onednn": product_onednn}
+PRODUCTS: dict[str, Product] = {
+    "torch": product_torch,
+    "numpy": product_numpy,
+    "onednn": product_onednn,
+}
 
 
 def choose_product(device: torch.device, work: float) -> Product:
@@ -81,7 +85,10 @@ def _measured() -> Choice:
         runs = {name: partial(product, *floats) for name, product in PRODUCTS.items()}
         runs["8-bit integers"] = partial(product_integers, *whole, out=out)
         sums = dict.fromkeys(PRODUCTS, 256.0) | {"8-bit integers": 127.0**2 * 2048}
-        speeds = {name: 2.0 * 256 * 1024 * 2048 / seconds for name, seconds in _seconds(runs, sums).items()}
+        speeds = {
+            name: 2.0 * 256 * 1024 * 2048 / seconds
+            for name, seconds in _seconds(runs, sums).items()
+        }
         name = max(PRODUCTS, key=speeds.get)
         _chosen[threads] = Choice(name, speeds["8-bit integers"] > WORTH_CODING * speeds[name])
         listed = ", ".join(f"{name} {speed / 1e9:.0f}" for name, speed in speeds.items() if speed)
@@ -89,7 +96,9 @@ def _measured() -> Choice:
     return _chosen[threads]
 
 
-def _seconds(runs: dict[str, Callable], sums: dict[str, float], repeats: int = 6) -> dict[str, float]:
+def _seconds(
+    runs: dict[str, Callable], sums: dict[str, float], repeats: int = 6
+) -> dict[str, float]:
     """The shortest time of each product, taken in turns; infinite where a library cannot do it, or not exactly."""
     best = dict.fromkeys(runs, float("inf"))
     able = dict(runs)
@@ -98,7 +107,11 @@ def _seconds(runs: dict[str, Callable], sums: dict[str, float], repeats: int = 6
             start = time.perf_counter()
             try:
                 result = float(run()[0, 0])
-            except (RuntimeError, AttributeError, NotImplementedError):  # not in this build of torch
+            except (
+                RuntimeError,
+                AttributeError,
+                NotImplementedError,
+            ):  # not in this build of torch
                 result = float("nan")
             best[name] = min(best[name], time.perf_counter() - start)
             if result != sums[name]:
@@ -110,7 +123,7 @@ def _seconds(runs: dict[str, Callable], sums: dict[str, float], repeats: int = 6
 
 @contextmanager
 def full_precision():
-    """Products in true float32: the shortened mantissas of TF32 and bfloat16 swap near neighbours."""
+    """Products in true float32: the shortened mantissas of TF32 and bfloat16 swap near neighbors."""
     libraries = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
     previous = [library.fp32_precision for library in libraries]
     for library in libraries:

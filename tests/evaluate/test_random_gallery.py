@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
-from retrieval_oracles import clustered_features, random_ids
-
-from evaluate import (
+from ember_reid.evaluate import (
     draw_one_per_identity,
     evaluate_drawn,
     rank_metrics,
     single_shot_metrics,
-    summarise_draws,
+    summarize_draws,
 )
+from retrieval_oracles import clustered_features, random_ids
 
 
 def test_single_shot_with_one_image_an_identity_is_plain_ranking():
@@ -23,7 +22,9 @@ def test_single_shot_with_one_image_an_identity_is_plain_ranking():
 
 def test_single_shot_hand_example():
     # own identity at 0.1 or 0.5, the other at 0.3: rank 1 or 2, each for about half of the draws
-    draws = single_shot_metrics(np.array([[0.1, 0.5, 0.3]]), [1], [1, 1, 2], [0], [1, 1, 1], num_draws=200)
+    draws = single_shot_metrics(
+        np.array([[0.1, 0.5, 0.3]]), [1], [1, 1, 2], [0], [1, 1, 1], num_draws=200
+    )
     assert {scores.mAP for scores in draws} == {1.0, 0.5}
     assert 60 < sum(scores.mAP == 1.0 for scores in draws) < 140
 
@@ -42,11 +43,11 @@ def test_draws_are_seeded_and_independent_of_their_number():
     for first, again in zip(three, ten, strict=False):
         np.testing.assert_array_equal(first.ap, again.ap)
     assert len({scores.mAP for scores in ten}) > 5
-    summary = summarise_draws(ten)
+    summary = summarize_draws(ten)
     assert summary.mAP == pytest.approx(np.mean([scores.mAP for scores in ten]))
     assert summary.mAP_spread == pytest.approx(np.std([scores.mAP for scores in ten], ddof=1))
     assert summary.num_draws == 10 and (np.diff(summary.cmc) >= 0).all()
-    assert summarise_draws(ten[:1]).mAP_spread == 0
+    assert summarize_draws(ten[:1]).mAP_spread == 0
 
 
 def test_one_per_identity():
@@ -64,10 +65,14 @@ def test_evaluate_drawn():
     pids = generator.integers(0, 10, 100)
     features = clustered_features(generator, pids, noise=1.5)
     draws = evaluate_drawn(features, pids, num_draws=3, seed=1)
-    for scores, (query, gallery) in zip(draws, draw_one_per_identity(pids, num_draws=3, seed=1), strict=True):
+    for scores, (query, gallery) in zip(
+        draws, draw_one_per_identity(pids, num_draws=3, seed=1), strict=True
+    ):
         unit = features / np.linalg.norm(features, axis=1, keepdims=True)
         cameras = np.zeros(len(query), int), np.ones(len(gallery), int)
-        expected = rank_metrics(-unit[query] @ unit[gallery].T, pids[query], pids[gallery], *cameras)
+        expected = rank_metrics(
+            -unit[query] @ unit[gallery].T, pids[query], pids[gallery], *cameras
+        )
         np.testing.assert_allclose(scores.ap, expected.ap)
         assert scores.num_valid == 90
 
