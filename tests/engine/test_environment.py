@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import torch
-from ember_reid.engine import environment as provenance
+from ember_reid.engine import environment
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.environment import (
     describe_commit,
@@ -48,7 +48,7 @@ def test_without_git_it_says_so(monkeypatch, tmp_path):
 
 
 def test_the_processor_is_named_somehow(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance, "PROCESSORS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(environment, "PROCESSORS", tmp_path / "cpuinfo")
     assert describe_processor()
     (tmp_path / "cpuinfo").write_text(
         "processor\t: 0\nmodel name\t: Abacus 9000  \nmodel name\t: other\n"
@@ -65,7 +65,7 @@ def test_versions_and_machine_without_names_of_host_or_user():
     assert making["ember-reid"] == __version__ and making["GPU"] == "none"
     assert making["processes x threads"] == f"1 x {torch.get_num_threads()}"
     assert all(isinstance(value, str) for value in making.values())
-    assert str(provenance.ROOT) not in json.dumps(making)
+    assert str(environment.ROOT) not in json.dumps(making)
 
 
 @pytest.mark.parametrize("before", ["", "[{", '{"a": 1}', None])

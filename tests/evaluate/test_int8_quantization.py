@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from ember_reid.evaluate import neighbors, products, reranking
+from ember_reid.evaluate import matmul_backends, neighbors, reranking
 from ember_reid.evaluate.int8_quantization import LARGEST, MOST_DIMS, create_codes
 from ember_reid.evaluate.matmul_backends import (
     PRODUCTS,
@@ -158,8 +158,8 @@ def test_whole_numbers_are_used_where_they_are_fast(faster, preferred, monkeypat
         assert all(float(run()[0, 0]) == sums[name] for name, run in runs.items())
         return dict.fromkeys(PRODUCTS, 1.0) | {"8-bit integers": 1 / faster}
 
-    monkeypatch.setattr(products, "_chosen", {})
-    monkeypatch.setattr(products, "_seconds", seconds)
+    monkeypatch.setattr(matmul_backends, "_chosen", {})
+    monkeypatch.setattr(matmul_backends, "_seconds", seconds)
     assert prefer_integers(torch.device("cpu"), 1e12) is preferred
     assert prefer_integers(torch.device("cpu"), 1e6) is False
 
@@ -169,5 +169,5 @@ def test_a_product_that_fails_or_rounds_is_not_chosen():
         raise RuntimeError("no such operator")
 
     runs = {"right": lambda: torch.ones(1, 1), "wrong": lambda: torch.zeros(1, 1), "fails": fails}
-    seconds = products._seconds(runs, dict.fromkeys(runs, 1.0))
+    seconds = matmul_backends._seconds(runs, dict.fromkeys(runs, 1.0))
     assert seconds["right"] < 1 and seconds["wrong"] == seconds["fails"] == float("inf")

@@ -6,7 +6,7 @@ from ember_reid.evaluate import (
     neighbors,
     rank_metrics,
     rerank_distances,
-    settling,
+    reranking_bounds,
 )
 from retrieval_oracles import clustered_features, random_ids, reranked_by_formula
 
@@ -15,7 +15,7 @@ from retrieval_oracles import clustered_features, random_ids, reranked_by_formul
 def shares(monkeypatch):
     """The share of queries that each evaluation settles; in pieces, so that there are several."""
     found = []
-    settle = settling.settle_reranked
+    settle = reranking_bounds.settle_reranked
 
     def record(numbers, ranks, **options):
         left = settle(numbers, ranks, **options)
@@ -23,7 +23,7 @@ def shares(monkeypatch):
         return left
 
     monkeypatch.setattr("ember_reid.evaluate.retrieval.settle_reranked", record)
-    monkeypatch.setattr(settling, "SETTLED", 10)
+    monkeypatch.setattr(reranking_bounds, "SETTLED", 10)
     return found
 
 
