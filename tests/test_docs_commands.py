@@ -55,7 +55,7 @@ TURNED_DOWN = {
     "main.py -t": ["DEVICE", "cpu", "OUTPUT_DIR", "runs/tested"],
     "tools.quickstart_data": PEOPLE,
     "tools.baselines": SMALL,
-    "tools.generations": SMALL,
+    "tools.born_again": SMALL,
     "tools.visualize": ["--count", "1"],
     "tools.report": ["--count", "1"],
     "tools.heatmaps": ["--count", "1", "--out", "heatmaps"],

@@ -103,7 +103,7 @@ def load_market1501(path: Path) -> Splits:
 
 
 def load_quickstart(path: Path) -> Splits:
-    """The rendered people of tools/quickstart_data.py, or anybody's data in Market-1501's form."""
+    """The rendered people of tools/quickstart_data, or anybody's data in Market-1501's form."""
     return load_form(path, QUICKSTART)
 
 

@@ -47,7 +47,7 @@ def load_mars(path: Path) -> Splits:
 
 
 def load_quickstart_video(path: Path) -> Splits:
-    """The rendered tracklets of tools/quickstart_data.py, which lie in the form of MARS."""
+    """The rendered tracklets of tools/quickstart_data, which lie in the form of MARS."""
     return _load_mars(path, "quickstart-video", {})
 
 

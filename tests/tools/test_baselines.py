@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ember_reid.tools.baselines import ColorHistogram, main
+from ember_reid.tools.baselines.command import ColorHistogram, main
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.tools import benchmark
-from ember_reid.tools.benchmark_evaluate import SHAPES, create_test_set, measure, ratio
+from ember_reid.tools.benchmark.evaluate import SHAPES, create_test_set, measure, ratio
 
 
 def test_evaluate_prints_every_figure(capsys):
@@ -71,7 +71,7 @@ def test_measures():
 
 PEAK = """
 import numpy as np, torch
-from ember_reid.tools.benchmark_evaluate import peak_memory
+from ember_reid.tools.benchmark.evaluate import peak_memory
 print(*peak_memory(lambda: int(np.ones(16_000_000).sum()), torch.device("cpu")))
 """
 

@@ -2,8 +2,8 @@ from argparse import Namespace
 
 import pytest
 import torch
-from ember_reid.tools.benchmark import main
-from ember_reid.tools.benchmark_search import make_embeddings
+from ember_reid.tools.benchmark.command import main
+from ember_reid.tools.benchmark.search import make_embeddings
 
 
 def test_identities_lie_as_near_as_asked():

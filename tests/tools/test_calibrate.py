@@ -7,14 +7,14 @@ import pytest
 import torch
 from ember_reid.data.records import Record, Splits
 from ember_reid.evaluate import distance_matrix
-from ember_reid.tools.calibrate import check_pairs, main, measure
-from ember_reid.tools.calibration import (
+from ember_reid.tools.calibrate.calibration import (
     Histograms,
     collect_histograms,
     fit_probability,
     half_open_gallery,
     intervals,
 )
+from ember_reid.tools.calibrate.command import check_pairs, main, measure
 
 
 def on_circle(*degrees: float) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The doctor's exit codes, text and page."""
 
 import pytest
-from ember_reid.tools.doctor import main
+from ember_reid.tools.doctor.command import main
 
 from tests.data.benchmark_trees import write_text
 from tests.data.trees import write_images, write_market

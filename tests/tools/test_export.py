@@ -9,7 +9,7 @@ from ember_reid.engine.deploy.formats import check_installed, kind_of
 from ember_reid.engine.deploy.network import Card, DeployedNetwork, fingerprint, read_card
 from ember_reid.engine.evaluator import Embedded
 from ember_reid.modeling import ReidOutput
-from ember_reid.tools.export import _run, check_gate, compare_images, error_rates, main
+from ember_reid.tools.export.command import _run, check_gate, compare_images, error_rates, main
 from PIL import Image
 
 CARD = Card(
@@ -191,7 +191,7 @@ def test_the_gate_refuses():
 
 
 def test_a_refused_export_leaves_nothing_behind(best, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("ember_reid.tools.export.MIN_COSINE", 1.1)
+    monkeypatch.setattr("ember_reid.tools.export.command.MIN_COSINE", 1.1)
     assert main([str(best), "--to", "torchscript", "--out", str(tmp_path / "x.ts")]) == 2
     assert "export: not written: " in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
@@ -203,7 +203,9 @@ def test_a_drop_of_map_beyond_the_limit_refuses_and_leaves_what_was_there(
     out.write_bytes(b"an older one")
     words = [str(best), "--to", "torchscript", "--out", str(out), "--max-drop", "0.05"]
     scores = iter([{"mAP": 0.9}, {"mAP": 0.8}, {"mAP": 0.9}, {"mAP": 0.86}])
-    monkeypatch.setattr("ember_reid.tools.export.retrieval_scores", lambda *arguments: next(scores))
+    monkeypatch.setattr(
+        "ember_reid.tools.export.command.retrieval_scores", lambda *arguments: next(scores)
+    )
     assert main(words) == 2
     assert "mAP drops by 0.1000, --max-drop allows 0.05" in capsys.readouterr().err
     assert out.read_bytes() == b"an older one" and list(tmp_path.iterdir()) == [out]

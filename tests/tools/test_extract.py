@@ -7,9 +7,9 @@ import torch
 from ember_reid.engine import load_model
 from ember_reid.engine.deploy.build import build_deployed_network, read_inference_config
 from ember_reid.engine.deploy.formats import write_network
-from ember_reid.tools.extract import Job, embed_share, main, split_words
-from ember_reid.tools.features import load_features
-from ember_reid.tools.image_lists import read_images
+from ember_reid.tools.common.feature_file import load_features
+from ember_reid.tools.common.inputs import read_images
+from ember_reid.tools.extract.command import Job, embed_share, main, split_words
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +65,9 @@ def test_embeddings_are_those_of_the_network_and_broken_images_are_listed(
 
 
 def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ember_reid.tools.extract.CHUNK", 1)
+    monkeypatch.setattr("ember_reid.tools.extract.command.CHUNK", 1)
     out = tmp_path / "features.npz"
-    from ember_reid.tools import extract
+    from ember_reid.tools.extract import command as extract
 
     embed, calls = extract._embed_part, []
 
@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         return embed(images, *rest)
 
-    monkeypatch.setattr("ember_reid.tools.extract._embed_part", stop_at_the_third)
+    monkeypatch.setattr("ember_reid.tools.extract.command._embed_part", stop_at_the_third)
     assert run(best, out, photos) == 130
     assert "the same command goes on" in capsys.readouterr().err and not out.exists()
     assert run(best, out, photos) == 0
@@ -93,7 +93,7 @@ def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch,
 
 
 def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("ember_reid.tools.extract.CHUNK", 1)
+    monkeypatch.setattr("ember_reid.tools.extract.command.CHUNK", 1)
     alone, shared = tmp_path / "alone.npz", tmp_path / "shared.npz"
     assert run(best, alone, photos) == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -107,7 +107,7 @@ def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_pa
 
 
 def test_two_processes_make_the_same_file(best, photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("ember_reid.tools.extract.CHUNK", 1)
+    monkeypatch.setattr("ember_reid.tools.extract.command.CHUNK", 1)
     exported = (
         tmp_path / "person.ts"
     )  # processes started anew do not know the tiny network of these tests
@@ -138,7 +138,7 @@ def test_a_process_that_failed_is_one_line(best, photos, tmp_path, monkeypatch, 
 
 def test_a_process_whose_parent_is_gone_stops(best, photos, tmp_path, monkeypatch):
     gone = SimpleNamespace(is_alive=lambda: False)
-    monkeypatch.setattr("ember_reid.tools.extract.parent_process", lambda: gone)
+    monkeypatch.setattr("ember_reid.tools.extract.command.parent_process", lambda: gone)
     job = Job(read_images([photos]), None, [], False, 2, progress=False, chunk=1, folder=tmp_path)
     embed_share(job, load_model(best, device="cpu"), 0, 1)
     assert not list(tmp_path.glob("*.npz"))

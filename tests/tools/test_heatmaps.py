@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.modeling.output import ReidOutput
-from ember_reid.tools import benchmark_latency, heatmaps
+from ember_reid.tools.benchmark import latency
+from ember_reid.tools.heatmaps import command as heatmaps
 from PIL import Image
 from torch import nn
 
@@ -100,12 +101,12 @@ def test_latency_of_checkpoints(tiny_run, capsys):
     import argparse
 
     parser = argparse.ArgumentParser()
-    benchmark_latency.add_options(parser)
+    latency.add_options(parser)
     model = str(tiny_run / "checkpoints" / "best.pt")
     options = parser.parse_args(
         [model, "--batch", "2", "--repeats", "2", "--device", "cpu", "--precision", "float32"]
     )
-    benchmark_latency.run(options)
+    latency.run(options)
     head, _, row = capsys.readouterr().out.strip().splitlines()[-3:]
     assert "batch of 2 (ms)" in head
     cells = [cell.strip() for cell in row.split("|")]
@@ -116,7 +117,7 @@ def test_latency_of_checkpoints(tiny_run, capsys):
     assert float(cells[5]) == pytest.approx(multiply_adds / 1e9, abs=5e-4)
     assert float(cells[8]) > 0
     with pytest.raises(ValueError, match="--batch is 0"):
-        benchmark_latency.run(parser.parse_args([model, "--batch", "0"]))
+        latency.run(parser.parse_args([model, "--batch", "0"]))
 
 
 def test_flops_and_parameters_by_hand(tiny_run):

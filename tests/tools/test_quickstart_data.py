@@ -16,8 +16,8 @@ from ember_reid.data.build import build_normalization
 from ember_reid.data.images import load_image
 from ember_reid.evaluate import evaluate_features
 from ember_reid.modeling import build_model
-from ember_reid.tools.quickstart_cameras import CAMERAS
-from ember_reid.tools.quickstart_data import LAYOUTS, MARKER, identity, main
+from ember_reid.tools.quickstart_data.cameras import CAMERAS
+from ember_reid.tools.quickstart_data.command import LAYOUTS, MARKER, identity, main
 from PIL import Image
 from scipy.io import loadmat
 
@@ -83,7 +83,7 @@ def test_market_counts_and_disjoint_identities(rendered):
 
 
 def test_the_default_size_is_what_the_readme_promises():
-    from ember_reid.tools.quickstart_data import _parse
+    from ember_reid.tools.quickstart_data.command import _parse
 
     defaults = _parse(["out"])
     assert defaults.train_ids >= 100 and defaults.test_ids >= 50 and len(CAMERAS) == 6

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ember_reid.tools.charts import Line, histogram, line_chart, ticks
-from ember_reid.tools.examination import (
+from ember_reid.tools.common.charts import Line, histogram, line_chart, ticks
+from ember_reid.tools.report.command import main, split_words
+from ember_reid.tools.report.page import Card, write_page
+from ember_reid.tools.report.retrieval_analysis import (
     KINDS,
     Labeled,
     Nearest,
@@ -22,9 +24,7 @@ from ember_reid.tools.examination import (
     score_camera_pairs,
     score_sizes,
 )
-from ember_reid.tools.report import main, split_words
-from ember_reid.tools.report_page import Card, write_page
-from ember_reid.tools.run_files import (
+from ember_reid.tools.report.run_reader import (
     Run,
     describe_making,
     fingerprint,

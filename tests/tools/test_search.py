@@ -5,9 +5,10 @@ import shutil
 import pytest
 import torch
 from ember_reid.evaluate import rerank_distances
-from ember_reid.tools.extract import main as extract
-from ember_reid.tools.features import load_features, save_features
-from ember_reid.tools.nearest import (
+from ember_reid.tools.common.feature_file import load_features, save_features
+from ember_reid.tools.extract.command import main as extract
+from ember_reid.tools.search.command import _answer, main
+from ember_reid.tools.search.knn import (
     Nearest,
     build_faiss,
     check_faiss,
@@ -17,7 +18,6 @@ from ember_reid.tools.nearest import (
     reach_recall,
     rerank,
 )
-from ember_reid.tools.search import _answer, main
 
 
 def directions(count, dim=6, seed=0):

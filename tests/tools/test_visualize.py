@@ -26,8 +26,8 @@ from ember_reid.engine.ranked_lists import (
 )
 from ember_reid.evaluate import rank_metrics
 from ember_reid.modeling import build_model
-from ember_reid.tools.quickstart_data import Parameters, make
-from ember_reid.tools.visualize import main
+from ember_reid.tools.quickstart_data.command import Parameters, make
+from ember_reid.tools.visualize.command import main
 from PIL import Image
 
 # Three queries at 0, 10 and 20 on a line; the gallery beside them, so that distances can be read off.

@@ -1,0 +1,82 @@
+"""What needs no training: a color histogram, and the recipe's network as it starts.
+
+    python -m tools.baselines -c configs/quickstart.yml
+    python -m tools.baselines -c configs/market1501/cpu_r18.yml DATASETS.ROOT /data
+
+A trained network means something only beside these two: on easy data a histogram alone finds most matches. The
+histogram counts RGB values in 8 x 8 x 8 bins; its square root is compared by cosine (Bhattacharyya coefficient).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import torch
+from ember_reid.config import load_config
+from ember_reid.data.build import build_splits
+from ember_reid.engine.build import build_benchmarks, build_device
+from ember_reid.engine.handlers.evaluation import score
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.modeling import ReidOutput, build_model
+from torch import Tensor, nn
+
+BINS = 8
+
+
+class ColorHistogram(nn.Module):
+    """Images normalized with mean and std, [B, (T,) 3, H, W] -> square roots of the shares of 8 x 8 x 8 colors [B, 512]."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, images: Tensor) -> ReidOutput:
+        pixels = (
+            ((images.float() * self.std + self.mean) * 255).round().long()
+        )  # [B, (T,) 3, H, W], 0..255
+        levels = pixels * BINS // 256
+        red, green, blue = levels.unbind(dim=-3)
+        colors = ((red * BINS + green) * BINS + blue).flatten(1)  # [B, pixels]
+        counts = torch.zeros(len(images), BINS**3, device=images.device)
+        counts.scatter_add_(1, colors, torch.ones_like(colors, dtype=counts.dtype))
+        return ReidOutput(embedding=(counts / colors.shape[1]).sqrt())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.baselines",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="a recipe")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
+    arguments = parser.parse_intermixed_args(argv)
+    setup_logging()
+    try:
+        baselines(arguments.config, arguments.overrides)
+    except (ValueError, OSError) as error:
+        print(f"baselines: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def baselines(recipe: str, overrides: list[str]) -> dict[str, dict[str, dict]]:
+    """Score both on the recipe's test sets: {"color histogram": {dataset: scores}, "untrained network": ...}."""
+    cfg = load_config(recipe, overrides)
+    device = build_device(cfg)
+    torch.manual_seed(cfg.SEED)
+    corpus = build_splits(cfg)
+    network = build_model(cfg, num_classes=corpus.num_classes)
+    models = {
+        "color histogram": ColorHistogram(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD).to(device),
+        "untrained network": network.to(device, memory_format=torch.channels_last),
+    }
+    results = {}
+    for name, model in models.items():
+        print(f"--- {name}")
+        results[name] = score(build_benchmarks(cfg, corpus.tests, model, device))
+    return results

@@ -1,0 +1,111 @@
+"""Searching a million made-up embeddings: exactly, in tiles, and through faiss with the recall that this costs.
+
+python -m tools.benchmark search --entries 1000000 --dim 512 --faiss
+
+Each identity is a random direction, its entries lie around it as far as --spread says (the cosine distance between two
+entries of one identity, about). With --identities 0 all entries are unrelated, which is the hardest case for faiss and no
+case at all for people: nothing is near anything. Memory is the largest that the process held so far.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from ember_reid.tools.search.knn import (
+    build_faiss,
+    check_faiss,
+    nearest,
+    nearest_faiss,
+    reach_recall,
+)
+from torch import Tensor
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of `python -m tools.benchmark search`."""
+    parser.add_argument("--entries", type=int, default=1_000_000, help="(default: %(default)s)")
+    parser.add_argument(
+        "--dim", type=int, default=512, help="of an embedding (default: %(default)s)"
+    )
+    parser.add_argument("--queries", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--top", type=int, default=10, help="neighbors (default: %(default)s)")
+    parser.add_argument(
+        "--identities", type=int, default=50_000, help="0: none (default: %(default)s)"
+    )
+    parser.add_argument("--spread", type=float, default=0.3, help="(default: %(default)s)")
+    parser.add_argument(
+        "--faiss", action="store_true", help="build and search an inverted-file index too"
+    )
+    parser.add_argument(
+        "--recall", type=float, default=0.99, help="that it must reach (default: %(default)s)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures and prints."""
+    for name, least in (("entries", 1), ("dim", 1), ("queries", 1), ("top", 1), ("identities", 0)):
+        if getattr(options, name) < least:
+            raise ValueError(f"--{name} is {getattr(options, name)}, it must be at least {least}")
+    if not 0 < options.spread < 1:
+        raise ValueError(f"--spread is {options.spread}, it must be between 0 and 1")
+    if options.faiss:
+        check_faiss()
+    gallery, query = make_embeddings(options)
+    print(
+        f"{options.entries:,} x {options.dim} float32, {gallery.nbytes / 2**30:.2f} GiB, "
+        f"{options.identities or 'no'} identities; {torch.get_num_threads()} threads; {_peak()} before the search"
+    )
+    for count in sorted({1, len(query)}):
+        seconds = _time(lambda count=count: nearest(query[:count], gallery, options.top))
+        print(
+            f"exact, {count} queries at once: {seconds:.3f} s, {1000 * seconds / count:.1f} ms a query; {_peak()}"
+        )
+    if options.faiss:
+        start = time.perf_counter()
+        index = build_faiss(gallery.numpy())
+        print(
+            f"faiss, built in {time.perf_counter() - start:.0f} s, {index.nlist} cells; {_peak()}"
+        )
+        reached = reach_recall(index, query, gallery, options.top, wanted=options.recall)
+        print(
+            f"faiss, {reached.num_probed} of {reached.num_cells} cells: recall at {options.top} {reached.recall:.2%}, "
+            f"{1000 * reached.faiss_seconds:.2f} ms a query, {reached.num_queries} at once, "
+            f"{1000 * _time(lambda: nearest_faiss(index, query[:1], options.top)):.1f} ms alone"
+        )
+
+
+def make_embeddings(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Gallery [N, D] and queries [Q, D] of length 1; queries are further entries of the first identities."""
+    rng = torch.Generator().manual_seed(0)
+    count = options.entries + options.queries
+    embeddings = torch.randn(count, options.dim, generator=rng)
+    if options.identities:
+        # Noise of length s around centers of length c: two entries have the cosine c^2 / (c^2 + s^2) = 1 - spread.
+        centers = torch.nn.functional.normalize(
+            torch.randn(options.identities, options.dim, generator=rng)
+        )
+        embeddings *= (options.spread / (1 - options.spread) / options.dim) ** 0.5
+        for first in range(0, count, options.identities):
+            part = embeddings[first : first + options.identities]
+            part += centers[: len(part)]
+    embeddings /= embeddings.norm(dim=1, keepdim=True)
+    return embeddings[options.queries :], embeddings[: options.queries]
+
+
+def _time(work: Callable[[], object]) -> float:
+    """Seconds of the second time."""
+    work()
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _peak() -> str:
+    """The most memory that this process held."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return (
+        f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB held"
+    )

@@ -1,0 +1,86 @@
+"""Distills a student, makes it the teacher of the next one, and so on (the generations of VKD, and born-again networks).
+
+    python -m tools.born_again -c configs/distill/vkd/mars/self_resnet50.yml --count 2 [KEY VALUE ...]
+
+Generation g is an ordinary run of main.py in OUTPUT_DIR/generation<g>: its teacher is the best checkpoint of generation g - 1
+(the recipe's own for the first), its learning rate BASE_LR * factor^(g - 1), not below `--lowest`. A generation that
+is complete (results.json) is left alone, one that was interrupted goes on from its last checkpoint.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ember_reid.config import Config, load_config
+
+from ember_reid import main as program
+
+
+def plan(cfg: Config, *, count: int, factor: float, lowest: float) -> list[list[str]]:
+    """The KEY VALUE words of each generation, to be put behind those of the user.
+
+    Raises:
+        ValueError: fewer than one generation, or a recipe without exactly one teacher.
+    """
+    if count < 1:
+        raise ValueError(f"--count is {count}, it must be at least 1")
+    if len(cfg.KD.TEACHERS) != 1:
+        raise ValueError(
+            f"generations have one teacher each, KD.TEACHERS names {len(cfg.KD.TEACHERS)}"
+        )
+    teacher = cfg.KD.TEACHERS[0]
+    generations = []
+    for number in range(1, count + 1):
+        folder = Path(cfg.OUTPUT_DIR) / f"generation{number}"
+        rate = max(cfg.SOLVER.BASE_LR * factor ** (number - 1), min(lowest, cfg.SOLVER.BASE_LR))
+        words = [
+            "OUTPUT_DIR",
+            str(folder),
+            "KD.TEACHERS",
+            f"('{teacher}',)",
+            "SOLVER.BASE_LR",
+            f"{rate:g}",
+        ]
+        generations.append(words)
+        teacher = str(folder / "checkpoints" / "best.pt")
+    return generations
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code of the last generation that ran."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.born_again",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c", "--config", required=True, metavar="FILE", help="a recipe with a teacher"
+    )
+    parser.add_argument("--count", type=int, default=2, help="generations (default %(default)s)")
+    parser.add_argument(
+        "--factor", type=float, default=0.1, help="of the learning rate (default %(default)s, VKD)"
+    )
+    parser.add_argument(
+        "--lowest", type=float, default=1e-5, help="learning rate (default %(default)s, VKD)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        cfg = load_config(arguments.config, arguments.overrides)
+        generations = plan(
+            cfg, count=arguments.count, factor=arguments.factor, lowest=arguments.lowest
+        )
+    except (ValueError, OSError) as error:
+        print(f"born_again: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    for words in generations:
+        folder = Path(words[1])
+        if (folder / "results.json").is_file():
+            continue
+        resume = ["--resume"] if (folder / "checkpoints" / "last.pt").is_file() else []
+        code = program.main(["-c", arguments.config, *resume, *arguments.overrides, *words])
+        if code:
+            return code
+    return 0

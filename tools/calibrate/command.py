@@ -1,0 +1,271 @@
+"""Same or not: thresholds with a known error, from identities that the network never trained on.
+
+    python -m tools.calibrate TEST.WEIGHT runs/quickstart/checkpoints/best.pt
+    python -m tools.calibrate -c configs/x.yml TEST.WEIGHT FILE --fmr 0.0001 --fit logistic
+
+Prints and writes FILE.calibration.json: the `threshold` for the chosen false-match rate (two pictures whose distance is
+at most that are taken for the same), FNMR at FMR, TPIR at FPIR, and what probability a distance means. The identities are
+those of TEST.VALIDATION where the recipe holds some out, otherwise those of the first test set. docs/evaluation.md
+explains the words.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from ember_reid.data.build import build_splits
+from ember_reid.data.records import JUNK, Splits
+from ember_reid.engine.build import (
+    build_benchmarks,
+    build_device,
+    build_trained_model,
+    read_test_config,
+)
+from ember_reid.engine.deploy.formats import check_checkpoint
+from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.evaluate import identification_scores, verification_scores
+from ember_reid.tools.calibrate.calibration import (
+    FITS,
+    Histograms,
+    collect_histograms,
+    fit_probability,
+    half_open_gallery,
+    intervals,
+)
+
+FEW = 10  # false matches that a threshold should rest on, at least
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parse(argv)
+    setup_logging()
+    try:
+        path, calibration = calibrate(arguments)
+        print("\n".join(describe(calibration)))
+        print(path)
+    except (ValueError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"calibrate: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.calibrate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
+    )
+    parser.add_argument(
+        "--fmr",
+        type=float,
+        default=0.001,
+        help="false-match rate of the threshold (default %(default)s)",
+    )
+    parser.add_argument("--fit", choices=FITS, default="isotonic", help="default: %(default)s")
+    parser.add_argument(
+        "--prior",
+        type=float,
+        default=0.5,
+        help="share of same pairs where it will be used; probabilities rest on it (default %(default)s)",
+    )
+    parser.add_argument(
+        "--confidence", type=float, default=0.95, help="of intervals (default %(default)s)"
+    )
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: the weights' name + .calibration.json"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
+    """Embed the held-out identities, measure, write; returns the file and its content."""
+    for name in ("fmr", "prior", "confidence"):
+        if not 0 < getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be between 0 and 1")
+    if arguments.resamples < 10:
+        raise ValueError(f"--resamples is {arguments.resamples}, it must be at least 10")
+    named = dict(zip(arguments.overrides[::2], arguments.overrides[1::2], strict=False)).get(
+        "TEST.WEIGHT"
+    )
+    if named:
+        check_checkpoint(Path(named))
+    cfg = read_test_config(arguments.config, arguments.overrides)
+    device = build_device(cfg)
+    corpus = build_splits(cfg, train=cfg.TEST.VALIDATION > 0)
+    name, splits = next(iter((corpus.validation or corpus.tests).items()))
+    check_pairs(name, splits)
+    model = build_trained_model(cfg, device)
+    benchmark = build_benchmarks(cfg, {name: splits}, model, device)[name]
+    embedded = Embedded(*(tensor.cpu() for tensor in benchmark.embed()))
+    weights = Path(cfg.TEST.WEIGHT)
+    calibration = {
+        "dataset": name,
+        "identities": "held out of training (TEST.VALIDATION)"
+        if corpus.validation
+        else "of the test set",
+        "weights": weights.name,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        **measure(embedded, len(benchmark.query), arguments, metric=cfg.TEST.METRIC, seed=cfg.SEED),
+    }
+    path = arguments.out or weights.with_name(weights.name + ".calibration.json")
+    path.write_text(json.dumps(calibration, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return path, calibration
+
+
+def check_pairs(name: str, splits: Splits) -> None:
+    """Before anything is embedded: some identity must be there under two cameras, and there must be two identities."""
+    gallery = {(record.pid, record.camid) for record in splits.gallery if record.pid != JUNK}
+    cameras_by_pid: dict[int, set[int]] = {}
+    for pid, camid in gallery:
+        cameras_by_pid.setdefault(pid, set()).add(camid)
+    if not any(cameras_by_pid.get(record.pid, set()) - {record.camid} for record in splits.query):
+        raise ValueError(
+            f"no identity of {name} is there twice under different cameras ({len(splits.query)} queries, "
+            f"{len(splits.gallery)} gallery entries), so there is no pair to calibrate on; name another test set "
+            "with DATASETS.TESTS"
+        )
+    if len({record.pid for record in splits.query} | set(cameras_by_pid)) < 2:
+        raise ValueError(
+            f"{name} holds a single identity; calibration needs pairs of different ones as well"
+        )
+
+
+def measure(embedded: Embedded, num_query: int, arguments, *, metric: str, seed: int) -> dict:
+    """Everything that the file says about distances; the first `num_query` rows [Q, D] ask, the others [G, D] answer."""
+    features, ids = embedded.embeddings, [embedded.pids.numpy(), embedded.camids.numpy()]
+    pair = (features[:num_query], features[num_query:])
+    labels = [part for array in ids for part in (array[:num_query], array[num_query:])]
+    fmrs = tuple(sorted({arguments.fmr, 1e-4, 1e-3, 1e-2, 1e-1}))
+    exact = verification_scores(*pair, *labels, metric=metric, fprs=fmrs)
+    histograms = collect_histograms(*pair, *labels, metric=metric)
+    bootstrap = {
+        "confidence": arguments.confidence,
+        "num_resamples": arguments.resamples,
+        "seed": seed,
+    }
+    threshold_bounds, fnmr_bounds = intervals(histograms, fmrs, **bootstrap)
+    rows = [
+        {
+            "fmr": rate,
+            "threshold": float(exact.threshold[k]),
+            "threshold_interval": [float(bound[k]) for bound in threshold_bounds],
+            "fnmr": float(1 - exact.tpr[k]),
+            "fnmr_interval": [float(bound[k]) for bound in fnmr_bounds],
+            "false_matches": int(np.floor(rate * exact.num_different)),
+        }
+        for k, rate in enumerate(fmrs)
+        if rate == arguments.fmr or rate * exact.num_different >= 1
+    ]
+    chosen = next(row for row in rows if row["fmr"] == arguments.fmr)
+    return {
+        "metric": metric,
+        "unit": "1 - cosine" if metric == "cosine" else "squared Euclidean distance",
+        "threshold": chosen["threshold"],
+        "false_match_rate": arguments.fmr,
+        "warning": _warn(chosen),
+        "num_identities": histograms.num_identities,
+        "num_same_pairs": exact.num_same,
+        "num_different_pairs": exact.num_different,
+        "confidence": arguments.confidence,
+        "fnmr_at_fmr": rows,
+        "tpir_at_fpir": _identification(pair, labels, metric=metric, **bootstrap),
+        "probability": _probability(histograms, arguments),
+    }
+
+
+def _warn(row: dict) -> str:
+    if row["false_matches"] >= FEW:
+        return ""
+    return (
+        f"a false-match rate of {row['fmr']:g} is {row['false_matches']} of these pairs, so the threshold rests on "
+        f"very few of them: choose a higher --fmr or calibrate on more identities"
+    )
+
+
+def _identification(
+    pair, labels, *, metric: str, confidence: float, num_resamples: int, seed: int
+) -> list[dict]:
+    """TPIR at FPIR when every second identity is taken out of the gallery; [] where that leaves nobody to find."""
+    kept = half_open_gallery(labels[0], labels[1], seed=seed)
+    labels = [array[kept] if k % 2 else array for k, array in enumerate(labels)]
+    try:
+        scores = identification_scores(
+            pair[0],
+            pair[1][kept],
+            *labels,
+            metric=metric,
+            fpirs=(0.001, 0.01, 0.1),
+            confidence=confidence,
+            num_resamples=num_resamples,
+            seed=seed,
+        )
+    except ValueError:
+        return []
+    return [
+        {
+            "fpir": float(scores.fpir[k]),
+            "tpir": float(scores.tpir[k]),
+            "tpir_interval": [float(scores.low[k]), float(scores.high[k])],
+            "threshold": float(scores.threshold[k]),
+        }
+        for k in range(len(scores.fpir))
+        if scores.fpir[k] * scores.num_unmated >= 1
+    ]
+
+
+def _probability(histograms: Histograms, arguments) -> dict:
+    distances, probabilities = fit_probability(
+        histograms, method=arguments.fit, prior=arguments.prior
+    )
+    return {
+        "method": arguments.fit,
+        "prior": arguments.prior,
+        "distances": distances.tolist(),
+        "probabilities": probabilities.tolist(),
+    }
+
+
+def describe(calibration: dict) -> list[str]:
+    """The calibration for a terminal."""
+    percent = f"{calibration['confidence']:.0%}"
+    lines = [
+        f"{calibration['dataset']} ({calibration['identities']}): {calibration['num_identities']} identities, "
+        f"{calibration['num_same_pairs']:,} same and {calibration['num_different_pairs']:,} different pairs",
+        f"threshold {calibration['threshold']:.4f} ({calibration['unit']}) at a false-match rate of "
+        f"{calibration['false_match_rate']:g}",
+        f"   FMR      threshold   FNMR   ({percent} interval)",
+    ]
+    for row in calibration["fnmr_at_fmr"]:
+        low, high = row["fnmr_interval"]
+        lines.append(
+            f"{row['fmr']:>9g}   {row['threshold']:>7.4f}   {row['fnmr']:6.2%}  ({low:.2%} to {high:.2%})"
+        )
+    if calibration["tpir_at_fpir"]:
+        lines.append(
+            f"   FPIR     threshold   TPIR   ({percent} interval), every second identity unknown"
+        )
+    for row in calibration["tpir_at_fpir"]:
+        low, high = row["tpir_interval"]
+        lines.append(
+            f"{row['fpir']:>9g}   {row['threshold']:>7.4f}   {row['tpir']:6.2%}  ({low:.2%} to {high:.2%})"
+        )
+    if calibration["warning"]:
+        lines.append(f"warning: {calibration['warning']}")
+    return lines

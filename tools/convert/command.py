@@ -1,0 +1,103 @@
+"""Turns a checkpoint of another program into one of ours, which carries its recipe.
+
+    python -m tools.convert FILE --from fastreid -c configs/market1501/sbs_R50-ibn.yml -o OUT.pt
+    python main.py -t TEST.WEIGHT OUT.pt
+
+Programs: fastreid (its current code and its model zoo of 2020), strong-baseline, syncbn, vkd, torchreid, or auto,
+which looks at the names of the tensors (those of strong-baseline and syncbn are the same). The file is read without
+executing anything in it. Everything but the classifier has to fit the recipe; what was loaded is printed, and
+switches on which recipe and file differ are said aloud, or with --adopt taken from the file's program.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ember_reid.config import load_config
+from ember_reid.engine.checkpoint import save_checkpoint
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.modeling import build_model, load_weights
+from ember_reid.modeling.convert import LAYOUTS, convert_state_dict
+from ember_reid.modeling.weights import find_state_dict, read_checkpoint
+from torch import Tensor
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parse(argv)
+    setup_logging()
+    try:
+        print(convert(arguments))
+    except (ValueError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"convert: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the other program's checkpoint")
+    parser.add_argument(
+        "--from",
+        dest="layout",
+        default="auto",
+        choices=("auto", *LAYOUTS),
+        help="the program (default auto)",
+    )
+    parser.add_argument(
+        "-c", "--config", required=True, metavar="RECIPE", help="the recipe of the same network"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="the checkpoint to write"
+    )
+    parser.add_argument(
+        "--adopt", action="store_true", help="take the switches of the file's program"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def convert(arguments: argparse.Namespace) -> str:
+    """Writes the checkpoint; returns one line on what it holds.
+
+    Raises:
+        FileNotFoundError, ValueError: see modeling.load_weights; also when OUT exists.
+    """
+    if arguments.out.exists():
+        raise ValueError(f"{arguments.out} exists; choose another name with -o or remove it")
+    tensors = find_state_dict(read_checkpoint(arguments.file), arguments.file)
+    converted = convert_state_dict(tensors, layout=arguments.layout)
+    switches = _words(converted.switches) if arguments.adopt else []
+    cfg = load_config(arguments.config, [*switches, *arguments.overrides])
+    num_classes = _num_classes(converted.tensors)
+    model = build_model(cfg, num_classes=num_classes, pretrained=False)
+    report = load_weights(model, arguments.file, layout=arguments.layout)
+    with torch.no_grad():
+        content = {"config": cfg.dump(), "num_classes": num_classes, "model": model.state_dict()}
+    save_checkpoint(
+        arguments.out,
+        {**content, "converted": {"from": converted.layout, "file": arguments.file.name}},
+    )
+    return f"{arguments.out}: from {converted.layout or 'ember-reid'}, {num_classes} identities, {report}"
+
+
+def _words(switches: Mapping[str, Any]) -> list[str]:
+    return [word for key, value in switches.items() for word in (key, str(value))]
+
+
+def _num_classes(tensors: Mapping[str, Tensor]) -> int:
+    """Rows of the (first) classifier; 1 when the file has none."""
+    rows = [len(tensor) for name, tensor in tensors.items() if name.endswith("classifier.weight")]
+    return rows[0] if rows else 1

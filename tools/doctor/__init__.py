@@ -1,0 +1,5 @@
+"""Check a data set before training."""
+
+from ember_reid.tools.doctor.command import main
+
+__all__ = ["main"]

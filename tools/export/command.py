@@ -1,0 +1,323 @@
+r"""Writes a trained network as a file for other programs, after checking that it still answers the same.
+
+    python -m tools.export runs/quickstart/checkpoints/best.pt --to onnx --out person.onnx
+    python -m tools.export runs/quickstart/checkpoints/best.pt --to onnx --out small.onnx \
+        --int8 datasets/quickstart/market1501/bounding_box_train --max-drop 0.01
+    python -m tools.export best.pt --to exported-program --out person.pt2 --images photos/
+
+The file takes uint8 RGB images [B, 3, H, W] of any number B at the test size and gives embeddings of length 1; it
+normalizes pixels itself. Size, mean, std, fingerprint and threshold are in its metadata. Before FILE appears, the export
+is run on the test sets: in float32 every embedding must have a cosine above 0.9999 with that of PyTorch, and in any
+precision mAP may not drop by more than --max-drop. FILE.json holds what was measured.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from ember_reid.data.build import build_splits
+from ember_reid.engine.build import build_benchmarks
+from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.formats import (
+    PACKAGES,
+    check_checkpoint,
+    check_installed,
+    create_embedder,
+    quantize_onnx,
+    write_network,
+)
+from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.engine.scores import retrieval_scores
+from ember_reid.evaluate import distance_blocks
+from ember_reid.evaluate.verification import pair_masks
+from ember_reid.tools.common.inputs import read_images
+from torch import Tensor
+
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
+MIN_COSINE = 0.9999  # of every embedding with PyTorch's, in float32
+BATCH = 32  # images of a batch when calibrating, and in the second line of latencies
+CPU = torch.device("cpu")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parse(argv)
+    setup_logging()
+    try:
+        for line in export(arguments):
+            print(line, flush=True)
+    except (ValueError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"export: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="of ours, or any with its recipe"
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
+    )
+    parser.add_argument(
+        "--to", default="onnx", help=f"{' | '.join(PACKAGES)} (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write")
+    parser.add_argument("--half", action="store_true", help="the backbone in float16")
+    parser.add_argument(
+        "--int8",
+        metavar="CALIBRATION",
+        help="convolutions in 8 bits (onnx); their ranges come from these images: a folder, a csv list or a file",
+    )
+    parser.add_argument(
+        "--calibration-images",
+        type=int,
+        default=256,
+        metavar="N",
+        help="of these, at most (default %(default)s)",
+    )
+    parser.add_argument(
+        "--max-drop", type=float, default=0.005, help="of mAP, as a fraction (default %(default)s)"
+    )
+    parser.add_argument(
+        "--images",
+        metavar="SOURCE",
+        help="compare on these images instead of the test sets (no mAP; float32)",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def export(arguments: argparse.Namespace) -> Iterator[str]:
+    """Exports, compares, measures and only then writes; yields lines for people.
+
+    Raises:
+        ValueError: options that contradict each other, packages that are missing, an export that answers otherwise.
+    """
+    _check(arguments)
+    cfg = read_inference_config(
+        arguments.config,
+        [*arguments.overrides, "TEST.WEIGHT", str(arguments.checkpoint), "DEVICE", "cpu"],
+    )
+    calibration = (
+        read_images([arguments.int8])[: arguments.calibration_images] if arguments.int8 else []
+    )
+    photos = read_images([arguments.images]) if arguments.images else []
+    tests = {} if photos else build_splits(cfg, train=False).tests
+    network, card = build_deployed_network(cfg)
+    reference = create_embedder(network, card, CPU)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    draft = arguments.out.with_name(
+        f".{os.getpid()}.{arguments.out.name}"
+    )  # keeps the suffix, which says what it is
+    try:
+        if arguments.half:
+            network, card = build_deployed_network(cfg, half=True)
+        write_network(network, card, draft, target=arguments.to)
+        if arguments.int8:
+            batches = (
+                torch.stack(
+                    [reference.prepare(image.path) for image in calibration[first : first + BATCH]]
+                )
+                for first in range(0, len(calibration), BATCH)
+            )
+            quantize_onnx(draft, draft, card._replace(precision="int8"), batches)
+        exported = load_model(draft, device="cpu")
+        card = exported.card
+        threshold = "not calibrated" if card.threshold is None else f"{card.threshold:.4f}"
+        yield (
+            f"{arguments.to}, {card.precision}: fingerprint {card.fingerprint}, {card.size[0]} x {card.size[1]} pixels, "
+            f"{card.embedding_dim} dimensions, threshold {threshold}"
+        )
+        report = {"card": card._asdict(), "checkpoint": str(arguments.checkpoint)}
+        if photos:
+            answers = compare_images(reference, exported, [image.path for image in photos])
+        else:
+            answers = compare_tests(reference, exported, build_benchmarks(cfg, tests, network, CPU))
+        yield from _describe(answers)
+        check_gate(answers, precision=card.precision, max_drop=arguments.max_drop)
+        report["compared"] = answers
+        report["latency"] = {}
+        for num_images in (1, BATCH):
+            seconds = [measure(one, num_images) for one in (reference, exported)]
+            report["latency"][num_images] = dict(zip(("pytorch", "exported"), seconds, strict=True))
+            yield (
+                f"batch of {num_images}: {1000 * seconds[0]:.1f} ms in PyTorch, {1000 * seconds[1]:.1f} ms exported "
+                f"(CPU, {torch.get_num_threads()} threads)"
+            )
+        os.replace(draft, arguments.out)
+    finally:
+        draft.unlink(missing_ok=True)
+    sidecar = Path(f"{arguments.out}.json")
+    sidecar.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    yield f"{arguments.out} ({arguments.out.stat().st_size / 2**20:.1f} MiB), measured: {sidecar}"
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """What can be said before anything is loaded."""
+    check_installed(arguments.to)
+    if arguments.int8 and arguments.to != "onnx":
+        raise ValueError(
+            f"--int8 is onnxruntime's quantization, it needs --to onnx, not {arguments.to}"
+        )
+    if arguments.int8 and arguments.half:
+        raise ValueError("--half and --int8 exclude each other")
+    if arguments.images and (arguments.int8 or arguments.half):
+        raise ValueError(
+            "--half and --int8 are judged by mAP, which --images cannot give: leave it out and name a test set with "
+            "DATASETS.TESTS"
+        )
+    if arguments.calibration_images < 1:
+        raise ValueError(
+            f"--calibration-images is {arguments.calibration_images}, it must be at least 1"
+        )
+    if not 0 <= arguments.max_drop <= 1:
+        raise ValueError(
+            f"--max-drop is {arguments.max_drop:g}, it is a fraction of mAP in 0..1: 0.005 is half a point"
+        )
+    if arguments.out.is_dir():
+        raise ValueError(f"--out {arguments.out} is a folder, it must be a file")
+    if arguments.out.suffix != SUFFIXES[arguments.to]:
+        raise ValueError(
+            f"--out is {arguments.out}; with --to {arguments.to} it must end in {SUFFIXES[arguments.to]}"
+        )
+    check_checkpoint(arguments.checkpoint)
+
+
+def compare_images(reference: Embedder, exported: Embedder, paths: list[Path]) -> dict[str, dict]:
+    """{"images": the lowest and the mean cosine}; batches of 1, 2, 3, ... images, so that no batch size is special."""
+    cosines, first, size = [], 0, 1
+    while first < len(paths):
+        batch = paths[first : first + size]
+        cosines.append((reference.embed(batch) * exported.embed(batch)).sum(dim=1))
+        first, size = first + size, size % BATCH + 1
+    return {"images": _cosines(torch.cat(cosines))}
+
+
+def compare_tests(
+    reference: Embedder, exported: Embedder, benchmarks: Mapping[str, Benchmark]
+) -> dict[str, dict]:
+    """{test set: cosines, and mAP of both}; both are scored by the cosine, since exported embeddings have length 1."""
+    compared = {}
+    for name, benchmark in benchmarks.items():
+        settings = benchmark.settings._replace(rerank=None, metric="cosine")
+        rows: list[tuple[Embedded, Embedded]] = []
+        for batch in benchmark.loader:
+            ids = (batch.pids, batch.camids, batch.indices)
+            rows.append(
+                tuple(Embedded(_run(one, batch.images), *ids) for one in (reference, exported))
+            )
+        ours, theirs = (
+            Embedded(*(torch.cat(column) for column in zip(*side, strict=True)))
+            for side in zip(*rows, strict=True)
+        )
+        scores = [
+            retrieval_scores(side, len(benchmark.query), settings)["mAP"] for side in (ours, theirs)
+        ]
+        cosines = _cosines(
+            torch.nn.functional.cosine_similarity(ours.embeddings, theirs.embeddings)
+        )
+        compared[name] = {**cosines, "mAP": scores[0], "exported_mAP": scores[1]}
+        if reference.card.threshold is not None:
+            rates = [
+                error_rates(side, len(benchmark.query), reference.card.threshold)
+                for side in (ours, theirs)
+            ]
+            compared[name] |= {"rates": rates[0], "exported_rates": rates[1]}
+    return compared
+
+
+def error_rates(embedded: Embedded, num_query: int, threshold: float) -> dict[str, float]:
+    """At a cosine distance: false matches of the different pairs, and false non-matches of the same ones."""
+    features = embedded.embeddings[:num_query], embedded.embeddings[num_query:]
+    ids = [
+        part
+        for ids in (embedded.pids, embedded.camids)
+        for part in (ids[:num_query], ids[num_query:])
+    ]
+    near, pairs = (
+        torch.zeros(2, dtype=torch.float64),
+        torch.zeros(2, dtype=torch.float64),
+    )  # of the same and of different identities
+    for first, last, distances in distance_blocks(*features, metric="cosine", copies=6):
+        for kind, mask in enumerate(pair_masks(ids, first, last)):
+            near[kind] += (distances[mask] <= threshold).sum()
+            pairs[kind] += mask.sum()
+    same, different = (near / pairs.clamp(min=1)).tolist()
+    return {"false_match_rate": different, "false_non_match_rate": 1 - same}
+
+
+def _run(embedder: Embedder, images: Tensor) -> Tensor:
+    """[B, 3, H, W] -> [B, D]; of clips [B, T, 3, H, W] the mean over their T frames."""
+    if images.dim() == 4:
+        return embedder.run(images)
+    frames = embedder.run(images.flatten(0, 1))  # [B*T, D]
+    return frames.unflatten(0, images.shape[:2]).mean(dim=1)  # [B, T, D] -> [B, D]
+
+
+def _cosines(values: Tensor) -> dict[str, float | int]:
+    return {
+        "num_images": len(values),
+        "lowest_cosine": float(values.min().clamp(max=1)),
+        "mean_cosine": float(values.mean().clamp(max=1)),
+    }
+
+
+def _describe(answers: Mapping[str, Mapping]) -> Iterator[str]:
+    for name, found in answers.items():
+        line = f"{name}: {found['num_images']} images, cosine at least {found['lowest_cosine']:.6f}"
+        if "mAP" in found:
+            line += f", mAP {found['mAP']:.2%} in PyTorch, {found['exported_mAP']:.2%} exported"
+        yield line
+        if "rates" in found:
+            errors = " and ".join(
+                f"{name.replace('_', ' ')} {found['rates'][name]:.2%} in PyTorch, {found['exported_rates'][name]:.2%} exported"
+                for name in found["rates"]
+            )
+            yield f"at the threshold: {errors}"
+
+
+def check_gate(answers: Mapping[str, Mapping], *, precision: str, max_drop: float) -> None:
+    """Raises ValueError when the export does not answer as PyTorch does."""
+    for name, found in answers.items():
+        drop = found.get("mAP", 0.0) - found.get("exported_mAP", 0.0)
+        if not drop <= max_drop:
+            raise ValueError(
+                f"not written: on {name} mAP drops by {drop:.4f}, --max-drop allows {max_drop:g}; "
+                "use a higher precision, other calibration images, or allow more"
+            )
+        if precision == "float32" and not found["lowest_cosine"] > MIN_COSINE:
+            raise ValueError(
+                f"not written: on {name} an embedding has the cosine {found['lowest_cosine']:.6f} with PyTorch's, "
+                f"it must be above {MIN_COSINE}"
+            )
+
+
+def measure(embedder: Embedder, num_images: int, *, repeats: int = 9) -> float:
+    """Seconds that a batch takes: the median, after one that does not count."""
+    images = torch.randint(0, 256, (num_images, 3, *embedder.card.size), dtype=torch.uint8)
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        embedder.run(images)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])

@@ -1,0 +1,336 @@
+r"""Embeds your own images: files, folders, or csv lists with a column `path` (and `pid`, `camid` if known).
+
+    python -m tools.extract TEST.WEIGHT runs/quickstart/checkpoints/best.pt --ids prefix --out features.npz \
+        datasets/quickstart/market1501/bounding_box_test
+    python -m tools.extract -c configs/x.yml TEST.WEIGHT FILE list.csv more/*.jpg --out features.npz --processes 4
+    python -m tools.extract TEST.WEIGHT person.onnx photos/ --out features.npz
+
+FILE.npz holds `embeddings` [N, D] of length 1, `paths`, `pids`, `camids` and the `card` of the network with its
+fingerprint; tools.search searches it. Images that cannot be read are left out and listed at the end. A run that was
+stopped goes on where it was when the same command is given again. torchrun spreads it over machines that share a disk.
+"""
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import parent_process
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ember_reid.config import get_defaults
+from ember_reid.data.images import ImageError, num_cpus
+from ember_reid.engine.build import build_device
+from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.formats import create_embedder, kind_of
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.common.feature_file import (
+    Features,
+    load_features,
+    save_arrays,
+    save_features,
+    words,
+)
+from ember_reid.tools.common.inputs import IDS, ImageFile, read_images
+from torch import Tensor
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from tqdm import tqdm
+
+CHUNK = 512  # images of a part, which is what a stopped run loses at most, per process
+
+
+class Job(NamedTuple):
+    """What every process is told."""
+
+    images: list[ImageFile]
+    config: str | None
+    words: list[str]  # of the configuration
+    half: bool
+    batch_size: int
+    progress: bool
+    chunk: int  # images of a part
+    folder: Path = Path()  # of the parts
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parse(argv)
+    setup_logging(quiet=_ranks()[0] > 0)
+    try:
+        for line in extract(arguments):
+            print(line, flush=True)
+    except (ValueError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"extract: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("extract: stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.extract",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    parser.add_argument(
+        "--ids", default="none", help=f"who is on an image of a folder: {' | '.join(IDS)}"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=64, help="images at a time (default %(default)s)"
+    )
+    parser.add_argument("--half", action="store_true", help="compute in float16, for GPUs")
+    parser.add_argument("--processes", type=int, default=0, help="default: one per GPU, or one")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="KEY VALUE | IMAGES",
+        help="TEST.WEIGHT FILE, other keys, and what to embed",
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(configuration keys and their values, images): a word is a key when its first part is one."""
+    sections, keys, images = set(get_defaults()), [], []
+    rest = deque(given)
+    while rest:
+        word = rest.popleft()
+        if re.fullmatch(r"[A-Z][A-Z0-9_.]*", word) and word.split(".")[0] in sections:
+            keys += [word, rest.popleft()] if rest else [word]
+        else:
+            images.append(word)
+    return keys, images
+
+
+def extract(arguments: argparse.Namespace) -> Iterator[str]:
+    """Embeds and writes; yields lines for people, on the first process only."""
+    keys, sources = split_words(arguments.words)
+    if not sources:
+        raise ValueError(
+            "no images are named: give files, folders or csv lists after TEST.WEIGHT FILE"
+        )
+    for name, least in (("batch", 1), ("processes", 0)):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be at least {least}")
+    if arguments.out.suffix != ".npz":
+        raise ValueError(f"--out is {arguments.out}, it must end in .npz")
+    images = read_images(sources, ids=arguments.ids)
+    job = Job(
+        images,
+        arguments.config,
+        keys,
+        arguments.half,
+        arguments.batch,
+        not arguments.no_progress,
+        CHUNK,
+    )
+    embedder, weights, config = open_embedder(job, local_rank=_ranks()[2])
+    plan = _plan(images, embedder)
+    rank, world_size, _ = _ranks()
+    if arguments.out.is_file() and _is_done(arguments.out, plan):
+        if rank == 0:
+            yield f"{arguments.out} is there already, of these images and this network"
+        return
+    folder = arguments.out.with_name(f".{arguments.out.name}.{plan}.parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    job = job._replace(folder=folder)
+    _embed_all(job, embedder, arguments.processes, rank, world_size)
+    if rank > 0:
+        return
+    features = collect(job, embedder, weights=weights, config=config, plan=plan)
+    save_features(arguments.out, features)
+    for old in arguments.out.parent.glob(f".{arguments.out.name}.*.parts"):
+        shutil.rmtree(old, ignore_errors=True)
+    for path, reason in zip(features.broken, features.reasons, strict=True):
+        yield f"left out: {reason if str(path) in str(reason) else f'{path}: {reason}'}"
+    count, dim = features.embeddings.shape
+    yield (
+        f"{arguments.out}: {count} embeddings of {dim} dimensions, {len(features.broken)} images left out, "
+        f"fingerprint {embedder.card.fingerprint}"
+    )
+
+
+def _ranks() -> tuple[int, int, int]:
+    """(rank, number of processes, local rank) as torchrun says, or those of a single process."""
+    return tuple(
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+
+
+def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]:
+    """The network, its file and its configuration."""
+    use_cuda = embedder_on_gpu(job)
+    if use_cuda:
+        torch.cuda.set_device(local_rank % torch.cuda.device_count())
+    named = dict(zip(job.words[::2], job.words[1::2], strict=False)).get("TEST.WEIGHT", "")
+    if named and kind_of(Path(named)) != "checkpoint":
+        return (
+            load_model(named, device="cuda" if use_cuda else "cpu"),
+            str(Path(named).resolve()),
+            "",
+        )
+    cfg = read_inference_config(job.config, job.words)
+    network, card = build_deployed_network(cfg, half=job.half)
+    return (
+        create_embedder(network, card, build_device(cfg)),
+        str(Path(cfg.TEST.WEIGHT).resolve()),
+        cfg.dump(),
+    )
+
+
+def _plan(images: Sequence[ImageFile], embedder: Embedder) -> str:
+    """A digest that changes with the network, the list, and any file in it."""
+    digest = hashlib.sha256(embedder.card.to_json().encode())
+    for image in images:
+        try:
+            status = os.stat(image.path)
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            state = "missing"
+        digest.update(f"{image.path}\0{image.pid}\0{image.camid}\0{state}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _is_done(path: Path, plan: str) -> bool:
+    try:
+        return load_features(path)[0].plan == plan
+    except ValueError as error:
+        raise ValueError(f"--out would replace a file of another kind: {error}") from error
+
+
+def _embed_all(job: Job, embedder: Embedder, processes: int, rank: int, world_size: int) -> None:
+    processes = processes or max(torch.cuda.device_count() if embedder_on_gpu(job) else 1, 1)
+    if world_size > 1 or processes == 1:
+        embed_share(job, embedder, rank, world_size)
+    else:
+        try:
+            torch.multiprocessing.spawn(_work, args=(job, processes), nprocs=processes)
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(
+                f"a process failed: {reason}; the same command goes on where it was"
+            ) from error
+
+
+def embedder_on_gpu(job: Job) -> bool:
+    """Whether the job's network runs on GPUs."""
+    device = dict(zip(job.words[::2], job.words[1::2], strict=False)).get("DEVICE", "auto")
+    return device != "cpu" and torch.cuda.is_available()
+
+
+def _work(rank: int, job: Job, num_processes: int) -> None:
+    """One of several processes of this machine."""
+    if not embedder_on_gpu(job):
+        torch.set_num_threads(max(num_cpus() // num_processes, 1))
+    setup_logging(quiet=True)
+    embed_share(job, open_embedder(job, local_rank=rank)[0], rank, num_processes)
+
+
+def _parts(job: Job) -> list[Path]:
+    return [job.folder / f"{first:09d}.npz" for first in range(0, len(job.images), job.chunk)]
+
+
+def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> None:
+    """Write every `num_processes`-th part that is not there yet; a process that was spawned ends with the one it serves."""
+    parent = parent_process()
+    mine = list(enumerate(_parts(job)))[rank::num_processes]
+    total = sum(
+        len(job.images[number * job.chunk : (number + 1) * job.chunk]) for number, _ in mine
+    )
+    hidden = None if job.progress and rank == 0 else True  # None: shown on terminals
+    share = f"1 of {num_processes} processes" if num_processes > 1 else None
+    with tqdm(total=total, unit="image", desc=share, disable=hidden, leave=False) as bar:
+        for number, path in mine:
+            if parent and not parent.is_alive():
+                return
+            images = job.images[number * job.chunk : (number + 1) * job.chunk]
+            if not path.is_file():
+                save_arrays(path, _embed_part(images, embedder, job.batch_size))
+            bar.update(len(images))
+
+
+def _embed_part(
+    images: Sequence[ImageFile], embedder: Embedder, batch_size: int
+) -> dict[str, np.ndarray]:
+    """Embeddings [n, D] of the images that can be read, their positions [n], and the reasons of the others."""
+
+    def decode(image: ImageFile) -> Tensor | str:
+        try:
+            return embedder.prepare(image.path)
+        except ImageError as error:
+            return str(error)
+
+    positions, reasons, rows = [], {}, []
+    with ThreadPoolExecutor(num_cpus()) as pool:
+        decoded = pool.map(
+            decode, images
+        )  # runs ahead of the network; a part is small enough to be held
+        for first in range(0, len(images), batch_size):
+            batch = []
+            for position in range(first, min(first + batch_size, len(images))):
+                picture = next(decoded)
+                if isinstance(picture, str):
+                    reasons[position] = picture
+                else:
+                    batch.append(picture)
+                    positions.append(position)
+            if batch:
+                rows.append(embedder.run(torch.stack(batch)).float().cpu().numpy())
+    return {
+        "embeddings": np.concatenate(rows)
+        if rows
+        else np.zeros((0, embedder.card.embedding_dim), np.float32),
+        "positions": np.array(positions, np.int64),
+        "broken": np.array(list(reasons), np.int64),
+        "reasons": words(list(reasons.values())),
+    }
+
+
+def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: str) -> Features:
+    """All parts as one; waits for those of other machines."""
+    embeddings, kept, broken, reasons = [], [], [], []
+    for number, path in enumerate(_parts(job)):
+        while not path.is_file():
+            time.sleep(0.5)
+        with np.load(path, allow_pickle=False) as part:
+            embeddings.append(part["embeddings"])
+            kept += (number * job.chunk + part["positions"]).tolist()
+            broken += (number * job.chunk + part["broken"]).tolist()
+            reasons += part["reasons"].tolist()
+    if not kept:
+        raise ValueError(
+            f"none of the {len(job.images)} images can be read; the first: {reasons[0]}"
+        )
+    images = [job.images[position] for position in kept]
+    return Features(
+        embeddings=np.concatenate(embeddings),
+        paths=words([image.path for image in images]),
+        pids=words([image.pid for image in images]),
+        camids=words([image.camid for image in images]),
+        card=embedder.card.to_json(),
+        weights=weights,
+        config=config,
+        plan=plan,
+        broken=words([job.images[position].path for position in broken]),
+        reasons=words(reasons),
+    )

@@ -1,0 +1,296 @@
+"""Where networks look: Grad-CAM of several networks side by side over test images.
+
+    python -m tools.heatmaps --models runs/teacher/checkpoints/best.pt runs/student/checkpoints/best.pt --out DIR
+    python -m tools.heatmaps -c configs/x.yml --models teacher.pt student.pt --what pairs --count 8 --out DIR
+
+`identities`: images of test identities, and what the strongest identity's logit of each network rests on.
+`pairs`: a query with a match from the gallery, and what their cosine rests on, in both images. Writes DIR/index.html, which
+holds its pictures, and DIR/NNN.png, a row each. The test images come from the recipe, or without one
+from the first network's own; every network sees them at its own input size.
+"""
+
+import argparse
+import random
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ember_reid.config import load_config, parse_config
+from ember_reid.data.build import build_normalization, build_splits
+from ember_reid.data.images import load_image, open_image
+from ember_reid.data.records import Record, Splits
+from ember_reid.engine.build import build_device, read_test_config
+from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.modeling import build_model
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHOICES = ("identities", "pairs")
+HEIGHT, GAP, OPACITY = 192, 6, 0.45
+
+
+class Network(NamedTuple):
+    """A trained network and how it wants its images."""
+
+    name: str
+    model: nn.Module
+    size: tuple[int, int]
+    interpolation: str
+    normalize: Callable[[Tensor], Tensor]
+    device: torch.device
+
+
+class Row(NamedTuple):
+    """Pictures in a row, each with its caption."""
+
+    title: str
+    pictures: tuple[Image.Image, ...]
+    captions: tuple[str, ...]
+
+
+def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> Tensor:
+    """What a score rests on (Grad-CAM, Selvaraju et al. 2017, eq. 1-2), without a graph through the backbone.
+
+    Works for every backbone that ends in a map: convolutional ones and transformers, whose tokens are put back into
+    their grid by the model. Where a head looks at several maps (MGN), their heatmaps are averaged.
+
+    Args:
+        model: a ReidModel in evaluation mode.
+        images: float [N, 3, H, W], normalized.
+        score: ReidOutput -> anything whose sum is explained.
+
+    Returns:
+        [N, H, W] in 0..1, the largest value of each image 1; all 0 where every place weighs the same and none speaks for
+        the score. A neck takes off a mean that the maps do not show, so the sum can be negative everywhere; the paper's
+        ReLU would leave nothing then, and the heat counts from the lowest value instead.
+    """
+    with torch.no_grad():
+        maps = model.backbone(images)
+    maps = tuple(value.detach().requires_grad_() for value in maps)
+    with torch.enable_grad():
+        total = score(model.head(maps)).sum()
+    gradients = torch.autograd.grad(total, maps, allow_unused=True)
+    heat = []
+    for value, gradient in zip(maps, gradients, strict=True):
+        if gradient is not None:
+            weights = gradient.mean(dim=(2, 3), keepdim=True)  # [N, C, 1, 1]
+            cam = (weights * value).sum(dim=1, keepdim=True)  # [N, 1, h, w]
+            lowest, highest = cam.amin(dim=(2, 3), keepdim=True), cam.amax(dim=(2, 3), keepdim=True)
+            cam = torch.where(highest > 0, cam.relu(), cam - lowest)
+            heat.append(
+                F.interpolate(cam, size=images.shape[2:], mode="bilinear", align_corners=False)
+            )
+    mean = torch.cat(heat, dim=1).mean(dim=1).detach()
+    return mean / mean.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def strongest_logit(output) -> Tensor:
+    """[N]: the largest logit, the mean over heads."""
+    return torch.stack([logits.amax(dim=1) for logits in output.logits]).mean(dim=0)
+
+
+def pair_cosine(output) -> Tensor:
+    """The cosine of the first and the second image's embedding."""
+    return F.cosine_similarity(output.embedding[:1], output.embedding[1:2])
+
+
+def overlay(picture: Image.Image, heat: Tensor) -> Image.Image:
+    """A picture with its heatmap [h, w] in 0..1 over it, from blue (0) to red (1)."""
+    gray = Image.fromarray((255 * heat.cpu().numpy()).astype(np.uint8)).resize(
+        picture.size, Image.Resampling.BILINEAR
+    )
+    value = np.asarray(gray, dtype=np.float32)[..., None] / 255
+    color = 255 * np.clip(1.5 - np.abs(4 * value - np.array([3.0, 2.0, 1.0])), 0, 1)
+    mixed = (1 - OPACITY) * np.asarray(picture, dtype=np.float32) + OPACITY * color
+    return Image.fromarray(mixed.round().astype(np.uint8))
+
+
+def load_networks(paths: Sequence[str], device: torch.device) -> list[Network]:
+    """Checkpoints of ours, which carry their recipe; named after their run."""
+    networks = []
+    for path in paths:
+        content = load_checkpoint(path)
+        cfg = parse_config(content["config"])
+        model = build_model(cfg, num_classes=content["num_classes"], pretrained=False)
+        model.load_state_dict(content["model"])  # with its classifier, which `identities` asks
+        model = model.to(device).eval().requires_grad_(False)
+        folder = Path(path).parent
+        name = folder.parent.name if folder.name == "checkpoints" else Path(path).stem
+        networks.append(
+            Network(
+                name,
+                model,
+                tuple(cfg.INPUT.SIZE_TEST),
+                cfg.INPUT.INTERPOLATION,
+                build_normalization(cfg),
+                device,
+            )
+        )
+    return networks
+
+
+def _prepare(network: Network, paths: Sequence[Path]) -> Tensor:
+    images = [
+        load_image(path, size=network.size, interpolation=network.interpolation) for path in paths
+    ]
+    return network.normalize(torch.stack(images).to(network.device))
+
+
+def _picture(path: Path) -> Image.Image:
+    image = open_image(path)
+    return image.resize((max(round(image.width * HEIGHT / image.height), 1), HEIGHT))
+
+
+def identity_rows(
+    splits: Splits, networks: Sequence[Network], *, count: int, seed: int
+) -> list[Row]:
+    """One row an identity: up to four of its query images, each as it is and with the heat of each network."""
+    by_pid: dict[int, list[Record]] = {}
+    for record in splits.query:
+        by_pid.setdefault(record.pid, []).append(record)
+    chosen = random.Random(seed).sample(sorted(by_pid), min(count, len(by_pid)))
+    rows = []
+    for pid in chosen:
+        paths = [record.paths[0] for record in by_pid[pid][:4]]
+        heats = [grad_cam(n.model, _prepare(n, paths), strongest_logit) for n in networks]
+        pictures, captions = [], []
+        for i, path in enumerate(paths):
+            picture = _picture(path)
+            pictures += [picture, *[overlay(picture, heat[i]) for heat in heats]]
+            captions += [path.name, *[network.name for network in networks]]
+        rows.append(Row(f"identity {pid}", tuple(pictures), tuple(captions)))
+    return rows
+
+
+def pair_rows(splits: Splits, networks: Sequence[Network], *, count: int, seed: int) -> list[Row]:
+    """One row a query with a match (of another camera, where there is one): what makes them similar to each network."""
+    rng = random.Random(seed)
+    rows = []
+    for query in rng.sample(list(splits.query), len(splits.query)):
+        matches = [r for r in splits.gallery if r.pid == query.pid and r.paths[0] != query.paths[0]]
+        others = [record for record in matches if record.camid != query.camid] or matches
+        if not others or len(rows) == count:
+            continue
+        match = rng.choice(others)
+        paths = [query.paths[0], match.paths[0]]
+        pictures, captions = (
+            [_picture(path) for path in paths],
+            [f"camera {r.camid + 1}" for r in (query, match)],
+        )
+        shown = list(pictures)
+        for network in networks:
+            images = _prepare(network, paths)
+            heat = grad_cam(network.model, images, pair_cosine)
+            with torch.no_grad():
+                cosine = pair_cosine(network.model(images)).item()
+            shown += [overlay(picture, heat[i]) for i, picture in enumerate(pictures)]
+            captions += [f"{network.name}: cosine {cosine:.2f}", ""]
+        rows.append(Row(f"identity {query.pid}", tuple(shown), tuple(captions)))
+    return rows
+
+
+def join(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one height, side by side on white."""
+    width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
+    sheet = Image.new("RGB", (width, HEIGHT), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width + GAP
+    return sheet
+
+
+def write_page(rows: Sequence[Row], path: Path, *, title: str) -> None:
+    """One HTML file that holds its pictures and opens anywhere."""
+    blocks = []
+    for row in rows:
+        figures = []
+        for picture, caption in zip(row.pictures, row.captions, strict=True):
+            buffer = BytesIO()
+            picture.save(buffer, "PNG")
+            data = b64encode(buffer.getvalue()).decode("ascii")
+            figures.append(
+                f'<figure><img src="data:image/png;base64,{data}" alt="{escape(caption, quote=True)}">'
+                f"<figcaption>{escape(caption)}</figcaption></figure>"
+            )
+        blocks.append(f"<h2>{escape(row.title)}</h2><div>{''.join(figures)}</div>")
+    path.write_text(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>"
+        "body{font:14px system-ui,sans-serif;margin:24px}div{display:flex;flex-wrap:wrap;gap:8px}"
+        "figure{margin:0;max-width:130px}figcaption{font-size:11px;overflow-wrap:anywhere}h2{font-size:15px}"
+        f"</style><h1>{escape(title)}</h1><p>From blue, of no importance, to red.</p>{''.join(blocks)}</html>\n",
+        encoding="utf-8",
+    )
+
+
+def draw_heatmaps(arguments: argparse.Namespace) -> list[Path]:
+    """Choose the images, explain them and write the pages; returns the files written."""
+    if arguments.count < 1:
+        raise ValueError(f"--count is {arguments.count}, it must be at least 1")
+    if arguments.config:
+        cfg = load_config(arguments.config, arguments.overrides)
+    else:
+        cfg = read_test_config(None, ["TEST.WEIGHT", arguments.models[0], *arguments.overrides])
+    device = build_device(cfg)
+    splits = next(iter(build_splits(cfg, train=False).tests.values()))
+    networks = load_networks(arguments.models, device)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    create = {"identities": identity_rows, "pairs": pair_rows}[arguments.what]
+    rows = create(splits, networks, count=arguments.count, seed=cfg.SEED)
+    written = []
+    for number, row in enumerate(rows, start=1):
+        written.append(arguments.out / f"{number:03d}.png")
+        join(row.pictures).save(written[-1])
+    title = (
+        f"{arguments.what} of {splits.name}: {' and '.join(network.name for network in networks)}"
+    )
+    write_page(rows, arguments.out / "index.html", title=title)
+    return [arguments.out / "index.html", *written]
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.heatmaps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-c", "--config", metavar="FILE", help="a recipe with the test set")
+    parser.add_argument(
+        "--models", nargs="+", required=True, metavar="CHECKPOINT", help="teacher, student, ..."
+    )
+    parser.add_argument("--what", choices=CHOICES, default="pairs", help="default: %(default)s")
+    parser.add_argument("--count", type=int, default=10, help="rows (default: %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        dest="overrides",
+        metavar="WORD",
+        help="KEY VALUE pairs of the recipe",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parse(argv)
+    setup_logging()
+    try:
+        for path in draw_heatmaps(arguments)[:1]:
+            print(path)
+    except (ValueError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"heatmaps: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

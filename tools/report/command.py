@@ -1,0 +1,200 @@
+"""A page about one training run, or several side by side: recipe, curves, scores and ranked lists, in one HTML file.
+
+    python -m tools.report runs/quickstart
+    python -m tools.report runs/student runs/teacher --heatmaps --out compare.html
+    python -m tools.report runs/x --plain                       # from the run's files alone: no network, no pictures
+    python -m tools.report runs/x DATASETS.ROOT /data           # KEY VALUE pairs, where the data lies elsewhere now
+
+Writes RUN/report.html, of the first run, unless --out names another file. It needs nothing but a browser: pictures are
+inside, nothing is fetched. What a run's files do not give is left out, and the page says so.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from ember_reid.config import Config
+from ember_reid.data.build import build_normalization, build_splits
+from ember_reid.data.images import load_image, open_image
+from ember_reid.engine.build import (
+    build_benchmarks,
+    build_device,
+    build_trained_model,
+    read_test_config,
+)
+from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.heatmaps.command import grad_cam, overlay, pair_cosine
+from ember_reid.tools.report.page import Card, write_page
+from ember_reid.tools.report.retrieval_analysis import Examination, Labeled, examine
+from ember_reid.tools.report.run_reader import Run, read_run
+from PIL import Image
+
+logger = logging.getLogger("ember.report")
+
+
+class Settings(NamedTuple):
+    """What the command line asks for."""
+
+    count: int = 6
+    top: int = 10
+    heatmaps: bool = False
+    overrides: tuple[str, ...] = ()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parse(argv)
+    setup_logging()
+    try:
+        print(report(arguments))
+    except (ValueError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"report: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words", nargs="+", metavar="RUN_DIR [KEY VALUE]", help="runs, then keys of their recipes"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: report.html in the first run's folder"
+    )
+    parser.add_argument(
+        "--plain", action="store_true", help="from the run's files alone, without the network"
+    )
+    parser.add_argument(
+        "--heatmaps", action="store_true", help="what each query's first answer rests on (slow)"
+    )
+    parser.add_argument(
+        "--count", type=int, default=6, help="queries of each kind (default %(default)s)"
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, help="answers shown per query (default %(default)s)"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_intermixed_args(argv)
+
+
+def split_words(words: list[str]) -> tuple[list[Path], tuple[str, ...]]:
+    """Folders, and the KEY VALUE pairs behind them; a key is a name of capitals that is no folder."""
+    for k, word in enumerate(words):
+        if word.replace(".", "").replace("_", "").isupper() and not Path(word).exists():
+            return [Path(word) for word in words[:k]], tuple(words[k:])
+    return [Path(word) for word in words], ()
+
+
+def report(arguments: argparse.Namespace) -> Path:
+    """Read the runs, examine their test sets, write the page; returns its path."""
+    for name in ("count", "top"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be at least 1")
+    folders, overrides = split_words(arguments.words)
+    if not folders:
+        raise ValueError("no run is named: python -m tools.report runs/x")
+    settings = Settings(arguments.count, arguments.top, arguments.heatmaps, overrides)
+    runs = [read_run(folder) for folder in folders]
+    out = arguments.out or folders[0] / "report.html"
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}")
+    cards = [Card(run) if arguments.plain else look(run, settings) for run in runs]
+    write_page(out, cards)
+    return out
+
+
+def look(run: Run, settings: Settings) -> Card:
+    """A run with its network's answers; what is in the way of these stands on the page instead."""
+    if run.weights is None:
+        return Card(
+            run,
+            trouble="There is no checkpoints/best.pt or last.pt, so there are no distances and no pictures.",
+        )
+    try:
+        cfg = read_test_config(None, ["TEST.WEIGHT", str(run.weights), *settings.overrides])
+        device = build_device(cfg)
+        tests = build_splits(cfg, train=False).tests
+        model = build_trained_model(cfg, device)
+        benchmarks = build_benchmarks(cfg, tests, model, device)
+        examinations, pictures, heats = [], {}, {}
+        for name, benchmark in benchmarks.items():
+            examination = examine_benchmark(name, benchmark, settings)
+            examinations.append(examination)
+            pictures[name] = load_pictures(examination, benchmark)
+            if settings.heatmaps:
+                heats[name] = draw_heats(examination, benchmark, cfg, model, device)
+    except (ValueError, OSError) as error:
+        trouble = f"Distances and pictures are missing: {' '.join(str(error).split())}"
+        logger.warning("%s: %s", run.name, trouble)
+        return Card(run, trouble=trouble)
+    return Card(run, tuple(examinations), pictures, heats)
+
+
+def examine_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> Examination:
+    """Embed a test set and look at it."""
+    embedded, num_query = benchmark.embed(), len(benchmark.query)
+    features, pids, camids = (
+        embedded.embeddings.cpu(),
+        embedded.pids.cpu().numpy(),
+        embedded.camids.cpu().numpy(),
+    )
+    return examine(
+        Labeled(features[:num_query], pids[:num_query], camids[:num_query]),
+        Labeled(features[num_query:], pids[num_query:], camids[num_query:]),
+        name=name,
+        metric=benchmark.settings.metric,
+        protocol=benchmark.settings.protocol,
+        count=settings.count,
+        top=settings.top,
+    )
+
+
+def load_pictures(
+    examination: Examination, benchmark: Benchmark
+) -> dict[tuple[str, int], tuple[str, Image.Image]]:
+    """("query" | "gallery", position) -> (file name, small picture) of all that is shown."""
+    wanted = {("query", ranked.index) for ranked in examination.lists}
+    wanted |= {
+        ("gallery", answer.index) for ranked in examination.lists for answer in ranked.answers
+    }
+    pictures = {}
+    for side, index in sorted(wanted):
+        path = (benchmark.query if side == "query" else benchmark.gallery)[index].paths[0]
+        pictures[side, index] = (path.name, _shrunk(path))
+    return pictures
+
+
+def draw_heats(
+    examination: Examination, benchmark: Benchmark, cfg: Config, model, device
+) -> dict[int, list[Image.Image]]:
+    """Of each query: itself and its first answer, with what their cosine rests on (Grad-CAM, see tools.heatmaps)."""
+    normalize, heats = build_normalization(cfg), {}
+    model.requires_grad_(False)
+    for ranked in examination.lists:
+        paths = (
+            benchmark.query[ranked.index].paths[0],
+            benchmark.gallery[ranked.answers[0].index].paths[0],
+        )
+        images = [
+            load_image(path, size=tuple(cfg.INPUT.SIZE_TEST), interpolation=cfg.INPUT.INTERPOLATION)
+            for path in paths
+        ]
+        heat = grad_cam(model, normalize(torch.stack(images).to(device)), pair_cosine)
+        heats[ranked.index] = [overlay(_shrunk(path), heat[k]) for k, path in enumerate(paths)]
+    return heats
+
+
+def _shrunk(path: Path) -> Image.Image:
+    picture = open_image(path).convert("RGB")
+    picture.thumbnail((128, 192))
+    return picture

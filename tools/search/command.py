@@ -1,0 +1,290 @@
+"""Searches the embeddings of tools.extract for the people, vehicles or animals on query images.
+
+    python -m tools.search features.npz datasets/quickstart/market1501/query --top 5 --rerank
+    python -m tools.search features.npz query.jpg other.jpg
+    python -m tools.search features.npz queries.npz --threshold 0.35 --faiss --out found
+
+Writes DIR/index.html, which holds its pictures, and DIR/search.json. A query whose nearest entry is farther than the
+threshold is "unknown"; the threshold is that of tools.calibrate beside the weights, unless --threshold gives one.
+Queries are images, folders, csv lists, or one .npz of tools.extract, made by the same network.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from ember_reid.config import parse_config
+from ember_reid.engine.deploy.build import build_embedder, load_model, read_threshold
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.formats import kind_of
+from ember_reid.engine.deploy.network import Card
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.common.feature_file import Features, load_features
+from ember_reid.tools.common.inputs import read_images
+from ember_reid.tools.search.knn import (
+    Nearest,
+    check_faiss,
+    nearest,
+    nearest_faiss,
+    open_faiss,
+    reach_recall,
+    rerank,
+)
+from ember_reid.tools.search.page import write_page
+from torch import Tensor
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parse(argv)
+    setup_logging()
+    logging.getLogger("ember").setLevel(
+        logging.WARNING
+    )  # re-ranking would say its plan for each query
+    try:
+        for line in search(arguments):
+            print(line)
+    except (ValueError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"search: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.search",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "features", type=Path, metavar="FEATURES.npz", help="what is searched, of tools.extract"
+    )
+    parser.add_argument(
+        "queries", nargs="+", metavar="QUERY", help="images, folders, csv lists, or one .npz"
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, help="answers per query (default %(default)s)"
+    )
+    parser.add_argument(
+        "--threshold",
+        default="auto",
+        metavar="DISTANCE",
+        help="auto (the calibrated one) | none | a cosine distance",
+    )
+    parser.add_argument(
+        "--rerank", type=int, nargs="?", const=100, default=0, metavar="K",
+        help="re-rank the K nearest by k-reciprocal encoding (100 when K is left out)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--faiss", action="store_true", help="approximate search; its recall is printed"
+    )
+    parser.add_argument(
+        "--recall",
+        type=float,
+        default=0.99,
+        help="share of the exact answers that faiss must find; less is faster (default %(default)s)",
+    )
+    parser.add_argument(
+        "--weights", metavar="FILE", help="the network, where it is not where it was any more"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("search"), metavar="DIR", help="(default %(default)s)"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_intermixed_args(argv)
+
+
+def search(arguments: argparse.Namespace) -> list[str]:
+    """Finds, writes the page and the JSON file; returns lines for people."""
+    if arguments.top < 1:
+        raise ValueError(f"--top is {arguments.top}, it must be at least 1")
+    if arguments.rerank < 0:
+        raise ValueError(f"--rerank is {arguments.rerank}, it must be at least 1")
+    if not 0 < arguments.recall <= 1:
+        raise ValueError(
+            f"--recall is {arguments.recall:g}, it is a fraction in 0..1: 0.99 finds 99 of 100 answers"
+        )
+    if arguments.faiss:
+        check_faiss()
+    features, card = load_features(arguments.features)
+    if not len(features.paths):
+        raise ValueError(f"{arguments.features} holds no embeddings")
+    threshold = choose_threshold(arguments.threshold, features, card, arguments.weights)
+    paths, query = embed_queries(arguments, features, card)
+    gallery = torch.from_numpy(features.embeddings)
+    lines = []
+    k = max(arguments.top, arguments.rerank)
+    if arguments.faiss:
+        index = open_faiss(
+            features.embeddings, Path(f"{arguments.features}.faiss"), newer_than=arguments.features
+        )
+        reached = reach_recall(index, query, gallery, min(k, len(gallery)), wanted=arguments.recall)
+        lines.append(
+            f"faiss finds {reached.recall:.2%} of the exact {min(k, len(gallery))} nearest ({reached.num_queries} queries) in "
+            f"{reached.num_probed} of {reached.num_cells} cells; {1000 * reached.faiss_seconds:.2f} ms a query, exact search "
+            f"{1000 * reached.exact_seconds:.2f} ms"
+        )
+        found = nearest_faiss(index, query, k)
+    else:
+        found = nearest(query, gallery, k)
+    closest = found.distances[:, 0].tolist()
+    if arguments.rerank:
+        found = _rerank(query, gallery, found)
+    answers = [
+        _answer(
+            path, features, found, row, top=arguments.top, closest=closest[row], threshold=threshold
+        )
+        for row, path in enumerate(paths)
+    ]
+    lines += [f"{answer['path']}: {answer['decision']}" for answer in answers]
+    return lines + _write(
+        arguments, answers, features, card, threshold, notes=lines[: int(arguments.faiss)]
+    )
+
+
+def choose_threshold(
+    given: str, features: Features, card: Card, weights: str | None
+) -> float | None:
+    """The cosine distance up to which two images are taken for the same, None when nobody said."""
+    if given == "none":
+        return None
+    if given != "auto":
+        try:
+            value = float(given)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 2:
+            raise ValueError(
+                f"--threshold is {given}, it must be auto, none, or a cosine distance in 0..2"
+            )
+        return value
+    path = Path(weights or features.weights)
+    return (read_threshold(path) if path.is_file() else None) or card.threshold
+
+
+def embed_queries(
+    arguments: argparse.Namespace, features: Features, card: Card
+) -> tuple[list[str], Tensor]:
+    """Paths and embeddings [Q, D] of the queries, by the network that made the features."""
+    files = [query for query in arguments.queries if query.endswith(".npz")]
+    if files:
+        if len(arguments.queries) > 1:
+            raise ValueError(f"{files[0]} must be the only query: it already holds many")
+        queries, other = load_features(Path(files[0]))
+        check_same(card, other, arguments.features, files[0])
+        return queries.paths.tolist(), torch.from_numpy(queries.embeddings)
+    paths = [image.path for image in read_images(arguments.queries)]
+    embedder = _open(arguments.weights, features, arguments.features)
+    check_same(card, embedder.card, arguments.features, arguments.weights or features.weights)
+    return [str(path) for path in paths], embedder.embed(paths)
+
+
+def _open(weights: str | None, features: Features, source: Path) -> Embedder:
+    """The network that the features name, under the configuration that they carry."""
+    path = Path(weights or features.weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the network of {source}, {path}, is not there; name it with --weights FILE"
+        )
+    if kind_of(path) != "checkpoint":
+        return load_model(path)
+    if not features.config:
+        return load_model(path)
+    cfg = parse_config(features.config, ["TEST.WEIGHT", str(path), "DEVICE", "auto"])
+    return build_embedder(cfg)
+
+
+def check_same(card: Card, other: Card, features: Path, source: str) -> None:
+    """Raises ValueError when two embeddings do not compare."""
+    if card.fingerprint != other.fingerprint:
+        raise ValueError(
+            f"{features} was made by the network {card.fingerprint}, {source} is {other.fingerprint}, and embeddings of "
+            "two networks do not compare: extract again, or name the network it was made by with --weights"
+        )
+
+
+def _rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
+    if (found.indices < 0).any():  # faiss may find fewer than were asked for
+        raise ValueError(
+            "faiss found too few neighbors to re-rank: give a smaller K, or leave --faiss out"
+        )
+    return rerank(query, gallery, found)
+
+
+def _answer(
+    path: str,
+    features: Features,
+    found: Nearest,
+    row: int,
+    *,
+    top: int,
+    closest: float,
+    threshold: float | None,
+) -> dict:
+    """A query and its answers, as they are in search.json; "same" is None without a threshold."""
+    pairs = zip(found.distances[row].tolist(), found.indices[row].tolist(), strict=True)
+    answers = [
+        {
+            "rank": rank,
+            "path": str(features.paths[index]),
+            "pid": str(features.pids[index]),
+            "camid": str(features.camids[index]),
+            "distance": distance,
+            "same": None if threshold is None else distance <= threshold,
+        }
+        for rank, (distance, index) in enumerate(((d, i) for d, i in pairs if i >= 0), start=1)
+    ]
+    known = None if threshold is None else closest <= threshold
+    if known is False:
+        decision = f"unknown (the nearest is at {closest:.3f})"
+    else:  # re-ranking may put one that is beyond the threshold first
+        first = next(answer for answer in answers if answer["same"] is not False)
+        decision = f"{first['pid'] or first['path']} at {first['distance']:.3f}"
+    answers = answers[:top]
+    return {
+        "path": path,
+        "known": known,
+        "decision": decision,
+        "closest": closest,
+        "answers": answers,
+    }
+
+
+def _write(
+    arguments: argparse.Namespace,
+    answers: list[dict],
+    features: Features,
+    card: Card,
+    threshold: float | None,
+    *,
+    notes: list[str],
+) -> list[str]:
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    page, data = arguments.out / "index.html", arguments.out / "search.json"
+    said = (
+        "No threshold: every query gets an answer. python -m tools.calibrate finds one."
+        if threshold is None
+        else f"Same: a cosine distance of at most {threshold:.4f}; unknown: nothing that near."
+    )
+    facts = [
+        f"{len(answers)} queries in {len(features.paths)} images of {arguments.features}, network {card.fingerprint}.",
+        said,
+        *([f"The {arguments.rerank} nearest are re-ranked."] if arguments.rerank else []),
+        *notes,
+    ]
+    content = {
+        "features": str(arguments.features),
+        "fingerprint": card.fingerprint,
+        "threshold": threshold,
+        "reranked": arguments.rerank,
+        "faiss": arguments.faiss,
+        "queries": answers,
+    }
+    data.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_page(page, answers, facts=facts)
+    return [said, str(page), str(data)]

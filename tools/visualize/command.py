@@ -1,0 +1,164 @@
+"""Shows what a network answers: ranked lists as one web page and one picture.
+
+    python -m tools.visualize TEST.WEIGHT runs/x/checkpoints/best.pt
+    python -m tools.visualize -c configs/x.yml TEST.WEIGHT FILE --queries best,worst --count 5 --out DIR
+
+Writes DIR/index.html, which holds its pictures and opens anywhere, and DIR/ranked.png (a folder per test set
+inside DIR when there are several). Best and worst queries are chosen by their average precision, random ones
+by `SEED`.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from ember_reid.data.build import build_splits
+from ember_reid.data.images import open_image
+from ember_reid.engine.build import (
+    build_benchmarks,
+    build_device,
+    build_trained_model,
+    read_test_config,
+)
+from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.engine.ranked_lists import (
+    CHOICES,
+    RankedQuery,
+    draw_montage,
+    ranked_lists,
+    write_page,
+)
+from ember_reid.engine.scores import describe_scores, retrieval_scores
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    arguments = _parse(argv)
+    setup_logging()
+    try:
+        for path in visualize(arguments):
+            print(path)
+    except (ValueError, OSError) as error:
+        if arguments.debug:
+            raise
+        print(f"visualize: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.visualize",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
+    )
+    parser.add_argument(
+        "--queries", default="random", help=f"a list with commas of {', '.join(CHOICES)}"
+    )
+    parser.add_argument(
+        "--count", type=int, default=10, help="queries of each choice (default %(default)s)"
+    )
+    parser.add_argument(
+        "--top", type=int, default=10, help="answers shown per query (default %(default)s)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where to write; `ranked` beside checkpoints/ by default",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def visualize(arguments: argparse.Namespace) -> list[Path]:
+    """Embeds the test sets and writes their pages; returns the files written."""
+    choices = arguments.queries.split(",")
+    for choice in choices:
+        if choice not in CHOICES:
+            raise ValueError(
+                f"--queries is '{arguments.queries}', it must be a list with commas of {', '.join(CHOICES)}"
+            )
+    for name in ("count", "top"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be at least 1")
+    cfg = read_test_config(arguments.config, arguments.overrides)
+    device = build_device(cfg)
+    tests = build_splits(cfg, train=False).tests
+    model = build_trained_model(cfg, device)
+    weight = Path(cfg.TEST.WEIGHT)
+    out = (
+        arguments.out
+        or (weight.parent.parent if weight.parent.name == "checkpoints" else weight.parent)
+        / "ranked"
+    )
+    written = []
+    for name, benchmark in build_benchmarks(cfg, tests, model, device).items():
+        folder = out if len(tests) == 1 else out / name
+        lists, facts = _rank(benchmark, choices, arguments, seed=cfg.SEED)
+        folder.mkdir(parents=True, exist_ok=True)
+        written += _write(
+            folder,
+            lists,
+            benchmark,
+            title=f"Ranked results on {name}",
+            facts=[f"Network: {weight}", *facts],
+        )
+    return written
+
+
+def _rank(
+    benchmark: Benchmark, choices: list[str], arguments: argparse.Namespace, *, seed: int
+) -> tuple[list[RankedQuery], list[str]]:
+    """The ranked lists of one test set, and lines about it."""
+    embedded, settings, num_query = benchmark.embed(), benchmark.settings, len(benchmark.query)
+    scores = retrieval_scores(embedded, num_query, settings._replace(rerank=None))
+    embeddings, pids, camids = (tensor.cpu() for tensor in embedded[:3])
+    lists = [
+        ranked
+        for choice in choices
+        for ranked in ranked_lists(
+            embeddings[:num_query],
+            embeddings[num_query:],
+            pids[:num_query],
+            pids[num_query:],
+            camids[:num_query],
+            camids[num_query:],
+            queries=choice,
+            count=arguments.count,
+            top=arguments.top,
+            metric=settings.metric,
+            protocol=settings.protocol,
+            seed=seed,
+        )
+    ]
+    left_out = "left out" if settings.protocol == "cross-camera" else "kept"
+    facts = [
+        f"All {scores['num_valid']} queries with a match: {', '.join(describe_scores(scores))}.",
+        f"Shown: {', '.join(choices)} queries, {arguments.count} of each. The gallery has "
+        f"{len(benchmark.gallery)} entries; those of the query's own identity and camera are {left_out}.",
+        "Blue: the query. Green: right. Red, dashed: wrong. The number is the distance, smaller is closer.",
+    ]
+    return lists, facts
+
+
+def _write(
+    folder: Path, lists: list[RankedQuery], benchmark: Benchmark, *, title: str, facts: list[str]
+) -> list[Path]:
+    def load_query(index: int):
+        return open_image(benchmark.query[index].paths[0])
+
+    def load_gallery(index: int):
+        return open_image(benchmark.gallery[index].paths[0])
+
+    page, montage = folder / "index.html", folder / "ranked.png"
+    write_page(page, lists, load_query, load_gallery, title=title, facts=facts)
+    draw_montage(lists, load_query, load_gallery).save(montage)
+    return [page, montage]
