@@ -9,8 +9,8 @@ import torch
 from tqdm import tqdm
 
 from .checks import check_budget, check_choice, check_feature_pair
-from .matmul_backends import choose_product, full_precision
-from .tiles import COLUMNS, METRICS, create_rows, distance_tile, plan_blocks
+from .fast.matmul_backends import choose_product, full_precision
+from .fast.tiles import COLUMNS, METRICS, create_rows, distance_tile, plan_blocks
 
 SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
 

@@ -9,9 +9,9 @@ Letters: Q queries, G gallery entries, D dimensions, k neighbors, b rows of a bl
 import torch
 
 from .checks import check_budget, check_feature_pair, check_positive_int
-from .matmul_backends import choose_product, full_precision
-from .neighbors import nearest_neighbors, use_compiled
-from .tiles import Rows, create_rows, plan_blocks
+from .fast.matmul_backends import choose_product, full_precision
+from .fast.neighbors import nearest_neighbors, use_compiled
+from .fast.tiles import Rows, create_rows, plan_blocks
 
 
 def expand_features(

@@ -23,9 +23,9 @@ import torch
 from scipy import sparse
 
 from .checks import check_feature_pair, check_fraction, check_positive_int
-from .int8_quantization import BYTES_PER_ITEM, MOST_DIMS
-from .matmul_backends import Product, choose_product, full_precision, prefer_integers
-from .neighbors import (
+from .fast.int8_quantization import BYTES_PER_ITEM, MOST_DIMS
+from .fast.matmul_backends import Product, choose_product, full_precision, prefer_integers
+from .fast.neighbors import (
     FAR,
     NEAR,
     PAIRS,
@@ -36,9 +36,9 @@ from .neighbors import (
     rerank_cy,
     use_compiled,
 )
+from .fast.sharding import ALONE, Shard, all_agree
+from .fast.tiles import COLUMNS, GIB, Rows, create_rows, distance_tile, plan_blocks
 from .ranking import num_threads
-from .sharding import ALONE, Shard, all_agree
-from .tiles import COLUMNS, GIB, Rows, create_rows, distance_tile, plan_blocks
 
 SETTLING_BYTES = 17  # for each gallery entry and thread, while queries are settled
 SPARSE_BYTES = 64  # for each stored neighbor, in all sparse matrices alive at once

@@ -20,15 +20,15 @@ from .checks import (
     check_not_empty,
     check_positive_int,
 )
-from .device_ranking import count_ranks_torch
+from .fast.device_ranking import count_ranks_torch
+from .fast.matmul_backends import Product, choose_product, full_precision
+from .fast.neighbors import has_kernel
+from .fast.reranking_bounds import settle_reranked
+from .fast.sharding import Shard, current_shard, sum_over_shards
+from .fast.tiles import COLUMNS, METRICS, Rows, create_rows, distance_tile, plan_blocks
 from .matches import Matches, find_matches
-from .matmul_backends import Product, choose_product, full_precision
-from .neighbors import has_kernel
 from .ranking import AVERAGE_PRECISIONS, RankScores, choose_backend, scores_from_ranks
 from .reranking import Rerank, check_rerank, encode, plan_reranking, write_reranked
-from .reranking_bounds import settle_reranked
-from .sharding import Shard, current_shard, sum_over_shards
-from .tiles import COLUMNS, METRICS, Rows, create_rows, distance_tile, plan_blocks
 
 SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
 

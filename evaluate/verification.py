@@ -13,7 +13,7 @@ import torch
 
 from .checks import check_choice, check_feature_pair, check_ids
 from .distances import distance_blocks
-from .tiles import METRICS
+from .fast.tiles import METRICS
 
 
 class VerificationScores(NamedTuple):

@@ -5,7 +5,7 @@ cdef extern from "compact.h" nogil:
 
 ctypedef long long index_t
 
-cdef struct Items:  # features in two parts, queries first, and what their distances need: see evaluate.tiles.Rows
+cdef struct Items:  # features in two parts, queries first, and what their distances need: see evaluate.fast.tiles.Rows
     const float *query
     const float *gallery
     Py_ssize_t num_query

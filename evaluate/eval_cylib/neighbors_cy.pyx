@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Nearest and farthest items: running lists of candidates out of tiles of distances, and their exact distances.
 
-Called by `evaluate.neighbors` and `evaluate.codes` only.
+Called by `evaluate.fast.neighbors` and `evaluate.codes` only.
 """
 
 from cython.parallel cimport prange

@@ -3,16 +3,17 @@ import logging
 import numpy as np
 import pytest
 import torch
-from ember_reid.evaluate import matmul_backends, neighbors, reranking
-from ember_reid.evaluate.int8_quantization import LARGEST, MOST_DIMS, create_codes
-from ember_reid.evaluate.matmul_backends import (
+from ember_reid.evaluate import reranking
+from ember_reid.evaluate.fast import matmul_backends, neighbors
+from ember_reid.evaluate.fast.int8_quantization import LARGEST, MOST_DIMS, create_codes
+from ember_reid.evaluate.fast.matmul_backends import (
     PRODUCTS,
     prefer_integers,
     product_integers,
     product_torch,
 )
-from ember_reid.evaluate.neighbors import nearest_neighbors
-from ember_reid.evaluate.tiles import create_rows
+from ember_reid.evaluate.fast.neighbors import nearest_neighbors
+from ember_reid.evaluate.fast.tiles import create_rows
 
 needs_kernel = pytest.mark.skipif(
     neighbors.neighbors_cy is None, reason="the kernels are not built"

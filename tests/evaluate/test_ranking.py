@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.evaluate import rank_metrics, ranking
-from ember_reid.evaluate.device_ranking import count_ranks_torch
+from ember_reid.evaluate.fast.device_ranking import count_ranks_torch
 from ember_reid.evaluate.matches import find_matches
 from retrieval_oracles import random_ids, scores_by_sorting
 

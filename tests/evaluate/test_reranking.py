@@ -4,12 +4,11 @@ import torch
 from ember_reid.evaluate import (
     Rerank,
     evaluate_features,
-    neighbors,
     rank_metrics,
     rerank_distances,
     reranking,
-    tiles,
 )
+from ember_reid.evaluate.fast import neighbors, tiles
 from retrieval_oracles import clustered_features, random_ids, reranked_by_formula
 
 PATHS = ["torch"] + (["kernel", "codes"] if neighbors.neighbors_cy is not None else [])

@@ -3,11 +3,10 @@ import pytest
 from ember_reid.evaluate import (
     Rerank,
     evaluate_features,
-    neighbors,
     rank_metrics,
     rerank_distances,
-    reranking_bounds,
 )
+from ember_reid.evaluate.fast import neighbors, reranking_bounds
 from retrieval_oracles import clustered_features, random_ids, reranked_by_formula
 
 

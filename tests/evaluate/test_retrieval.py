@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
-from ember_reid.evaluate import Rerank, evaluate_features, rank_metrics, retrieval, tiles
+from ember_reid.evaluate import Rerank, evaluate_features, rank_metrics, retrieval
 from ember_reid.evaluate.distances import distance_matrix
-from ember_reid.evaluate.matmul_backends import PRODUCTS, choose_product, full_precision
+from ember_reid.evaluate.fast import tiles
+from ember_reid.evaluate.fast.matmul_backends import PRODUCTS, choose_product, full_precision
 from retrieval_oracles import clustered_features, random_ids
 
 
@@ -186,7 +187,8 @@ def test_peak_memory_stays_in_the_budget(num_query, num_gallery, rerank, budget,
 SHARED = """
 import sys
 import numpy as np, torch, torch.distributed as dist
-from ember_reid.evaluate import Rerank, evaluate_features, reranking, tiles
+from ember_reid.evaluate import Rerank, evaluate_features, reranking
+from ember_reid.evaluate.fast import tiles
 torch.set_num_threads(1)
 tiles.ROWS_CPU = 16
 rank = int(sys.argv[2])

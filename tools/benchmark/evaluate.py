@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from ember_reid.evaluate import Rerank, evaluate_features, rank_metrics, ranking
-from ember_reid.evaluate.matmul_backends import (
+from ember_reid.evaluate.fast.matmul_backends import (
     PRODUCTS,
     Product,
     choose_product,
@@ -25,7 +25,7 @@ from ember_reid.evaluate.matmul_backends import (
     prefer_integers,
     product_integers,
 )
-from ember_reid.evaluate.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
+from ember_reid.evaluate.fast.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
 
 GIB = 2**30
 

@@ -14,10 +14,10 @@ import logging
 import numpy as np
 from tqdm import tqdm
 
-from .matches import Matches
+from ..matches import Matches
+from ..ranking import num_threads
+from ..reranking import Encoding
 from .neighbors import rerank_cy
-from .ranking import num_threads
-from .reranking import Encoding
 from .tiles import Rows
 
 logger = logging.getLogger("ember.evaluate")

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..ranking import num_threads
 from .device_ranking import sort_within_rows
 from .int8_quantization import Codes, create_codes
 from .matmul_backends import Product, product_integers
-from .ranking import num_threads
 from .sharding import ALONE, Shard, all_agree, merge_lists
 from .tiles import COLUMNS, Rows, distance_tile
 
 try:
-    from .eval_cylib import neighbors_cy, rerank_cy
+    from ..eval_cylib import neighbors_cy, rerank_cy
 except ImportError:
     neighbors_cy = rerank_cy = None
 

@@ -7,7 +7,7 @@ farthest match.
 import numpy as np
 import torch
 
-from .matches import Matches
+from ..matches import Matches
 
 
 def count_ranks_torch(distances: torch.Tensor, matches: Matches) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Fast, exact implementations of the steps in `evaluate.reference`, tested against it."""
