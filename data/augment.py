@@ -5,6 +5,7 @@ generator that is passed in, so a CPU and a GPU augment alike, and nothing waits
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,8 @@ class Normalization:
         return images.to(torch.float32).sub_(self.shift).mul_(self.scale)
 
 
-class AugmentationSettings(NamedTuple):
+@dataclass(frozen=True)
+class AugmentationSettings:
     """Probabilities in 0..1; `padding` in pixels; `jitter` = brightness, contrast, saturation, hue strengths.
 
     `erase_fill` is the value of erased pixels *after* normalization: 0 is the gray of the pixel mean. The

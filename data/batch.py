@@ -1,30 +1,35 @@
-"""What travels from the loader to the training step."""
+"""The batch that the loader hands to the training step and to the evaluator."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """B items. T frames each for tracklets, H x W pixels.
+    """B items. T is the number of frames of a tracklet, H x W the size in pixels.
 
-    images: uint8 [B, (T,) 3, H, W], RGB; float32 and normalized once augmented.
-    pids, camids: int64 [B]. In training pids are class indices 0..C-1.
-    indices: int64 [B], positions in the dataset; evaluation restores the order with them and drops repeats.
-    teachers: outputs of the teachers, one entry each; empty when nothing is distilled.
+    Attributes:
+        images: uint8 [B, (T,) 3, H, W], RGB; float32 and normalized after the augmentation.
+        pids: int64 [B]. In training class indices 0..C-1.
+        camids: int64 [B].
+        indices: int64 [B], positions in the dataset. Evaluation restores the order with them and
+            drops repeated items.
+        teachers: the outputs of the teachers, one entry each; empty without distillation.
     """
 
     images: Tensor
     pids: Tensor
     camids: Tensor
     indices: Tensor
-    teachers: tuple = ()
+    teachers: tuple[Any, ...] = ()
 
 
-class Sample(NamedTuple):
-    """One item of a dataset: images uint8 [(T,) 3, H, W]."""
+@dataclass(frozen=True)
+class Sample:
+    """One item of a dataset; `images` is uint8 [(T,) 3, H, W]."""
 
     images: Tensor
     pid: int
@@ -33,16 +38,14 @@ class Sample(NamedTuple):
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on `device`, for which the host does not wait: a copy to a GPU starts from pinned memory."""
+    """Copy a CPU tensor to `device` without waiting: copies to a GPU start from pinned memory."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
-def collate(samples: "Sequence[Sample] | Batch") -> Batch:
-    """Stack samples into a batch. A dataset that fetches whole batches hands over a Batch, which passes
-    through.
-    """
+def collate(samples: Sequence[Sample] | Batch) -> Batch:
+    """Stack samples into a batch. A Batch (of a dataset that fetches whole batches) is returned."""
     if isinstance(samples, Batch):
         return samples
     return Batch(

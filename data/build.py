@@ -4,29 +4,41 @@ import logging
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from ember_reid.data.augment import Augmentation, AugmentationSettings, Normalization
-from ember_reid.data.batch import collate
+from ember_reid.data.batch import Batch, collate
 from ember_reid.data.cache import CPU, ImageCache, choose_cache
 from ember_reid.data.dataset import ReidDataset, used_paths
 from ember_reid.data.datasets import LAYOUTS, read, resolve
 from ember_reid.data.images import check_files, find_broken, num_cpus
 from ember_reid.data.protocols import apply_protocol
 from ember_reid.data.records import Record, Splits, check_test_splits, merge_train, merged_classes
-from ember_reid.data.samplers import IdentityBatchSampler, RandomBatchSampler, TestBatchSampler
+from ember_reid.data.samplers import (
+    GlobalBatchSampler,
+    IdentityBatchSampler,
+    RandomBatchSampler,
+    TestBatchSampler,
+)
 from ember_reid.data.validation import hold_out
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
 logger = logging.getLogger("ember.data")
 
 
-class Corpus(NamedTuple):
-    """All data of a run: merged training records with class indices 0..num_classes-1, and the test sets by
-    name; `classes` are (dataset, its label of the identity) by class index.
+@dataclass(frozen=True)
+class DataBundle:
+    """All data of a run.
+
+    Attributes:
+        train: the merged training records, with class indices 0..num_classes-1 as pids.
+        num_classes: training identities.
+        tests: the test sets by name.
+        validation: held-out training identities as test sets, by name (TEST.VALIDATION).
+        classes: (dataset, its label of the identity) by class index.
     """
 
     train: tuple[Record, ...]
@@ -36,10 +48,11 @@ class Corpus(NamedTuple):
     classes: tuple[tuple[str, str], ...] = ()
 
 
-def build_splits(cfg: CfgNode, *, train: bool = True) -> Corpus:
-    """Read and check all datasets of the configuration; without `train` only those that are tested on.
+def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
+    """Read and check all datasets of the configuration; without `train` only the test sets.
 
-    Raises ValueError and OSError in one sentence each, before anything else has begun.
+    Raises:
+        ValueError, OSError: in one sentence, before anything else is started.
     """
     root = Path(cfg.DATASETS.ROOT)
     train_specs = tuple(cfg.DATASETS.NAMES) if train else ()
@@ -51,9 +64,10 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> Corpus:
         if spec in train_specs and not splits.train:
             raise ValueError(
                 f"{source.name} has no training images in {source.path};"
-                f" expected there: {LAYOUTS[source.name].holds}"
+                f" expected there: {LAYOUTS[source.name].contents}"
             )
-        loaded[spec] = splits._replace(
+        loaded[spec] = replace(
+            splits,
             train=splits.train if spec in train_specs else (),
             query=splits.query if spec in test_specs else (),
             gallery=splits.gallery if spec in test_specs else (),
@@ -62,16 +76,20 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> Corpus:
         loaded = _without_broken(loaded)
     else:
         for splits in loaded.values():
-            check_files([path for part in splits[:3] for r in part for path in r.paths[:1]])
+            check_files([path for record in splits.records() for path in record.paths[:1]])
     kept, held_out = _hold_out(cfg, [loaded[spec] for spec in train_specs])
     records = merge_train(kept)
-    num_classes = 1 + max((record.pid for record in records), default=-1)
-    tests = _by_name([apply_protocol(loaded[spec], cfg.TEST.PROTOCOL) for spec in test_specs])
-    return Corpus(records, num_classes, tests, _by_name(held_out), merged_classes(kept))
+    return DataBundle(
+        train=records,
+        num_classes=1 + max((record.pid for record in records), default=-1),
+        tests=_by_name([apply_protocol(loaded[spec], cfg.TEST.PROTOCOL) for spec in test_specs]),
+        validation=_by_name(held_out),
+        classes=merged_classes(kept),
+    )
 
 
 def _hold_out(cfg: CfgNode, parts: list[Splits]) -> tuple[list[Splits], list[Splits]]:
-    """The datasets without their held-out identities, and these as test sets (TEST.VALIDATION)."""
+    """Separate the held-out identities of TEST.VALIDATION: (datasets without them, test sets)."""
     fraction = cfg.TEST.VALIDATION
     if fraction == 0:
         return parts, []
@@ -80,43 +98,43 @@ def _hold_out(cfg: CfgNode, parts: list[Splits]) -> tuple[list[Splits], list[Spl
 
 
 def _by_name(parts: list[Splits]) -> dict[str, Splits]:
-    """Test sets that were checked, each under a name of its own."""
+    """Checked test sets by name; a name that occurs again becomes name-2, name-3, ..."""
     tests: dict[str, Splits] = {}
     for splits in parts:
-        tests[_unused_name(splits.name, tests)] = check_test_splits(splits)
+        name, number = splits.name, 1
+        while name in tests:
+            number += 1
+            name = f"{splits.name}-{number}"
+        tests[name] = check_test_splits(splits)
     return tests
 
 
-def _unused_name(name: str, taken: dict[str, Splits]) -> str:
-    """`name`, or name-2, name-3, ... when a dataset of that name is there already."""
-    number, unused = 1, name
-    while unused in taken:
-        number += 1
-        unused = f"{name}-{number}"
-    return unused
-
-
 def _without_broken(loaded: dict[str, Splits]) -> dict[str, Splits]:
-    """Decode every file once and leave out those that cannot be; tracklets lose frames, or go when none is
-    left.
+    """Decode every file once and leave out the broken ones.
+
+    Tracklets lose the broken frames; a tracklet without a readable frame is left out.
     """
-    paths = dict.fromkeys(
-        p for s in loaded.values() for part in s[:3] for r in part for p in r.paths
-    )
-    broken = find_broken(list(paths))
+    records = (record for splits in loaded.values() for record in splits.records())
+    paths = list(dict.fromkeys(path for record in records for path in record.paths))
+    broken = find_broken(paths)
     if not broken:
         return loaded
-    shown = "; ".join(list(broken.values())[:5])
     logger.warning(
-        "left out %d of %d image files that cannot be read: %s", len(broken), len(paths), shown
+        "left out %d of %d image files that cannot be read: %s",
+        len(broken),
+        len(paths),
+        "; ".join(list(broken.values())[:5]),
     )
 
     def keep(records: tuple[Record, ...]) -> tuple[Record, ...]:
-        whole = (r._replace(paths=tuple(p for p in r.paths if p not in broken)) for r in records)
-        return tuple(record for record in whole if record.paths)
+        readable = (
+            Record(tuple(path for path in r.paths if path not in broken), r.pid, r.camid)
+            for r in records
+        )
+        return tuple(record for record in readable if record.paths)
 
     return {
-        spec: s._replace(train=keep(s.train), query=keep(s.query), gallery=keep(s.gallery))
+        spec: replace(s, train=keep(s.train), query=keep(s.query), gallery=keep(s.gallery))
         for spec, s in loaded.items()
     }
 
@@ -128,31 +146,14 @@ def build_train_loader(
     rank: int = 0,
     world_size: int = 1,
     device: torch.device = CPU,
-) -> DataLoader:
-    """Batches of SOLVER.IMS_PER_BATCH / world_size records (the training step cuts them for gradient
-    accumulation).
+) -> DataLoader[Batch]:
+    """Training batches of SOLVER.IMS_PER_BATCH / world_size records.
 
     `loader.batch_sampler` has `set_epoch(epoch)`, to be called at the start of every epoch, and
-    `skip(num_batches)`. `device` is where training goes on: the cache may be there, and then batches are.
+    `skip(num_batches)`. `device` is the device of the training: the cache may be there, and then
+    batches are. The training step cuts batches for gradient accumulation.
     """
-    shares = {"rank": rank, "world_size": world_size}
-    if cfg.DATALOADER.SAMPLER in ("identity", "identity-once"):
-        sampler = IdentityBatchSampler(
-            [record.pid for record in records],
-            num_instances=cfg.DATALOADER.NUM_INSTANCES,
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            seed=cfg.SEED,
-            once=cfg.DATALOADER.SAMPLER == "identity-once",
-            **shares,
-        )
-    elif cfg.DATALOADER.SAMPLER == "random":
-        sampler = RandomBatchSampler(
-            len(records), batch_size=cfg.SOLVER.IMS_PER_BATCH, seed=cfg.SEED, **shares
-        )
-    else:
-        raise ValueError(
-            f'DATALOADER.SAMPLER is "{cfg.DATALOADER.SAMPLER}"; choose identity, identity-once or random'
-        )
+    sampler = _build_train_sampler(cfg, records, rank=rank, world_size=world_size)
     size, frames = tuple(cfg.INPUT.SIZE_TRAIN), cfg.INPUT.NUM_FRAMES
     paths = used_paths(records, num_frames=frames, sampling=cfg.INPUT.FRAME_SAMPLING)
     dataset = ReidDataset(
@@ -161,11 +162,34 @@ def build_train_loader(
         interpolation=cfg.INPUT.INTERPOLATION,
         num_frames=frames,
         sampling=cfg.INPUT.FRAME_SAMPLING,
-        cache=_build_cache(cfg, paths, size, world_size, device),
+        cache=_build_cache(cfg, paths, size, world_size=world_size, device=device),
         seed=cfg.SEED,
         epoch=sampler.epoch,
     )
     return _create_loader(cfg, dataset, sampler, persistent=True)
+
+
+def _build_train_sampler(
+    cfg: CfgNode, records: Sequence[Record], *, rank: int, world_size: int
+) -> GlobalBatchSampler:
+    """The sampler of DATALOADER.SAMPLER; config/validate.py checks the name."""
+    if cfg.DATALOADER.SAMPLER == "random":
+        return RandomBatchSampler(
+            len(records),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            seed=cfg.SEED,
+            rank=rank,
+            world_size=world_size,
+        )
+    return IdentityBatchSampler(
+        [record.pid for record in records],
+        num_instances=cfg.DATALOADER.NUM_INSTANCES,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        seed=cfg.SEED,
+        once=cfg.DATALOADER.SAMPLER == "identity-once",
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def build_test_loader(
@@ -175,16 +199,14 @@ def build_test_loader(
     rank: int = 0,
     world_size: int = 1,
     device: torch.device = CPU,
-) -> DataLoader:
-    """Every record once, in order, TEST.IMS_PER_BATCH at a time; each rank has a contiguous share.
+) -> DataLoader[Batch]:
+    """Every record once, in order, in batches of TEST.IMS_PER_BATCH; a rank's share is contiguous.
 
     Tracklets give INPUT.NUM_FRAMES_TEST frames (0: as many as in training), images always one.
     """
     longest = max((len(record.paths) for record in records), default=1)
-    size, frames = (
-        tuple(cfg.INPUT.SIZE_TEST),
-        min(cfg.INPUT.NUM_FRAMES_TEST or cfg.INPUT.NUM_FRAMES, longest),
-    )
+    frames = min(cfg.INPUT.NUM_FRAMES_TEST or cfg.INPUT.NUM_FRAMES, longest)
+    size = tuple(cfg.INPUT.SIZE_TEST)
     sampler = TestBatchSampler(
         len(records), batch_size=cfg.TEST.IMS_PER_BATCH, rank=rank, world_size=world_size
     )
@@ -194,7 +216,7 @@ def build_test_loader(
         size=size,
         interpolation=cfg.INPUT.INTERPOLATION,
         num_frames=frames,
-        cache=_build_cache(cfg, paths, size, world_size, device),
+        cache=_build_cache(cfg, paths, size, world_size=world_size, device=device),
     )
     return _create_loader(cfg, dataset, sampler, persistent=False)
 
@@ -203,6 +225,7 @@ def _build_cache(
     cfg: CfgNode,
     paths: Sequence[Path],
     size: tuple[int, int],
+    *,
     world_size: int,
     device: torch.device,
 ) -> ImageCache | None:
@@ -220,9 +243,12 @@ def _build_cache(
     return ImageCache(paths, size=size, interpolation=cfg.INPUT.INTERPOLATION, device=place)
 
 
-def _create_loader(cfg: CfgNode, dataset: ReidDataset, sampler, *, persistent: bool) -> DataLoader:
-    """A loader that fetches whole batches. With a cache a batch is one gather, which no process need do for
-    us.
+def _create_loader(
+    cfg: CfgNode, dataset: ReidDataset, sampler: Sampler[list[int]], *, persistent: bool
+) -> DataLoader[Batch]:
+    """A loader that fetches whole batches.
+
+    With a cache a batch is one gather, which is faster in this process than in a loader process.
     """
     workers = 0 if dataset.cache is not None else min(cfg.DATALOADER.NUM_WORKERS, num_cpus())
     return DataLoader(
@@ -232,25 +258,32 @@ def _create_loader(cfg: CfgNode, dataset: ReidDataset, sampler, *, persistent: b
         collate_fn=collate,
         pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available() and dataset.device == CPU,
         persistent_workers=persistent and workers > 0,
-        worker_init_fn=_outlive_signals,
-        generator=torch.Generator(),  # so that starting an epoch does not touch the global random state
+        worker_init_fn=_delay_signals,
+        # A generator of its own: starting an epoch does not change the global random state.
+        generator=torch.Generator(),
     )
 
 
 @contextmanager
 def loader_processes(loader: DataLoader) -> Iterator[None]:
-    """End the processes of a training loader on leaving; left to the garbage collector, each takes five seconds."""
+    """Stop the processes of a training loader on leaving.
+
+    The garbage collector would take five seconds for each of them.
+    """
     try:
         yield
     finally:
         iterator, loader._iterator = loader._iterator, None
-        if iterator is not None:
-            iterator._shutdown_workers()
+        shutdown = getattr(iterator, "_shutdown_workers", None)
+        if shutdown is not None:
+            shutdown()
 
 
-def _outlive_signals(_worker: int) -> None:
-    """Terminals and schedulers send SIGINT and SIGTERM to all processes of a run, and the main one wants to save first: a
-    loader process stays for ten seconds then.
+def _delay_signals(_worker: int) -> None:
+    """Keep a loader process alive for ten seconds after SIGINT or SIGTERM.
+
+    Terminals and schedulers send these signals to all processes of a run, and the main process
+    wants to save a checkpoint first.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(10))
@@ -262,10 +295,8 @@ def build_normalization(cfg: CfgNode) -> Normalization:
 
 
 def build_augmentation(cfg: CfgNode) -> Augmentation:
-    """The training augmentation of the INPUT section."""
+    """The training augmentation of the INPUT section; config/validate.py checks INPUT.RE_FILL."""
     fills = {"mean": (0.0, 0.0, 0.0), "published": tuple(cfg.INPUT.PIXEL_MEAN)}
-    if cfg.INPUT.RE_FILL not in fills:
-        raise ValueError(f'INPUT.RE_FILL is "{cfg.INPUT.RE_FILL}"; choose mean or published')
     settings = AugmentationSettings(
         flip_prob=cfg.INPUT.FLIP_PROB,
         padding=cfg.INPUT.PADDING,

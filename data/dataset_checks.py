@@ -4,9 +4,9 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 from ember_reid.data.images import ImageError, num_cpus, open_image
 from ember_reid.data.protocols import scoring_rule
@@ -18,7 +18,8 @@ TINY = 20  # pixels of the shorter side
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
 
-class FileFacts(NamedTuple):
+@dataclass(frozen=True)
+class FileFacts:
     """An image file: pixels, a digest of its bytes, and why it cannot be used ("" when it can)."""
 
     width: int
@@ -27,7 +28,8 @@ class FileFacts(NamedTuple):
     problem: str = ""
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True)
+class Finding:
     """Something to know; an "error" makes training fail."""
 
     level: str
@@ -35,7 +37,8 @@ class Finding(NamedTuple):
     examples: tuple[str, ...] = ()
 
 
-class Advice(NamedTuple):
+@dataclass(frozen=True)
+class Advice:
     """Settings that suit the data; `size` is (height, width), P identities x K images a batch."""
 
     size: tuple[int, int]

@@ -1,25 +1,37 @@
-"""What a dataset is: records of images with an identity and a camera, in three splits."""
+"""Records of images with an identity and a camera, in three splits: train, query and gallery."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 logger = logging.getLogger("ember.data")
 
-JUNK = -1  # pid of gallery images that count neither as a match nor as a mistake
-CROSS_CAMERA = "cross-camera"  # gallery images of the query's own identity and camera are left out
-ALL = "all"  # every gallery image counts; for data without camera labels
-SINGLE_SHOT = "single-shot"  # CUHK03's: one gallery image per identity, drawn ten times; the mean of the scores
-ONE_PER_IDENTITY = "one-per-identity"  # VehicleID's: one image per identity is the gallery, all others ask; ten draws
+# The pid of gallery images that count neither as a match nor as a mistake.
+JUNK = -1
+# Gallery images with the query's own identity and camera are left out.
+CROSS_CAMERA = "cross-camera"
+# Every gallery image counts; for data without camera labels.
+ALL = "all"
+# CUHK03: one random gallery image per identity, ten times; scores are averaged.
+SINGLE_SHOT = "single-shot"
+# VehicleID: one random image per identity is the gallery, the others are queries, ten times.
+ONE_PER_IDENTITY = "one-per-identity"
 PROTOCOLS = (CROSS_CAMERA, ALL, SINGLE_SHOT, ONE_PER_IDENTITY)
+SUBSETS = ("train", "query", "gallery")
 
 
-class Record(NamedTuple):
-    """One item: an image (one path) or a tracklet (its frames in order).
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image (one path) or one tracklet (its frames in temporal order).
 
-    `pid` is a class index 0..C-1 in a training split; elsewhere the dataset's own number, where `JUNK` marks
-    images to ignore and 0 a distractor (a person that no query shows). `camid` counts from 0.
+    Attributes:
+        paths: the files.
+        pid: a class index 0..C-1 in a training split. Elsewhere the number that the dataset gives
+            the identity, where `JUNK` marks images to ignore and 0 a distractor (a person that no
+            query shows).
+        camid: the camera, counted from 0.
     """
 
     paths: tuple[Path, ...]
@@ -27,11 +39,17 @@ class Record(NamedTuple):
     camid: int
 
 
-class Splits(NamedTuple):
-    """A dataset: what is trained on, what is searched for, and what is searched.
+@dataclass(frozen=True)
+class Splits:
+    """A dataset.
 
-    `protocol` is the evaluation rule that the authors of the dataset prescribe; see docs/datasets.md.
-    `train_labels` are the dataset's own names of the training classes, by pid of `train`.
+    Attributes:
+        train: records to train on, with class indices as pids.
+        query: records to search for.
+        gallery: records to search in.
+        protocol: the evaluation rule of the dataset's authors; see docs/datasets.md.
+        name: the name under which results are reported.
+        train_labels: the dataset's own labels of the training classes, by class index.
     """
 
     train: tuple[Record, ...]
@@ -41,10 +59,22 @@ class Splits(NamedTuple):
     name: str = ""
     train_labels: tuple[str, ...] = ()
 
+    def records(self) -> Iterator[Record]:
+        """All records: train, query, gallery."""
+        yield from self.train
+        yield from self.query
+        yield from self.gallery
 
-class Counts(NamedTuple):
-    """Identities, items (images or tracklets) and cameras of one split, and the junk items, which the others
-    leave out.
+
+@dataclass(frozen=True)
+class Counts:
+    """The size of one split.
+
+    Attributes:
+        pids: identities, without junk.
+        records: images or tracklets, without junk.
+        camids: cameras, without junk.
+        junk: images or tracklets with the pid `JUNK`.
     """
 
     pids: int
@@ -54,9 +84,7 @@ class Counts(NamedTuple):
 
 
 def count(records: Iterable[Record]) -> Counts:
-    """Count one split as the field's tables do: a distractor identity 0 counts as one identity, junk not at
-    all.
-    """
+    """Count one split as published tables do: a distractor 0 is one identity, junk is left out."""
     records = list(records)
     kept = [record for record in records if record.pid != JUNK]
     return Counts(
@@ -70,16 +98,15 @@ def count(records: Iterable[Record]) -> Counts:
 def relabel(
     records: Iterable[Record], *, first_pid: int = 0, first_camid: int = 0
 ) -> tuple[Record, ...]:
-    """Number identities first_pid, first_pid + 1, ... in sorted order of their pids; shift the cameras."""
+    """Number identities from `first_pid` in sorted order of pids; shift cameras by `first_camid`."""
     records = tuple(records)
-    classes = {
-        pid: first_pid + i for i, pid in enumerate(sorted({record.pid for record in records}))
-    }
+    pids = sorted({record.pid for record in records})
+    classes = {pid: index for index, pid in enumerate(pids, start=first_pid)}
     return tuple(Record(r.paths, classes[r.pid], first_camid + r.camid) for r in records)
 
 
 def merge_train(splits: Sequence[Splits]) -> tuple[Record, ...]:
-    """The training records of several datasets as one: identities numbered on, cameras kept apart."""
+    """Concatenate the training records of several datasets; no identity or camera is shared."""
     merged: list[Record] = []
     first_pid = first_camid = 0
     for part in splits:
@@ -91,7 +118,7 @@ def merge_train(splits: Sequence[Splits]) -> tuple[Record, ...]:
 
 
 def merged_classes(splits: Sequence[Splits]) -> tuple[tuple[str, str], ...]:
-    """(dataset, its label of the identity) for each class of `merge_train`, so that two networks can be compared."""
+    """(dataset, label of the identity) for each class of `merge_train`, to compare two networks."""
     classes = []
     for part in splits:
         labels = part.train_labels
@@ -101,30 +128,32 @@ def merged_classes(splits: Sequence[Splits]) -> tuple[tuple[str, str], ...]:
 
 
 def statistics_table(splits: Splits) -> str:
-    """The table that the field prints when a dataset is loaded, one line per split."""
+    """The usual table of a dataset: identities, images, cameras and junk, one line per split."""
     unit = "tracklets" if is_video(splits) else "images"
     lines = [f"{'subset':<8} | {'ids':>6} | {unit:>9} | {'cameras':>7} | {'junk':>6}"]
     lines.append("-" * len(lines[0]))
-    for subset in ("train", "query", "gallery"):
-        counts = count(getattr(splits, subset))
-        lines.append(
-            f"{subset:<8} | {counts.pids:>6} | {counts.records:>9} | {counts.camids:>7} | {counts.junk:>6}"
-        )
+    for subset in SUBSETS:
+        c = count(getattr(splits, subset))
+        lines.append(f"{subset:<8} | {c.pids:>6} | {c.records:>9} | {c.camids:>7} | {c.junk:>6}")
     return "\n".join(lines)
 
 
 def is_video(splits: Splits) -> bool:
     """True when any record has more than one frame."""
-    return any(
-        len(r.paths) > 1 for part in (splits.train, splits.query, splits.gallery) for r in part
-    )
+    return any(len(record.paths) > 1 for record in splits.records())
+
+
+def cameras_by_pid(records: Iterable[Record]) -> dict[int, set[int]]:
+    """The cameras that see each identity."""
+    cameras: defaultdict[int, set[int]] = defaultdict(set)
+    for record in records:
+        cameras[record.pid].add(record.camid)
+    return dict(cameras)
 
 
 def count_matched(query: Sequence[Record], gallery: Sequence[Record], *, cross_camera: bool) -> int:
-    """How many queries have at least one match in the gallery, under another camera when `cross_camera`."""
-    cameras: dict[int, set[int]] = {}
-    for record in gallery:
-        cameras.setdefault(record.pid, set()).add(record.camid)
+    """The number of queries with a match in the gallery, in another camera if `cross_camera`."""
+    cameras = cameras_by_pid(gallery)
     matched = 0
     for record in query:
         seen = cameras.get(record.pid, set())
@@ -133,55 +162,61 @@ def count_matched(query: Sequence[Record], gallery: Sequence[Record], *, cross_c
 
 
 def check_test_splits(splits: Splits) -> Splits:
-    """Say what the query and gallery allow, and return the splits with the protocol that will be used.
+    """Check that query and gallery can be evaluated, and warn about queries without a match.
 
-    Raises ValueError when there is nothing to search for, nothing to search, or no query that can be
-    answered.
+    Returns:
+        The splits with the protocol that is used: `ALL` instead of `CROSS_CAMERA` if no query has
+        a match in another camera.
+
+    Raises:
+        ValueError: if query or gallery is empty, or no query has a match.
     """
     name = splits.name or "the dataset"
     for subset in ("query", "gallery"):
         if not getattr(splits, subset):
             raise ValueError(f"{name} has no {subset} images, so it cannot be tested on")
-    unknown = {r.pid for r in splits.query} - {r.pid for r in splits.gallery}
-    if unknown:
-        some = ", ".join(str(pid) for pid in sorted(unknown)[:5])
-        logger.warning(
-            "%s: %d of %d query identities have no image in the gallery (%s%s) and are not counted",
-            name,
-            len(unknown),
-            len({r.pid for r in splits.query}),
-            some,
-            ", ..." if len(unknown) > 5 else "",
-        )
-    answerable = count_matched(splits.query, splits.gallery, cross_camera=False)
-    if not answerable:
+    _warn_unknown_identities(splits, name)
+    matched = count_matched(splits.query, splits.gallery, cross_camera=False)
+    if not matched:
         raise ValueError(
-            f"{name} cannot be tested on: none of its {len(splits.query)} query images shows an identity of"
-            " the gallery"
+            f"{name} cannot be tested on: none of its {len(splits.query)} query images shows an"
+            " identity of the gallery"
         )
     if splits.protocol in (ALL, SINGLE_SHOT, ONE_PER_IDENTITY):
         return splits
-    matched = count_matched(splits.query, splits.gallery, cross_camera=True)
-    if matched == 0:
-        camids = {r.camid for r in splits.query} | {r.camid for r in splits.gallery}
-        reason = (
-            "no camera labels, or one camera only"
-            if len(camids) == 1
-            else "no query identity is seen by a second camera"
-        )
+    matched_across = count_matched(splits.query, splits.gallery, cross_camera=True)
+    if not matched_across:
+        one_camera = len({r.camid for r in (*splits.query, *splits.gallery)}) == 1
         logger.warning(
             '%s: %s; protocol "%s" is used: images of the query\'s own camera count as matches',
             name,
-            reason,
+            "no camera labels, or one camera only"
+            if one_camera
+            else "no query identity is seen by a second camera",
             ALL,
         )
-        return splits._replace(protocol=ALL)
-    if matched < answerable:
+        return replace(splits, protocol=ALL)
+    if matched_across < matched:
         logger.warning(
-            "%s: %d of %d queries have matches in their own camera only; they are not counted (protocol %s)",
+            "%s: %d of %d queries have matches in their own camera only; they are not counted"
+            " (protocol %s)",
             name,
-            answerable - matched,
+            matched - matched_across,
             len(splits.query),
             splits.protocol,
         )
     return splits
+
+
+def _warn_unknown_identities(splits: Splits, name: str) -> None:
+    pids = {r.pid for r in splits.query}
+    unknown = sorted(pids - {r.pid for r in splits.gallery})
+    if unknown:
+        logger.warning(
+            "%s: %d of %d query identities have no image in the gallery (%s%s) and are not counted",
+            name,
+            len(unknown),
+            len(pids),
+            ", ".join(str(pid) for pid in unknown[:5]),
+            ", ..." if len(unknown) > 5 else "",
+        )

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch.utils.data import Sampler
 
 
-class _GlobalBatchSampler:
+class GlobalBatchSampler(Sampler[list[int]]):
     """Shared by the training samplers: epochs, shares of a global batch, and continuing in mid-epoch.
 
     Subclasses draw `_plan(rng)`: int64 [num_steps, batch_size], one row per optimizer step.
@@ -54,7 +55,7 @@ class _GlobalBatchSampler:
         raise TypeError(f"{type(self).__name__} draws no batches")
 
 
-class IdentityBatchSampler(_GlobalBatchSampler):
+class IdentityBatchSampler(GlobalBatchSampler):
     """Batches of P identities x K images, as Hermans et al. 2017 (arXiv 1703.07737) ask for batch-hard
     mining.
 
@@ -150,7 +151,7 @@ def most_steps(num_groups: np.ndarray, num_identities: int) -> int:
     return low
 
 
-class RandomBatchSampler(_GlobalBatchSampler):
+class RandomBatchSampler(GlobalBatchSampler):
     """Every record at most once an epoch, in random order; the last incomplete batch is left out."""
 
     def __init__(
@@ -182,7 +183,7 @@ class RandomBatchSampler(_GlobalBatchSampler):
         return rng.permutation(self.num_records)[:kept].reshape(self.num_steps, self.batch_size)
 
 
-class TestBatchSampler:
+class TestBatchSampler(Sampler[list[int]]):
     """Every record exactly once over all ranks, in order; a rank's share is contiguous, the last batch may be
     short.
     """

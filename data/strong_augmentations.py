@@ -7,7 +7,7 @@ usual probabilities of 0.1 to 0.5 they cost less than decoding.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from ember_reid.data.batch import upload
@@ -78,7 +78,8 @@ def _sharpen(image: Tensor, factor: float) -> Tensor:
     return out
 
 
-class Operation(NamedTuple):
+@dataclass(frozen=True)
+class Operation:
     """What one word of a policy does to an image uint8 [3, H, W].
 
     Attributes:

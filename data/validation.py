@@ -1,5 +1,7 @@
 """Held-out training identities, to choose checkpoints on without looking at the test set."""
 
+from dataclasses import replace
+
 import numpy as np
 from ember_reid.data.records import CROSS_CAMERA, Record, Splits
 
@@ -36,4 +38,4 @@ def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits,
     held_out = Splits(
         (), tuple(query), tuple(gallery), splits.protocol, f"{splits.name}-validation"
     )
-    return splits._replace(train=train), held_out
+    return replace(splits, train=train), held_out

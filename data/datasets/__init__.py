@@ -1,8 +1,8 @@
 """Datasets by name: one function `Path -> Splits` each, and people's own data as a csv list or as folders."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ember_reid.data.datasets.cuhk03 import (
     load_cuhk03_classic_detected,
@@ -95,11 +95,12 @@ NUM_SPLITS = {
 }
 
 
-class Layout(NamedTuple):
-    """The folder that a dataset's archive unpacks to, and what it holds (for messages)."""
+@dataclass(frozen=True)
+class Layout:
+    """The folder that a dataset's archive unpacks to, and its contents (for messages)."""
 
     folders: tuple[str, ...]
-    holds: str
+    contents: str
 
 
 _MARKET = "bounding_box_train/, query/, bounding_box_test/"
@@ -153,7 +154,8 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-class Source(NamedTuple):
+@dataclass(frozen=True)
+class Source:
     """What to read: a name of DATASETS, a place, and the number of the split (0 when there is one only)."""
 
     name: str
@@ -207,7 +209,7 @@ def read(source: Source) -> Splits:
     if source.name not in NUM_SPLITS:
         return load(source.path)
     splits = load(source.path, split=source.split)
-    return splits._replace(name=f"{source.name}@{source.split}")
+    return replace(splits, name=f"{source.name}@{source.split}")
 
 
 def load_splits(spec: str, root: Path = Path("datasets")) -> Splits:

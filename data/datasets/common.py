@@ -182,7 +182,10 @@ def finish(
     for subset, expected in (official or {}).items():
         counts = count(getattr(splits, subset))
         for what, found, wanted in zip(
-            ("identities", "items", "cameras"), counts[:3], expected, strict=True
+            ("identities", "items", "cameras"),
+            (counts.pids, counts.records, counts.camids),
+            expected,
+            strict=True,
         ):
             if counts.records and wanted is not None and found != wanted:
                 differences.append(f"{subset} has {found} {what} (officially {wanted})")

@@ -2,8 +2,8 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ember_reid.data.datasets.common import find_root, finish, list_images, logger
 from ember_reid.data.records import ALL, CROSS_CAMERA, JUNK, Record, Splits
@@ -11,7 +11,8 @@ from ember_reid.data.records import ALL, CROSS_CAMERA, JUNK, Record, Splits
 SPLITS = ("train", "query", "gallery")
 
 
-class _Row(NamedTuple):
+@dataclass(frozen=True)
+class _Row:
     where: str  # file and line, for messages
     path: Path
     pid: str
@@ -115,7 +116,7 @@ def _to_records(rows: Sequence[_Row], tracklets: Sequence[str]) -> dict[str, lis
         key = (tracklet, row.split, pid, camid)
         if tracklet and key == previous:
             last = records[row.split][-1]
-            records[row.split][-1] = last._replace(paths=(*last.paths, row.path))
+            records[row.split][-1] = replace(last, paths=(*last.paths, row.path))
         else:
             records[row.split].append(Record((row.path,), pid, camid))
         previous = key

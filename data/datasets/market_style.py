@@ -1,11 +1,11 @@
-"""Image datasets in Market-1501's form: a folder per split, identity and camera in the file name.
+"""Datasets in the layout of Market-1501: a folder per split, identity and camera in the file name.
 
-0002_c1s1_000451_03.jpg is identity 2 under camera 1. In a gallery -1 is junk and 0 a distractor.
+0002_c1s1_000451_03.jpg is identity 2 under camera 1. In a gallery, -1 is junk and 0 a distractor.
 """
 
 import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ember_reid.data.datasets.common import (
     Official,
@@ -19,138 +19,171 @@ from ember_reid.data.datasets.common import (
 from ember_reid.data.records import JUNK, Record, Splits
 
 
-class Form(NamedTuple):
-    """What distinguishes the datasets of this form; `folders` are those of train, query and gallery."""
+@dataclass(frozen=True)
+class MarketLayout:
+    """What distinguishes the datasets of this layout.
+
+    Attributes:
+        name: the dataset's name.
+        official: published identities, images and cameras of each split.
+        train, query, gallery: the folders.
+        pattern: matches file names from their start, with the groups `pid` and `camid`.
+        example: a file name, for messages.
+        withdrawn: whether the owners have withdrawn the data.
+    """
 
     name: str
-    official: Official
-    folders: tuple[str, str, str] = ("bounding_box_train", "query", "bounding_box_test")
-    pattern: re.Pattern = re.compile(r"(?P<pid>-?\d+)_c(?P<camid>\d+)")
+    official: Official = field(default_factory=dict)
+    train: str = "bounding_box_train"
+    query: str = "query"
+    gallery: str = "bounding_box_test"
+    pattern: re.Pattern[str] = re.compile(r"(?P<pid>-?\d+)_c(?P<camid>\d+)")
     example: str = "0002_c1s1_000451_03.jpg"
     withdrawn: bool = False
 
 
-MARKET = Form(
+MARKET = MarketLayout(
     "market1501", {"train": (751, 12936, 6), "query": (750, 3368, 6), "gallery": (751, 15913, 6)}
 )
-QUICKSTART = MARKET._replace(name="quickstart", official={})
-MARKET_500K = MARKET._replace(
-    name="market1501-500k", official={"train": (751, 12936, 6), "query": (750, 3368, 6)}
-)
-DUKE = Form(
+QUICKSTART = MarketLayout("quickstart")
+MARKET_500K = MarketLayout("market1501-500k", {"train": (751, 12936, 6), "query": (750, 3368, 6)})
+DUKE = MarketLayout(
     "dukemtmc",
     {"train": (702, 16522, 8), "query": (702, 2228, 8), "gallery": (1110, 17661, 8)},
     example="0002_c1_f0044158.jpg",
     withdrawn=True,
 )
-OCCLUDED_DUKE = Form(
-    "occluded-duke",
-    {"train": (702, 15618, 8), "query": (519, 2210, 8), "gallery": (1110, 17661, 8)},
-    example="0002_c1_f0044158.jpg",
-    withdrawn=True,
+OCCLUDED_DUKE = replace(
+    DUKE,
+    name="occluded-duke",
+    official={"train": (702, 15618, 8), "query": (519, 2210, 8), "gallery": (1110, 17661, 8)},
 )
-CUHK03_NP_LABELED = Form(
+CUHK03_NP_LABELED = MarketLayout(
     "cuhk03-np-labeled",
     {"train": (767, 7368, 2), "query": (700, 1400, 2), "gallery": (700, 5328, 2)},
     example="0001_c1_1.png",
 )
-CUHK03_NP_DETECTED = CUHK03_NP_LABELED._replace(
+CUHK03_NP_DETECTED = replace(
+    CUHK03_NP_LABELED,
     name="cuhk03-np-detected",
     official={"train": (767, 7365, 2), "query": (700, 1400, 2), "gallery": (700, 5332, 2)},
 )
-VERI776 = Form(
+VERI776 = MarketLayout(
     "veri776",
     {"train": (576, 37778, 20), "query": (200, 1678, 19), "gallery": (200, 11579, 19)},
-    folders=("image_train", "image_query", "image_test"),
+    train="image_train",
+    query="image_query",
+    gallery="image_test",
     example="0001_c001_00016450_0.jpg",
 )
 
 
-def load_form(path: Path, form: Form, *, extra_gallery: list[Record] | None = None) -> Splits:
-    """Read one of these datasets. Raises FileNotFoundError and ValueError in one sentence."""
-    name = form.name
-    train_folder, query_folder, gallery_folder = form.folders
-    root = find_root(path, needed=(query_folder, train_folder, gallery_folder), name=name)
-    train, query, gallery = (
-        parse_names(list_images(root / folder), form.pattern, name=name, example=form.example)
-        for folder in form.folders
-    )
+def load_market_style(
+    path: Path, layout: MarketLayout, *, extra_gallery: list[Record] | None = None
+) -> Splits:
+    """Read a dataset of this layout.
+
+    Args:
+        path: the folder that holds the three folders.
+        layout: the dataset.
+        extra_gallery: records that are appended to the gallery.
+
+    Raises:
+        FileNotFoundError: if a folder is missing or there are no images.
+        ValueError: if a file name does not parse, or an identity is not allowed in its split.
+    """
+    name = layout.name
+    root = find_root(path, needed=(layout.query, layout.train, layout.gallery), name=name)
+
+    def read(folder: str) -> list[Record]:
+        images = list_images(root / folder)
+        return parse_names(images, layout.pattern, name=name, example=layout.example)
+
+    train, query, gallery = read(layout.train), read(layout.query), read(layout.gallery)
     kept = [record for record in train if record.pid != JUNK]
     if len(kept) < len(train):
         logger.info(
-            "%s: %d junk images (-1) of %s are left out", name, len(train) - len(kept), train_folder
+            "%s: left out %d junk images (-1) of %s", name, len(train) - len(kept), layout.train
         )
     forbid_pids(kept, (0,), name=name, subset="the training split")
     forbid_pids(query, (JUNK, 0), name=name, subset="the queries")
-    if form.withdrawn:
-        logger.warning(
-            "%s comes from DukeMTMC, withdrawn by its owners in 2019; only compare with old results",
-            name,
-        )
+    if layout.withdrawn:
+        warn_withdrawn(name)
     return finish(
         name,
         root,
         train=kept,
         query=query,
         gallery=[*gallery, *(extra_gallery or ())],
-        official=form.official,
+        official=layout.official,
+    )
+
+
+def warn_withdrawn(name: str) -> None:
+    """Warn that a dataset consists of images of DukeMTMC."""
+    logger.warning(
+        "%s comes from DukeMTMC, which its owners withdrew in 2019: use it only to compare with"
+        " published results",
+        name,
     )
 
 
 def load_market1501(path: Path) -> Splits:
     """Market-1501 (Zheng et al. 2015): bounding_box_train/, query/, bounding_box_test/."""
-    return load_form(path, MARKET)
+    return load_market_style(path, MARKET)
 
 
 def load_quickstart(path: Path) -> Splits:
-    """The rendered people of tools/quickstart_data, or anybody's data in Market-1501's form."""
-    return load_form(path, QUICKSTART)
+    """The people rendered by tools/quickstart_data, or other data in Market-1501's layout."""
+    return load_market_style(path, QUICKSTART)
 
 
 def load_market1501_500k(path: Path) -> Splits:
-    """Market-1501 with its 500,000 distractors, from images/ or distractors_500k/ beside or in the three
-    folders.
+    """Market-1501 with its 500,000 distractors.
+
+    The distractors are in images/ or distractors_500k/, beside the three folders or one level up.
     """
     root = find_root(path, needed=("query", "bounding_box_test"), name=MARKET_500K.name)
     places = [root / "images", root / "distractors_500k", root.parent / "distractors_500k"]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         raise FileNotFoundError(
-            f"{MARKET_500K.name}: no distractors in {root}; expected there: images/ or distractors_500k/"
+            f"{MARKET_500K.name}: no distractors in {root}; expected images/ or distractors_500k/"
         )
     distractors = []
     for image in list_images(folder):
         match = MARKET_500K.pattern.match(image.name)
         distractors.append(Record((image,), 0, int(match["camid"]) - 1 if match else 0))
-    return load_form(root, MARKET_500K, extra_gallery=distractors)
+    return load_market_style(root, MARKET_500K, extra_gallery=distractors)
 
 
 def load_dukemtmc(path: Path) -> Splits:
     """DukeMTMC-reID (Zheng et al. 2017); 408 of the gallery's identities are distractors."""
-    return load_form(path, DUKE)
+    return load_market_style(path, DUKE)
 
 
 def load_occluded_duke(path: Path) -> Splits:
     """Occluded-Duke (Miao et al. 2019): occluded queries."""
-    return load_form(path, OCCLUDED_DUKE)
+    return load_market_style(path, OCCLUDED_DUKE)
 
 
 def load_cuhk03_np_labeled(path: Path) -> Splits:
-    """CUHK03-NP (Zhong et al. 2017), hand-drawn boxes: labeled/ of the archive, or the folder itself."""
+    """CUHK03-NP (Zhong et al. 2017), hand-drawn boxes: labeled/ of the archive or its parent."""
     return _load_cuhk03_np(path, "labeled", CUHK03_NP_LABELED)
 
 
 def load_cuhk03_np_detected(path: Path) -> Splits:
-    """CUHK03-NP (Zhong et al. 2017), detected boxes: detected/ of the archive, or the folder itself."""
+    """CUHK03-NP (Zhong et al. 2017), detected boxes: detected/ of the archive or its parent."""
     return _load_cuhk03_np(path, "detected", CUHK03_NP_DETECTED)
 
 
-def _load_cuhk03_np(path: Path, boxes: str, form: Form) -> Splits:
-    if any((Path(path) / folder).is_dir() for folder in form.folders):
-        return load_form(path, form)
-    return load_form(find_root(path, needed=(boxes,), name=form.name) / boxes, form)
+def _load_cuhk03_np(path: Path, boxes: str, layout: MarketLayout) -> Splits:
+    folders = (layout.train, layout.query, layout.gallery)
+    if any((Path(path) / folder).is_dir() for folder in folders):
+        return load_market_style(path, layout)
+    return load_market_style(find_root(path, needed=(boxes,), name=layout.name) / boxes, layout)
 
 
 def load_veri776(path: Path) -> Splits:
     """VeRi-776 (Liu et al. 2016), vehicles: image_train/, image_query/, image_test/."""
-    return load_form(path, VERI776)
+    return load_market_style(path, VERI776)

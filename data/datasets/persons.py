@@ -1,6 +1,7 @@
 """Persons: MSMT17, CUHK01, VIPeR, and the partial and occluded sets."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def load_viper(path: Path, *, split: int = 0) -> Splits:
             name=name,
             example=example,
         )
-        cameras.append([record._replace(camid=camid) for record in records])
+        cameras.append([replace(record, camid=camid) for record in records])
     train, test = split_halves([*cameras[0], *cameras[1]], split=split)
     official: Official = {"train": (316, 632, 2), "query": (316, 316, 1), "gallery": (316, 316, 1)}
     return _finish_two_cameras(name, root, train, test, official=official)
@@ -187,7 +188,7 @@ def _load_partial(
         images = list_images_below(require_folder(folder, name=name))
         pattern, example = re.compile(r"(?P<pid>\d+)"), "001_001.jpg"
         records = parse_names(images, pattern, name=name, example=example)
-        parts.append([record._replace(camid=camid) for record in records])
+        parts.append([replace(record, camid=camid) for record in records])
     return finish(
         name, root, train=(), query=parts[0], gallery=parts[1], protocol=ALL, official=official
     )

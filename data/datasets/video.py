@@ -2,6 +2,7 @@
 order.
 """
 
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -207,7 +208,7 @@ def load_veri776_video(path: Path) -> Splits:
 def load_veri776_image_to_video(path: Path) -> Splits:
     """VeRi-776 with its query images against the gallery's tracklets; training is on tracklets (VKD)."""
     images, video = load_veri776(path), load_veri776_video(path)
-    return video._replace(query=images.query, name="veri776-image-to-video")
+    return replace(video, query=images.query, name="veri776-image-to-video")
 
 
 def _lines(root: Path, file: str, name: str) -> list[tuple[int, str]]:

@@ -122,12 +122,12 @@ def test_loaders_put_their_cache_on_the_device(market):
         ["DATASETS.ROOT", str(market), "INPUT.SIZE_TRAIN", (32, 16), "INPUT.SIZE_TEST", (32, 16)]
         + ["SOLVER.IMS_PER_BATCH", 8, "DATALOADER.NUM_INSTANCES", 2, "DATALOADER.CACHE", "device"],
     )
-    corpus = build_splits(cfg)
+    data = build_splits(cfg)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache_module, "free_memory", lambda device=CPU: 2**40)
         loaders = [
-            build_train_loader(cfg, corpus.train, device=META),
-            build_test_loader(cfg, corpus.tests["market1501"].query, device=META),
+            build_train_loader(cfg, data.train, device=META),
+            build_test_loader(cfg, data.tests["market1501"].query, device=META),
         ]
     for loader in loaders:
         assert loader.num_workers == 0 and not loader.pin_memory

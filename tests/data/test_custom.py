@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from ember_reid.data.datasets import load_splits, resolve
+from ember_reid.data.datasets import Source, load_splits, resolve
 
 from tests.data.benchmark_trees import write_text
 from tests.data.trees import describe, write_image, write_images
@@ -134,8 +134,8 @@ def test_resolve(tmp_path):
     (tmp_path / "quickstart" / "mars").mkdir(parents=True)
     assert resolve("quickstart-video", tmp_path).path == tmp_path / "quickstart" / "mars"
     assert resolve("quickstart", tmp_path).path == tmp_path / "quickstart"
-    assert resolve("viper@3", tmp_path) == ("viper", tmp_path / "VIPeR", 3)
-    assert resolve("viper@3:/x/y", tmp_path)[2] == 3
+    assert resolve("viper@3", tmp_path) == Source("viper", tmp_path / "VIPeR", 3)
+    assert resolve("viper@3:/x/y", tmp_path).split == 3
     assert str(resolve("csv:/a/b:c.csv", tmp_path).path) == "/a/b:c.csv"
 
 

@@ -36,10 +36,10 @@ def config(root, *overrides):
 
 
 def test_splits(market):
-    corpus = build_splits(config(market))
-    assert corpus.num_classes == 6 and {record.pid for record in corpus.train} == set(range(6))
-    assert list(corpus.tests) == ["market1501"] and corpus.validation == {}
-    assert len(corpus.tests["market1501"].query) == 2
+    data = build_splits(config(market))
+    assert data.num_classes == 6 and {record.pid for record in data.train} == set(range(6))
+    assert list(data.tests) == ["market1501"] and data.validation == {}
+    assert len(data.tests["market1501"].query) == 2
 
 
 def test_several_datasets_train_together_and_are_tested_one_by_one(market):
@@ -48,11 +48,11 @@ def test_several_datasets_train_together_and_are_tested_one_by_one(market):
         market / "own.csv", "path,pid,split", "a.jpg,x,train", "b.jpg,y,query", "c.jpg,y,gallery"
     )
     own = f"csv:{market / 'own.csv'}"
-    corpus = build_splits(config(market, "DATASETS.NAMES", ("market1501", own)))
-    assert corpus.num_classes == 7
-    cameras = {record.camid for record in corpus.train}
+    data = build_splits(config(market, "DATASETS.NAMES", ("market1501", own)))
+    assert data.num_classes == 7
+    cameras = {record.camid for record in data.train}
     assert cameras == {0, 1, 2, 3}  # the list's images have a camera of their own
-    assert {name: splits.protocol for name, splits in corpus.tests.items()} == {
+    assert {name: splits.protocol for name, splits in data.tests.items()} == {
         "market1501": "cross-camera",
         "own": "all",
     }
@@ -61,9 +61,9 @@ def test_several_datasets_train_together_and_are_tested_one_by_one(market):
 
 
 def test_validation_identities_are_not_trained_on(market):
-    corpus = build_splits(config(market, "TEST.VALIDATION", 0.5))
-    assert corpus.num_classes == 3 and {record.pid for record in corpus.train} == {0, 1, 2}
-    assert list(corpus.validation) == ["market1501-validation"]
+    data = build_splits(config(market, "TEST.VALIDATION", 0.5))
+    assert data.num_classes == 3 and {record.pid for record in data.train} == {0, 1, 2}
+    assert list(data.validation) == ["market1501-validation"]
 
 
 def test_training_folder_is_needed_for_training_only(market):
@@ -84,8 +84,8 @@ def test_only_what_is_used_is_checked(market, tmp_path):
     write_text(tmp_path / "own" / "l.csv", "path,pid,split", "a.jpg,1,query", "b.jpg,1,gallery")
     (root / "bounding_box_train" / "0011_c1s1_000001_00.jpg").unlink()
     (root / "query" / "0003_c2s1_000301_00.jpg").write_bytes(b"")
-    corpus = build_splits(config(market, "DATASETS.TESTS", (f"csv:{tmp_path / 'own' / 'l.csv'}",)))
-    assert list(corpus.tests) == ["l"] and corpus.num_classes == 6
+    data = build_splits(config(market, "DATASETS.TESTS", (f"csv:{tmp_path / 'own' / 'l.csv'}",)))
+    assert list(data.tests) == ["l"] and data.num_classes == 6
 
 
 def test_broken_images_stop_or_are_left_out(market, caplog):
@@ -95,16 +95,16 @@ def test_broken_images_stop_or_are_left_out(market, caplog):
         build_splits(config(market))
     whole = (root / "bounding_box_train" / "0011_c1s1_000001_00.jpg").read_bytes()
     (root / "bounding_box_train" / "0011_c1s1_000001_00.jpg").write_bytes(whole[:300])
-    corpus = build_splits(config(market, "DATALOADER.SKIP_BROKEN", True))
+    data = build_splits(config(market, "DATALOADER.SKIP_BROKEN", True))
     assert "left out 2 of 26 image files that cannot be read" in caplog.text
-    assert len(corpus.tests["market1501"].query) == 1 and len(corpus.train) == 18
+    assert len(data.tests["market1501"].query) == 1 and len(data.train) == 18
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
 def test_train_loader(market, cache):
     cfg = config(market, "DATALOADER.CACHE", cache, "DATALOADER.NUM_WORKERS", 0)
-    corpus = build_splits(cfg)
-    loader = build_train_loader(cfg, corpus.train)
+    data = build_splits(cfg)
+    loader = build_train_loader(cfg, data.train)
     loader.batch_sampler.set_epoch(2)
     state = torch.get_rng_state()
     batches = list(loader)
@@ -116,7 +116,7 @@ def test_train_loader(market, cache):
         assert batch.images.shape == (8, 3, 32, 16) and batch.images.dtype == torch.uint8
         assert batch.pids.dtype == batch.camids.dtype == batch.indices.dtype == torch.int64
         assert batch.pids.view(4, 2).unique(dim=1).shape == (4, 1)
-        records = [corpus.train[i] for i in batch.indices]
+        records = [data.train[i] for i in batch.indices]
         assert batch.pids.tolist() == [r.pid for r in records]
         assert batch.camids.tolist() == [r.camid for r in records]
     loader.batch_sampler.skip(1)
@@ -175,9 +175,9 @@ def test_test_loader(market):
 
 def test_images_are_tested_as_single_pictures_whatever_training_does(market):
     cfg = config(market, "INPUT.NUM_FRAMES", 4, "INPUT.FRAME_SAMPLING", "multiview-cameras")
-    corpus = build_splits(cfg)
-    splits = corpus.tests["market1501"]
-    assert next(iter(build_train_loader(cfg, corpus.train))).images.shape == (8, 4, 3, 32, 16)
+    data = build_splits(cfg)
+    splits = data.tests["market1501"]
+    assert next(iter(build_train_loader(cfg, data.train))).images.shape == (8, 4, 3, 32, 16)
     assert next(iter(build_test_loader(cfg, splits.query))).images.shape == (2, 3, 32, 16)
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ SPLITS = Splits((), QUERY, GALLERY)
 
 def test_auto_and_rules_keep_the_records():
     assert apply_protocol(SPLITS, "auto") is SPLITS
-    assert apply_protocol(SPLITS, "all") == SPLITS._replace(protocol="all")
+    assert apply_protocol(SPLITS, "all") == replace(SPLITS, protocol="all")
 
 
 @pytest.mark.parametrize("mode", MODES)

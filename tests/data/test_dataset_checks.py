@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def record(name, pid, camid=0):
 
 def same_bytes(splits, groups):
     """Facts in which the files of each group, a string of one-letter names, have the same bytes."""
-    facts = {p: FileFacts(64, 128, str(p)) for part in splits[:3] for r in part for p in r.paths}
+    facts = {p: FileFacts(64, 128, str(p)) for r in splits.records() for p in r.paths}
     for group in groups:
         facts.update({Path(name): FileFacts(64, 128, group) for name in group})
     return facts
@@ -44,10 +45,9 @@ def test_examine_files(tmp_path):
     )
     facts = examine_files(splits, progress=lambda done, total: told.append((done, total)))
     assert list(facts) == [good, bad, twin] and told == [(1, 3), (2, 3), (3, 3)]
-    assert (
-        facts[good][:2] == (6, 9)
-        and facts[good].digest == facts[twin].digest == examine_file(good).digest
-    )
+    assert (facts[good].width, facts[good].height) == (6, 9) and facts[good].digest == facts[
+        twin
+    ].digest == examine_file(good).digest
     assert facts[bad].problem == f"{bad} is empty (0 bytes)"
     (finding,) = find_unusable_files(facts)
     assert finding.level == "error" and "1 of 3 image files cannot be read" in finding.text
@@ -78,9 +78,9 @@ def test_a_query_in_the_gallery_matters_without_cameras_only():
     splits = Splits((), both, (*both, record("b", 1)))
     facts = same_bytes(splits, [])
     assert find_duplicates(splits, facts) == []
-    (finding,) = find_duplicates(splits._replace(protocol="all"), facts)
+    (finding,) = find_duplicates(replace(splits, protocol="all"), facts)
     assert "such a query finds itself" in finding.text
-    assert find_duplicates(splits._replace(protocol="one-per-identity"), facts) == []
+    assert find_duplicates(replace(splits, protocol="one-per-identity"), facts) == []
 
 
 def test_training_problems():

@@ -36,5 +36,9 @@ def test_wildlife_conversion_runs(tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
     exec(compile(code, "docs/datasets.md", "exec"), {})
     splits = load_splits("csv:list.csv")
-    assert [len(part) for part in splits[:3]] == [9, 3, 6] and splits.protocol == "all"
+    assert [len(splits.train), len(splits.query), len(splits.gallery)] == [
+        9,
+        3,
+        6,
+    ] and splits.protocol == "all"
     assert {r.pid for r in splits.query} == {r.pid for r in splits.gallery}

@@ -179,7 +179,7 @@ def test_reader(name, tmp_path):
     assert describe(splits.query) == query
     assert describe(splits.gallery) == gallery
     assert splits.protocol in PROTOCOLS
-    assert all(path.is_file() for part in splits[:3] for record in part for path in record.paths)
+    assert all(path.is_file() for record in splits.records() for path in record.paths)
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -191,7 +191,7 @@ def test_reader_with_drawn_splits(name, tmp_path):
     tested = {record.pid for record in splits.query}
     assert len(tested) == num_test and {record.pid for record in splits.gallery} == tested
     assert {r.camid for r in splits.query} == {0} and {r.camid for r in splits.gallery} == {1}
-    used = [path for part in splits[:3] for record in part for path in record.paths]
+    used = [path for record in splits.records() for path in record.paths]
     assert len(used) == len(set(used)) and all(path.is_file() for path in used)
 
 

@@ -5,6 +5,7 @@ watched: one from ordinary memory makes the host wait until the device has done 
 """
 
 from contextlib import contextmanager
+from dataclasses import fields
 
 import pytest
 import torch
@@ -109,7 +110,11 @@ def test_the_watch_lets_pass_what_does_not():
 
 
 def test_the_strongest_augmentation_does_not_wait():
-    always = {field: 1.0 for field in AugmentationSettings._fields if field.endswith("_prob")}
+    always = {
+        field: 1.0
+        for field in (f.name for f in fields(AugmentationSettings))
+        if field.endswith("_prob")
+    }
     augmentation = Augmentation(
         Normalization((0.5,) * 3, (0.5,) * 3), AugmentationSettings(**always)
     )

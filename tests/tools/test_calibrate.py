@@ -1,6 +1,7 @@
 import json
 import re
 from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,8 +169,8 @@ def test_no_identity_twice():
         check_pairs("cows", Splits((), (query,), (query, other)))
     assert "(1 queries, 2 gallery entries)" in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(ValueError, match="cows holds a single identity"):
-        check_pairs("cows", Splits((), (query,), (query._replace(camid=1),)))
-    check_pairs("cows", Splits((), (query,), (query._replace(camid=1), other)))
+        check_pairs("cows", Splits((), (query,), (replace(query, camid=1),)))
+    check_pairs("cows", Splits((), (query,), (replace(query, camid=1), other)))
 
 
 @pytest.mark.parametrize(
