@@ -55,3 +55,12 @@ def restore_globals():
     root.setLevel(logging.NOTSET)
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(NUM_THREADS)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests of optional integrations unless `-m extras` selects them."""
+    if "extras" not in config.option.markexpr:
+        skip = pytest.mark.skip(reason="an optional integration: run `make test-extras`")
+        for item in items:
+            if "extras" in item.keywords:
+                item.add_marker(skip)

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from ember_reid.engine.handlers.visdom import VisdomSink
 
-visdom = pytest.importorskip(
-    "visdom", reason="visdom is optional: its source package does not build everywhere"
-)
+visdom = pytest.importorskip("visdom", reason="an optional integration: run `make test-extras`")
+pytestmark = pytest.mark.extras
 
 
 def free_port() -> int:

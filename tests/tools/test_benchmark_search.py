@@ -19,8 +19,8 @@ def test_identities_lie_as_near_as_asked():
     assert (1 - asked @ apart.T).mean() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.extras
 def test_the_command_prints_both_searches(capsys):
-    pytest.importorskip("faiss", reason="the extra `search` is not installed")
     words = "search --entries 900 --dim 16 --queries 5 --identities 40 --top 3 --faiss".split()
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -75,8 +75,8 @@ def test_networks_keep_their_classifiers(tiny_run):
     assert torch.equal(network.model.head.classifier.weight, trained)
 
 
+@pytest.mark.extras
 def test_a_transformer_has_heat(tmp_path):
-    pytest.importorskip("timm")
     from ember_reid.config import load_config
     from ember_reid.modeling import build_model
 

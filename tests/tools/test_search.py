@@ -174,8 +174,8 @@ def test_a_stranger_is_unknown(features, tmp_path):
     )
 
 
+@pytest.mark.extras
 def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos, tmp_path, capsys):
-    pytest.importorskip("faiss", reason="the extra `search` is not installed")
     gallery = directions(400)
     marker = tmp_path / "marker"
     marker.touch()
@@ -209,8 +209,8 @@ def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos,
     assert "faiss finds 100.00% of the exact 4 nearest" in said and "in 1 of 1 cells" in said
 
 
+@pytest.mark.extras
 def test_faiss_looks_into_as_many_cells_as_the_recall_needs():
-    pytest.importorskip("faiss", reason="the extra `search` is not installed")
     gallery = directions(4000, dim=16)
     index = build_faiss(gallery.numpy())
     query = directions(20, dim=16, seed=1)
