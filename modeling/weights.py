@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import yaml
 from ember_reid.modeling.convert import Converted, convert_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 logger = logging.getLogger("ember.weights")
@@ -86,7 +88,9 @@ def _shorten(names: tuple[str, ...], limit: int = 4) -> str:
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """The content of a file written by torch.save, on the CPU, read without executing anything in it.
+    """The content of a file of torch.save or safetensors, on the CPU, without executing anything.
+
+    The content decides which of the two it is, not the name.
 
     Raises:
         FileNotFoundError: no such file.
@@ -95,10 +99,17 @@ def read_checkpoint(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weight file {path} does not exist")
+    if is_safetensors(path):
+        return _read_safetensors(path)
     try:
-        with torch.serialization.safe_globals(_NUMPY), warnings.catch_warnings():
+        # An open file, because torch.load decides by the name whether a path is a safetensors file.
+        with (
+            path.open("rb") as file,
+            torch.serialization.safe_globals(_NUMPY),
+            warnings.catch_warnings(),
+        ):
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = (
             str(error).splitlines()[-1]
@@ -114,6 +125,21 @@ def read_checkpoint(path: str | Path) -> Any:
         raise ValueError(
             f"weight file {path} is broken or no file of torch ({path.stat().st_size} bytes): {reason}"
         ) from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file has the safetensors layout: the header's length (8 bytes) and a JSON header."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and 2 <= length <= path.stat().st_size - 8
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"weight file {path} is a damaged safetensors file: {error}") from error
 
 
 def _unsupported(message: str) -> str:

@@ -1,1 +1,1 @@
-"""Trained networks outside of training: photographs in, embeddings out, in this process or in an exported file."""
+"""Trained networks outside of training: images in, embeddings out; here or in an exported file."""

@@ -1,4 +1,4 @@
-"""From a checkpoint or an exported file to something that embeds photographs."""
+"""Checkpoints and exported files to Embedders."""
 
 import hashlib
 import json
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from ember_reid.config import Config
 from ember_reid.data.build import build_normalization
 from ember_reid.engine.build import build_device, build_trained_model, read_test_config
+from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.embedder import Embedder
-from ember_reid.engine.deploy.formats import create_embedder, kind_of, open_network
-from ember_reid.engine.deploy.network import Card, DeployedNetwork, fingerprint
+from ember_reid.engine.deploy.metadata import ExportMetadata
+from ember_reid.engine.deploy.network import DeployedNetwork, check_finite, fingerprint
+from ember_reid.engine.deploy.runtimes import create_embedder, open_exported
 
 logger = logging.getLogger("ember.deploy")
 
@@ -22,96 +25,114 @@ def load_model(
     config: str | None = None,
     device: str = "auto",
     half: bool = False,
+    trust: bool = False,
 ) -> Embedder:
     """A trained network, ready to use: `load_model("best.pt").embed(["a.jpg", "b.jpg"])`.
 
+    The content of the file decides what it is, never its name. Checkpoints, safetensors files and
+    ONNX files are read without executing anything.
+
     Args:
-        path: a checkpoint, or a file of tools.export (.onnx, .pt2, TorchScript).
-        overrides: alternating keys and values of the configuration, such as "TEST.FLIP", True; for checkpoints.
-        config: the recipe, for weight files that carry none.
+        path: a checkpoint, or a file written by tools.export (ONNX, TorchScript, torch.export).
+        overrides: alternating keys and values of the configuration, such as "TEST.FLIP", True;
+            for checkpoints only.
+        config: the recipe, for weight files that do not contain one.
         device: auto | cpu | cuda.
-        half: compute the backbone in float16; for checkpoints.
+        half: compute the backbone in float16; for checkpoints only.
+        trust: also load TorchScript files and exported programs. They are programs: whoever wrote
+            the file can execute any code on this machine.
 
     Raises:
-        FileNotFoundError, ValueError: no such file; a broken one, or one of another architecture.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, is of another architecture, has NaN weights, or is a
+            program and `trust` is False.
     """
     path = Path(path)
-    if kind_of(path) == "checkpoint":
+    if detect_format(path) == "checkpoint":
         words = ["TEST.WEIGHT", str(path), "DEVICE", device, *map(str, overrides)]
         return build_embedder(read_test_config(config, words), half=half)
     if overrides or config or half:
         raise ValueError(
-            f"{path} is an exported network, its configuration is fixed: change it and export again"
+            f"{path} is an exported network, its configuration is fixed: "
+            "change the configuration of the checkpoint and export it again"
         )
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return open_network(path, device=torch.device("cuda" if use_cuda else "cpu"))
+    return open_exported(path, device=torch.device("cuda" if use_cuda else "cpu"), trust=trust)
 
 
-def build_embedder(cfg, *, half: bool = False) -> Embedder:
-    """The network of TEST.WEIGHT on the configuration's device."""
-    network, card = build_deployed_network(cfg, half=half)
-    return create_embedder(network, card, build_device(cfg))
+def build_embedder(cfg: Config, *, half: bool = False) -> Embedder:
+    """The network of TEST.WEIGHT on the configured device."""
+    network, metadata = build_deployed_network(cfg, half=half)
+    return create_embedder(network, metadata, build_device(cfg))
 
 
-def build_deployed_network(cfg, *, half: bool = False) -> tuple[DeployedNetwork, Card]:
-    """The network of TEST.WEIGHT with its preprocessing inside, on the CPU, and its card."""
+def build_deployed_network(
+    cfg: Config, *, half: bool = False
+) -> tuple[DeployedNetwork, ExportMetadata]:
+    """The network of TEST.WEIGHT including its preprocessing, on the CPU, and its metadata.
+
+    Raises:
+        FileNotFoundError, ValueError: see load_model.
+    """
     model = build_trained_model(cfg, torch.device("cpu"))
+    check_finite(model.state_dict(), cfg.TEST.WEIGHT)
     settings = {**model.switches, "TEST.FLIP": cfg.TEST.FLIP}
-    mark = fingerprint(model.state_dict(), settings)
+    digest = fingerprint(model.state_dict(), settings)
     normalization = build_normalization(cfg)
     network = DeployedNetwork(
         model, normalization.shift, normalization.scale, flip=cfg.TEST.FLIP, half=half
     )
-    size = tuple(cfg.INPUT.SIZE_TEST)
+    height, width = cfg.INPUT.SIZE_TEST
     with torch.inference_mode():
-        embedding_dim = network(torch.zeros(1, 3, *size, dtype=torch.uint8)).shape[1]
-    card = Card(
-        fingerprint=mark,
-        size=size,
+        embeddings = network(torch.zeros(1, 3, height, width, dtype=torch.uint8))
+    metadata = ExportMetadata(
+        fingerprint=digest,
+        size=(height, width),
         interpolation=cfg.INPUT.INTERPOLATION,
         mean=tuple(cfg.INPUT.PIXEL_MEAN),
         std=tuple(cfg.INPUT.PIXEL_STD),
         flip=cfg.TEST.FLIP,
-        embedding_dim=embedding_dim,
+        embedding_dim=embeddings.shape[1],
         precision="half" if half else "float32",
         threshold=read_threshold(cfg.TEST.WEIGHT),
     )
-    return network, card
+    return network, metadata
 
 
 def read_threshold(weights: str | Path) -> float | None:
-    """The cosine distance that tools.calibrate stored beside the weights, None where it was not run or not on cosines.
+    """The cosine distance that tools.calibrate stored next to the weights.
+
+    Returns:
+        None if there is no calibration, or if it is for another metric.
 
     Raises:
-        ValueError: a calibration file without a threshold, or one of other weights.
+        ValueError: the calibration has no threshold, or belongs to other weights.
     """
     path = Path(f"{weights}.calibration.json")
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        threshold, metric, digest = (
-            float(found["threshold"]),
-            found.get("metric", "cosine"),
-            found.get("sha256"),
-        )
+        content = json.loads(path.read_text(encoding="utf-8"))
+        threshold = float(content["threshold"])
+        metric, digest = content.get("metric", "cosine"), content.get("sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} holds no number named threshold: run tools.calibrate again"
+            f"{path} contains no number named threshold: run tools.calibrate again"
         ) from error
     if digest and digest != hashlib.sha256(Path(weights).read_bytes()).hexdigest():
         raise ValueError(
-            f"{path} was made for other weights than {weights}: run tools.calibrate again, or remove it"
+            f"{path} belongs to other weights than {weights}: "
+            "run tools.calibrate again, or remove the file"
         )
     if metric != "cosine":
         logger.warning(
-            "%s is about %s distances, embeddings of length 1 have no threshold then", path, metric
+            "%s is for %s distances: embeddings of length 1 have no threshold", path, metric
         )
         return None
     return threshold
 
 
-def read_inference_config(config: str | None, words: Sequence[str]):
-    """The configuration of a checkpoint (see read_test_config), on whatever device is here unless the words name one."""
-    named = [] if "DEVICE" in words[::2] else ["DEVICE", "auto"]
-    return read_test_config(config, [*words, *named])
+def read_inference_config(config: str | None, words: Sequence[str]) -> Config:
+    """The configuration of a checkpoint, see read_test_config; DEVICE is auto unless given."""
+    device = [] if "DEVICE" in words[::2] else ["DEVICE", "auto"]
+    return read_test_config(config, [*words, *device])

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from ember_reid.config import load_config
-from ember_reid.engine.deploy.formats import PACKAGES, open_network, write_network
-from ember_reid.engine.deploy.network import Card, DeployedNetwork
+from ember_reid.engine.deploy.export import PACKAGES, write_network
+from ember_reid.engine.deploy.metadata import ExportMetadata
+from ember_reid.engine.deploy.network import DeployedNetwork
+from ember_reid.engine.deploy.runtimes import open_exported
 from ember_reid.layers.pooling import POOLINGS
 from ember_reid.modeling.build import HEADS
 from ember_reid.modeling.heads import CHOICES
@@ -90,10 +92,12 @@ def deployed(words: dict[str, object]) -> DeployedNetwork:
     return DeployedNetwork(model, shift, scale, flip=True)
 
 
-def card(network: DeployedNetwork) -> Card:
+def describe(network: DeployedNetwork) -> ExportMetadata:
     gray = (0.47, 0.47, 0.47)
     dim = network(pictures(1)).shape[1]
-    return Card("0123456789abcdef", SIZE, "bilinear", gray, gray, True, dim, threshold=0.25)
+    return ExportMetadata(
+        "0123456789abcdef", SIZE, "bilinear", gray, gray, True, dim, threshold=0.25
+    )
 
 
 def pictures(count: int) -> Tensor:
@@ -108,14 +112,14 @@ def test_an_exported_file_answers_as_the_network(tmp_path: Path, target: str, sp
     for package in PACKAGES[target]:
         pytest.importorskip(package, reason="the extra `export` is not installed")
     network, path = deployed(EVERYTHING[special]), tmp_path / f"x{SUFFIXES[target]}"
-    described = card(network)
+    described = describe(network)
     write_network(network, described, path, target=target)
-    exported = open_network(path, device=CPU)
-    assert exported.card == described
+    exported = open_exported(path, device=CPU, trust=True)
+    assert exported.metadata == described
     for count in (1, 3):
         with torch.inference_mode():
             expected = network(pictures(count))
-        found = exported.run(pictures(count))
+        found = exported.embed_batch(pictures(count))
         assert found.shape == expected.shape and found.dtype == torch.float32
         assert cosine_similarity(found, expected).min() > 0.9999
     apart = (1 - expected @ expected.T).max()  # cosine distance of the two images that differ most

@@ -180,7 +180,7 @@ def test_no_identity_twice():
         (["TEST.WEIGHT", "nowhere.pt"], "weight file nowhere.pt does not exist"),
         (
             ["TEST.WEIGHT", "person.onnx"],
-            "person.onnx is an exported network (onnx), give the checkpoint that it was made of",
+            "person.onnx is an exported network (onnx), give the checkpoint from which it was exported",
         ),
         (["--fmr", "0"], "--fmr is 0.0, it must be between 0 and 1"),
         (["--prior", "1"], "--prior is 1.0, it must be between 0 and 1"),
@@ -189,6 +189,7 @@ def test_no_identity_twice():
 )
 def test_mistakes_end_in_one_line(capsys, words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "person.onnx").touch()
+    # The fields ir_version and graph of an ONNX file.
+    (tmp_path / "person.onnx").write_bytes(bytes([1 << 3, 8, 7 << 3 | 2, 1, 0]))
     assert main(words) == 2
     assert capsys.readouterr().err == f"calibrate: {message}\n"

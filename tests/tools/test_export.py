@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.engine import load_model
-from ember_reid.engine.deploy.formats import check_installed, kind_of
-from ember_reid.engine.deploy.network import Card, DeployedNetwork, fingerprint, read_card
+from ember_reid.engine.deploy.detect import detect_format
+from ember_reid.engine.deploy.export import check_target
+from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
+from ember_reid.engine.deploy.network import DeployedNetwork, fingerprint
 from ember_reid.engine.evaluator import Embedded
 from ember_reid.modeling import ReidOutput
 from ember_reid.tools.export.command import _run, check_gate, compare_images, error_rates, main
 from PIL import Image
 
-CARD = Card(
+METADATA = ExportMetadata(
     fingerprint="0" * 16,
     size=(64, 32),
     interpolation="bilinear",
@@ -71,40 +73,40 @@ def test_fingerprint_changes_with_weights_and_settings_and_with_nothing_else():
     assert mark != fingerprint(weights, {"INPUT.SIZE_TEST": (64, 33)})
 
 
-def test_a_card_survives_json_and_ignores_what_later_versions_add():
-    assert read_card(CARD.to_json()) == CARD
-    assert read_card(json.dumps({**CARD._asdict(), "color": "red"})) == CARD
-    with pytest.raises(ValueError, match="no card of an exported network"):
-        read_card("[1]")
+def test_metadata_survives_json_and_ignores_unknown_fields():
+    assert parse_metadata(METADATA.to_json()) == METADATA
+    assert parse_metadata(json.dumps({**METADATA.to_dict(), "color": "red"})) == METADATA
+    with pytest.raises(ValueError, match="not the metadata of an exported network"):
+        parse_metadata("[1]")
 
 
 def test_embedding_takes_paths_pictures_arrays_and_tensors(best, photos):
     model = load_model(best, device="cpu")
     expected = model.embed(photos)
-    assert expected.shape == (len(photos), model.card.embedding_dim)
+    assert expected.shape == (len(photos), model.metadata.embedding_dim)
     assert torch.allclose(expected.norm(dim=1), torch.ones(len(photos)))
     pictures = [Image.open(path).convert("RGB") for path in photos]
     arrays = np.stack([np.array(picture) for picture in pictures])  # [B, H, W, 3]
     tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
     for given in (pictures, arrays, tensors, list(arrays), map(str, photos)):
         assert torch.allclose(model.embed(given, batch_size=3), expected, atol=1e-6)
-    assert model.embed(photos[0]).shape == (1, model.card.embedding_dim)
-    assert model.embed([]).shape == (0, model.card.embedding_dim)
+    assert model.embed(photos[0]).shape == (1, model.metadata.embedding_dim)
+    assert model.embed([]).shape == (0, model.metadata.embedding_dim)
     assert (
-        load_model(best, "TEST.FLIP", not model.card.flip, device="cpu").card.fingerprint
-        != model.card.fingerprint
+        load_model(best, "TEST.FLIP", not model.metadata.flip, device="cpu").metadata.fingerprint
+        != model.metadata.fingerprint
     )
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), "images hold float32, they must be uint8"),
+        (np.zeros((4, 4, 3), np.float32), "images must be uint8 in 0..255, found float32"),
         (
             torch.zeros(4, 4, 3, dtype=torch.uint8),
             r"has the shape \(4, 4, 3\), it must be \[3, H, W\]",
         ),
-        ([7], "an image is a path, a Pillow image, an array or a tensor, found int"),
+        ([7], "an image must be a path, a Pillow image, an array or a tensor, found int"),
         ("nowhere.jpg", "nowhere.jpg does not exist"),
     ],
 )
@@ -118,9 +120,9 @@ def test_files_of_torch_answer_like_the_checkpoint(best, photos, tmp_path, capsy
     target = "torchscript" if name == "person.ts" else "exported-program"
     out = tmp_path / name
     assert main([str(best), "--to", target, "--out", str(out)]) == 0
-    assert kind_of(out) == target and "mAP" in capsys.readouterr().out
-    model, exported = load_model(best, device="cpu"), load_model(out, device="cpu")
-    assert exported.card == model.card
+    assert detect_format(out) == target and "mAP" in capsys.readouterr().out
+    model, exported = load_model(best, device="cpu"), load_model(out, device="cpu", trust=True)
+    assert exported.metadata == model.metadata
     for count in (1, 3):
         assert torch.allclose(
             exported.embed(photos[:count]), model.embed(photos[:count]), atol=1e-5
@@ -131,7 +133,9 @@ def test_files_of_torch_answer_like_the_checkpoint(best, photos, tmp_path, capsy
         load_model(out, "TEST.FLIP", True)
 
 
-def test_onnx_passes_the_gate_on_the_test_set_and_carries_its_card(best, photos, tmp_path, capsys):
+def test_onnx_passes_the_gate_on_the_test_set_and_contains_its_metadata(
+    best, photos, tmp_path, capsys
+):
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     pytest.importorskip("onnxscript", reason="the extra `export` is not installed")
     out = tmp_path / "person.onnx"
@@ -144,7 +148,7 @@ def test_onnx_passes_the_gate_on_the_test_set_and_carries_its_card(best, photos,
     )
     assert set(measured["latency"]) == {"1", "32"} and "ms exported" in capsys.readouterr().out
     model, exported = load_model(best, device="cpu"), load_model(out)
-    assert exported.card == model.card and exported.card.takes.startswith("uint8 RGB")
+    assert exported.metadata == model.metadata and exported.metadata.input.startswith("uint8 RGB")
     assert torch.allclose(exported.embed(photos[:3]), model.embed(photos[:3]), atol=1e-5)
 
     calibration = str(photos[0].parent)
@@ -152,7 +156,8 @@ def test_onnx_passes_the_gate_on_the_test_set_and_carries_its_card(best, photos,
     assert main([str(best), "--out", str(small), "--int8", calibration, "--max-drop", "1"]) == 0
     quantized = load_model(small)
     assert (
-        quantized.card.precision == "int8" and quantized.card.fingerprint == model.card.fingerprint
+        quantized.metadata.precision == "int8"
+        and quantized.metadata.fingerprint == model.metadata.fingerprint
     )
     assert (quantized.embed(photos) * model.embed(photos)).sum(dim=1).min() > 0.9
     assert b"QuantizeLinear" in small.read_bytes()
@@ -160,12 +165,15 @@ def test_onnx_passes_the_gate_on_the_test_set_and_carries_its_card(best, photos,
 
 def test_half_keeps_the_head_in_float32(best, photos, tmp_path):
     exact, half = load_model(best, device="cpu"), load_model(best, device="cpu", half=True)
-    assert half.card.precision == "half" and half.card.fingerprint == exact.card.fingerprint
+    assert (
+        half.metadata.precision == "half"
+        and half.metadata.fingerprint == exact.metadata.fingerprint
+    )
     assert (half.embed(photos) * exact.embed(photos)).sum(dim=1).min() > 0.999
 
 
 def test_clips_are_the_mean_of_their_frames():
-    embedder = SimpleNamespace(run=deployed(Corner()))
+    embedder = SimpleNamespace(embed_batch=deployed(Corner()))
     clip = torch.tensor([[[106, 100, 92], [100, 104, 97]]], dtype=torch.uint8).view(1, 2, 3, 1, 1)
     # (0.6, 0, -0.8) and (0, 2, -1.5) / 2.5 = (0, 0.8, -0.6)
     assert torch.allclose(_run(embedder, clip), torch.tensor([[0.3, 0.4, -0.7]]))
@@ -209,7 +217,7 @@ def test_a_drop_of_map_beyond_the_limit_refuses_and_leaves_what_was_there(
     assert main(words) == 2
     assert "mAP drops by 0.1000, --max-drop allows 0.05" in capsys.readouterr().err
     assert out.read_bytes() == b"an older one" and list(tmp_path.iterdir()) == [out]
-    assert main(words) == 0 and kind_of(out) == "torchscript"
+    assert main(words) == 0 and detect_format(out) == "torchscript"
 
 
 def test_error_rates_at_a_threshold_by_hand():
@@ -240,7 +248,7 @@ def test_missing_packages_are_named(monkeypatch):
         ValueError,
         match="onnx needs onnx, onnxscript, onnxruntime, which is not installed: python -m pip",
     ):
-        check_installed("onnx")
+        check_target("onnx")
 
 
 @pytest.mark.parametrize(

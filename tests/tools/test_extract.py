@@ -6,7 +6,7 @@ import pytest
 import torch
 from ember_reid.engine import load_model
 from ember_reid.engine.deploy.build import build_deployed_network, read_inference_config
-from ember_reid.engine.deploy.formats import write_network
+from ember_reid.engine.deploy.export import write_network
 from ember_reid.tools.common.feature_file import load_features
 from ember_reid.tools.common.inputs import read_images
 from ember_reid.tools.extract.command import Job, embed_share, main, split_words
@@ -54,12 +54,12 @@ def test_embeddings_are_those_of_the_network_and_broken_images_are_listed(
         and "3 embeddings" in said
         and "1 images left out" in said
     )
-    features, card = load_features(out)
+    features, metadata = load_features(out)
     model = load_model(best, device="cpu")
     paths = sorted(photos.glob("0*.jpg"))
     assert features.paths.tolist() == [str(path) for path in paths]
     assert features.pids.tolist() == [path.name[:4] for path in paths]
-    assert card == model.card and features.broken.tolist() == [str(photos / "zz.jpg")]
+    assert metadata == model.metadata and features.broken.tolist() == [str(photos / "zz.jpg")]
     assert np.allclose(features.embeddings, model.embed(paths).numpy(), atol=1e-6)
     assert not list(tmp_path.glob(".*"))  # no parts are left
 
@@ -111,12 +111,14 @@ def test_two_processes_make_the_same_file(best, photos, tmp_path, monkeypatch, c
     exported = (
         tmp_path / "person.ts"
     )  # processes started anew do not know the tiny network of these tests
-    network, card = build_deployed_network(read_inference_config(None, ["TEST.WEIGHT", str(best)]))
-    write_network(network, card, exported, target="torchscript")
+    network, metadata = build_deployed_network(
+        read_inference_config(None, ["TEST.WEIGHT", str(best)])
+    )
+    write_network(network, metadata, exported, target="torchscript")
     alone, shared = tmp_path / "alone.npz", tmp_path / "shared.npz"
-    assert run(exported, alone, photos) == 0
+    assert run(exported, alone, photos, "--trust") == 0
     expected = capsys.readouterr().out
-    assert run(exported, shared, photos, "--processes", "2") == 0
+    assert run(exported, shared, photos, "--trust", "--processes", "2") == 0
     assert capsys.readouterr().out == expected.replace(str(alone), str(shared))
     one, two = load_features(alone)[0], load_features(shared)[0]
     assert one.paths.tolist() == two.paths.tolist() and one.reasons.tolist() == two.reasons.tolist()
@@ -139,7 +141,7 @@ def test_a_process_that_failed_is_one_line(best, photos, tmp_path, monkeypatch, 
 def test_a_process_whose_parent_is_gone_stops(best, photos, tmp_path, monkeypatch):
     gone = SimpleNamespace(is_alive=lambda: False)
     monkeypatch.setattr("ember_reid.tools.extract.command.parent_process", lambda: gone)
-    job = Job(read_images([photos]), None, [], False, 2, progress=False, chunk=1, folder=tmp_path)
+    job = Job(read_images([photos]), None, [], False, False, 2, False, 1, folder=tmp_path)
     embed_share(job, load_model(best, device="cpu"), 0, 1)
     assert not list(tmp_path.glob("*.npz"))
 

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -272,9 +273,10 @@ def test_missing_faiss_is_named(monkeypatch):
 )
 def test_mistakes_end_in_one_line(features, photos, tmp_path, capsys, words, message):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    found, card = load_features(features)
+    found, metadata = load_features(features)
     save_features(
-        tmp_path / "other.npz", found._replace(card=card._replace(fingerprint="f" * 16).to_json())
+        tmp_path / "other.npz",
+        found._replace(card=replace(metadata, fingerprint="f" * 16).to_json()),
     )
     given = {
         "FEATURES": features, "PHOTO": photos[0], "BROKEN": tmp_path / "broken.jpg", "OTHER": tmp_path / "other.npz"

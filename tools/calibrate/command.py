@@ -24,7 +24,7 @@ from ember_reid.engine.build import (
     build_trained_model,
     read_test_config,
 )
-from ember_reid.engine.deploy.formats import check_checkpoint
+from ember_reid.engine.deploy.detect import check_checkpoint
 from ember_reid.engine.evaluator import Embedded
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.evaluate import identification_scores, verification_scores

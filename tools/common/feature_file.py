@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from ember_reid.engine.deploy.network import Card, read_card
+from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 
 
 class Features(NamedTuple):
@@ -19,7 +19,7 @@ class Features(NamedTuple):
     Attributes:
         embeddings: float32 [N, D] of length 1.
         paths, pids, camids: words [N]; pids and camids are empty where nobody said.
-        card: JSON of the network's card, see engine.deploy.network.Card.
+        card: the network's metadata as JSON, see engine.deploy.metadata.ExportMetadata.
         weights, config: the file of the network, and its configuration ("" for exported networks).
         plan: a digest of the images and the network, by which unfinished work is recognized.
         broken, reasons: words [M], the images left out and why.
@@ -58,8 +58,8 @@ def save_arrays(path: Path, arrays: dict[str, object]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def load_features(path: Path) -> tuple[Features, Card]:
-    """A file of tools.extract and the card in it.
+def load_features(path: Path) -> tuple[Features, ExportMetadata]:
+    """A file of tools.extract and the network's metadata in it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -82,4 +82,4 @@ def load_features(path: Path) -> tuple[Features, Card]:
         raise ValueError(f"{path} is no file of tools.extract: {error}") from error
     texts = {name: str(arrays[name]) for name in ("card", "weights", "config", "plan")}
     features = Features(**{**arrays, **texts})
-    return features, read_card(features.card)
+    return features, parse_metadata(features.card)

@@ -18,21 +18,22 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from ember_reid.data.build import build_splits
 from ember_reid.engine.build import build_benchmarks
 from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
+from ember_reid.engine.deploy.detect import check_checkpoint
 from ember_reid.engine.deploy.embedder import Embedder
-from ember_reid.engine.deploy.formats import (
+from ember_reid.engine.deploy.export import (
     PACKAGES,
-    check_checkpoint,
-    check_installed,
-    create_embedder,
+    check_target,
     quantize_onnx,
     write_network,
 )
+from ember_reid.engine.deploy.runtimes import create_embedder
 from ember_reid.engine.evaluator import Embedded
 from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
@@ -123,16 +124,14 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
     )
     photos = read_images([arguments.images]) if arguments.images else []
     tests = {} if photos else build_splits(cfg, train=False).tests
-    network, card = build_deployed_network(cfg)
-    reference = create_embedder(network, card, CPU)
+    network, metadata = build_deployed_network(cfg)
+    reference = create_embedder(network, metadata, CPU)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    draft = arguments.out.with_name(
-        f".{os.getpid()}.{arguments.out.name}"
-    )  # keeps the suffix, which says what it is
+    draft = arguments.out.with_name(f".{os.getpid()}.{arguments.out.name}")
     try:
         if arguments.half:
-            network, card = build_deployed_network(cfg, half=True)
-        write_network(network, card, draft, target=arguments.to)
+            network, metadata = build_deployed_network(cfg, half=True)
+        write_network(network, metadata, draft, target=arguments.to)
         if arguments.int8:
             batches = (
                 torch.stack(
@@ -140,21 +139,23 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
                 )
                 for first in range(0, len(calibration), BATCH)
             )
-            quantize_onnx(draft, draft, card._replace(precision="int8"), batches)
-        exported = load_model(draft, device="cpu")
-        card = exported.card
-        threshold = "not calibrated" if card.threshold is None else f"{card.threshold:.4f}"
+            quantize_onnx(draft, draft, replace(metadata, precision="int8"), batches)
+        # Written above by this process, so it can be trusted.
+        exported = load_model(draft, device="cpu", trust=True)
+        metadata = exported.metadata
+        threshold = "not calibrated" if metadata.threshold is None else f"{metadata.threshold:.4f}"
         yield (
-            f"{arguments.to}, {card.precision}: fingerprint {card.fingerprint}, {card.size[0]} x {card.size[1]} pixels, "
-            f"{card.embedding_dim} dimensions, threshold {threshold}"
+            f"{arguments.to}, {metadata.precision}: fingerprint {metadata.fingerprint}, "
+            f"{metadata.size[0]} x {metadata.size[1]} pixels, "
+            f"{metadata.embedding_dim} dimensions, threshold {threshold}"
         )
-        report = {"card": card._asdict(), "checkpoint": str(arguments.checkpoint)}
+        report = {"metadata": metadata.to_dict(), "checkpoint": str(arguments.checkpoint)}
         if photos:
             answers = compare_images(reference, exported, [image.path for image in photos])
         else:
             answers = compare_tests(reference, exported, build_benchmarks(cfg, tests, network, CPU))
         yield from _describe(answers)
-        check_gate(answers, precision=card.precision, max_drop=arguments.max_drop)
+        check_gate(answers, precision=metadata.precision, max_drop=arguments.max_drop)
         report["compared"] = answers
         report["latency"] = {}
         for num_images in (1, BATCH):
@@ -174,7 +175,7 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
 
 def _check(arguments: argparse.Namespace) -> None:
     """What can be said before anything is loaded."""
-    check_installed(arguments.to)
+    check_target(arguments.to)
     if arguments.int8 and arguments.to != "onnx":
         raise ValueError(
             f"--int8 is onnxruntime's quantization, it needs --to onnx, not {arguments.to}"
@@ -237,9 +238,9 @@ def compare_tests(
             torch.nn.functional.cosine_similarity(ours.embeddings, theirs.embeddings)
         )
         compared[name] = {**cosines, "mAP": scores[0], "exported_mAP": scores[1]}
-        if reference.card.threshold is not None:
+        if reference.metadata.threshold is not None:
             rates = [
-                error_rates(side, len(benchmark.query), reference.card.threshold)
+                error_rates(side, len(benchmark.query), reference.metadata.threshold)
                 for side in (ours, theirs)
             ]
             compared[name] |= {"rates": rates[0], "exported_rates": rates[1]}
@@ -269,8 +270,8 @@ def error_rates(embedded: Embedded, num_query: int, threshold: float) -> dict[st
 def _run(embedder: Embedder, images: Tensor) -> Tensor:
     """[B, 3, H, W] -> [B, D]; of clips [B, T, 3, H, W] the mean over their T frames."""
     if images.dim() == 4:
-        return embedder.run(images)
-    frames = embedder.run(images.flatten(0, 1))  # [B*T, D]
+        return embedder.embed_batch(images)
+    frames = embedder.embed_batch(images.flatten(0, 1))  # [B*T, D]
     return frames.unflatten(0, images.shape[:2]).mean(dim=1)  # [B, T, D] -> [B, D]
 
 
@@ -314,10 +315,10 @@ def check_gate(answers: Mapping[str, Mapping], *, precision: str, max_drop: floa
 
 def measure(embedder: Embedder, num_images: int, *, repeats: int = 9) -> float:
     """Seconds that a batch takes: the median, after one that does not count."""
-    images = torch.randint(0, 256, (num_images, 3, *embedder.card.size), dtype=torch.uint8)
+    images = torch.randint(0, 256, (num_images, 3, *embedder.metadata.size), dtype=torch.uint8)
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        embedder.run(images)
+        embedder.embed_batch(images)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])

@@ -5,7 +5,7 @@ r"""Embeds your own images: files, folders, or csv lists with a column `path` (a
     python -m tools.extract -c configs/x.yml TEST.WEIGHT FILE list.csv more/*.jpg --out features.npz --processes 4
     python -m tools.extract TEST.WEIGHT person.onnx photos/ --out features.npz
 
-FILE.npz holds `embeddings` [N, D] of length 1, `paths`, `pids`, `camids` and the `card` of the network with its
+FILE.npz holds `embeddings` [N, D] of length 1, `paths`, `pids`, `camids` and the metadata of the network (`card`) with its
 fingerprint; tools.search searches it. Images that cannot be read are left out and listed at the end. A run that was
 stopped goes on where it was when the same command is given again. torchrun spreads it over machines that share a disk.
 """
@@ -30,8 +30,9 @@ from ember_reid.config import get_defaults
 from ember_reid.data.images import ImageError, num_cpus
 from ember_reid.engine.build import build_device
 from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
+from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.embedder import Embedder
-from ember_reid.engine.deploy.formats import create_embedder, kind_of
+from ember_reid.engine.deploy.runtimes import create_embedder
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.feature_file import (
     Features,
@@ -41,6 +42,7 @@ from ember_reid.tools.common.feature_file import (
     words,
 )
 from ember_reid.tools.common.inputs import IDS, ImageFile, read_images
+from ember_reid.tools.common.model_arguments import add_trust_argument
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
@@ -55,6 +57,7 @@ class Job(NamedTuple):
     config: str | None
     words: list[str]  # of the configuration
     half: bool
+    trust: bool
     batch_size: int
     progress: bool
     chunk: int  # images of a part
@@ -96,6 +99,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--batch", type=int, default=64, help="images at a time (default %(default)s)"
     )
     parser.add_argument("--half", action="store_true", help="compute in float16, for GPUs")
+    add_trust_argument(parser)
     parser.add_argument("--processes", type=int, default=0, help="default: one per GPU, or one")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -139,6 +143,7 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
         arguments.config,
         keys,
         arguments.half,
+        arguments.trust,
         arguments.batch,
         not arguments.no_progress,
         CHUNK,
@@ -165,7 +170,7 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
     count, dim = features.embeddings.shape
     yield (
         f"{arguments.out}: {count} embeddings of {dim} dimensions, {len(features.broken)} images left out, "
-        f"fingerprint {embedder.card.fingerprint}"
+        f"fingerprint {embedder.metadata.fingerprint}"
     )
 
 
@@ -183,16 +188,16 @@ def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]
     if use_cuda:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
     named = dict(zip(job.words[::2], job.words[1::2], strict=False)).get("TEST.WEIGHT", "")
-    if named and kind_of(Path(named)) != "checkpoint":
+    if named and detect_format(Path(named)) != "checkpoint":
         return (
-            load_model(named, device="cuda" if use_cuda else "cpu"),
+            load_model(named, device="cuda" if use_cuda else "cpu", trust=job.trust),
             str(Path(named).resolve()),
             "",
         )
     cfg = read_inference_config(job.config, job.words)
-    network, card = build_deployed_network(cfg, half=job.half)
+    network, metadata = build_deployed_network(cfg, half=job.half)
     return (
-        create_embedder(network, card, build_device(cfg)),
+        create_embedder(network, metadata, build_device(cfg)),
         str(Path(cfg.TEST.WEIGHT).resolve()),
         cfg.dump(),
     )
@@ -200,7 +205,7 @@ def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]
 
 def _plan(images: Sequence[ImageFile], embedder: Embedder) -> str:
     """A digest that changes with the network, the list, and any file in it."""
-    digest = hashlib.sha256(embedder.card.to_json().encode())
+    digest = hashlib.sha256(embedder.metadata.to_json().encode())
     for image in images:
         try:
             status = os.stat(image.path)
@@ -295,11 +300,11 @@ def _embed_part(
                     batch.append(picture)
                     positions.append(position)
             if batch:
-                rows.append(embedder.run(torch.stack(batch)).float().cpu().numpy())
+                rows.append(embedder.embed_batch(torch.stack(batch)).numpy())
     return {
         "embeddings": np.concatenate(rows)
         if rows
-        else np.zeros((0, embedder.card.embedding_dim), np.float32),
+        else np.zeros((0, embedder.metadata.embedding_dim), np.float32),
         "positions": np.array(positions, np.int64),
         "broken": np.array(list(reasons), np.int64),
         "reasons": words(list(reasons.values())),
@@ -327,7 +332,7 @@ def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: st
         paths=words([image.path for image in images]),
         pids=words([image.pid for image in images]),
         camids=words([image.camid for image in images]),
-        card=embedder.card.to_json(),
+        card=embedder.metadata.to_json(),
         weights=weights,
         config=config,
         plan=plan,

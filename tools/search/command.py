@@ -18,12 +18,13 @@ from pathlib import Path
 import torch
 from ember_reid.config import parse_config
 from ember_reid.engine.deploy.build import build_embedder, load_model, read_threshold
+from ember_reid.engine.deploy.detect import PROGRAMS, detect_format
 from ember_reid.engine.deploy.embedder import Embedder
-from ember_reid.engine.deploy.formats import kind_of
-from ember_reid.engine.deploy.network import Card
+from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.feature_file import Features, load_features
 from ember_reid.tools.common.inputs import read_images
+from ember_reid.tools.common.model_arguments import add_trust_argument
 from ember_reid.tools.search.knn import (
     Nearest,
     check_faiss,
@@ -95,6 +96,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("search"), metavar="DIR", help="(default %(default)s)"
     )
+    add_trust_argument(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_intermixed_args(argv)
 
@@ -111,11 +113,11 @@ def search(arguments: argparse.Namespace) -> list[str]:
         )
     if arguments.faiss:
         check_faiss()
-    features, card = load_features(arguments.features)
+    features, metadata = load_features(arguments.features)
     if not len(features.paths):
         raise ValueError(f"{arguments.features} holds no embeddings")
-    threshold = choose_threshold(arguments.threshold, features, card, arguments.weights)
-    paths, query = embed_queries(arguments, features, card)
+    threshold = choose_threshold(arguments.threshold, features, metadata, arguments.weights)
+    paths, query = embed_queries(arguments, features, metadata)
     gallery = torch.from_numpy(features.embeddings)
     lines = []
     k = max(arguments.top, arguments.rerank)
@@ -143,12 +145,12 @@ def search(arguments: argparse.Namespace) -> list[str]:
     ]
     lines += [f"{answer['path']}: {answer['decision']}" for answer in answers]
     return lines + _write(
-        arguments, answers, features, card, threshold, notes=lines[: int(arguments.faiss)]
+        arguments, answers, features, metadata, threshold, notes=lines[: int(arguments.faiss)]
     )
 
 
 def choose_threshold(
-    given: str, features: Features, card: Card, weights: str | None
+    given: str, features: Features, metadata: ExportMetadata, weights: str | None
 ) -> float | None:
     """The cosine distance up to which two images are taken for the same, None when nobody said."""
     if given == "none":
@@ -164,11 +166,11 @@ def choose_threshold(
             )
         return value
     path = Path(weights or features.weights)
-    return (read_threshold(path) if path.is_file() else None) or card.threshold
+    return (read_threshold(path) if path.is_file() else None) or metadata.threshold
 
 
 def embed_queries(
-    arguments: argparse.Namespace, features: Features, card: Card
+    arguments: argparse.Namespace, features: Features, metadata: ExportMetadata
 ) -> tuple[list[str], Tensor]:
     """Paths and embeddings [Q, D] of the queries, by the network that made the features."""
     files = [query for query in arguments.queries if query.endswith(".npz")]
@@ -176,34 +178,45 @@ def embed_queries(
         if len(arguments.queries) > 1:
             raise ValueError(f"{files[0]} must be the only query: it already holds many")
         queries, other = load_features(Path(files[0]))
-        check_same(card, other, arguments.features, files[0])
+        check_same(metadata, other, arguments.features, files[0])
         return queries.paths.tolist(), torch.from_numpy(queries.embeddings)
     paths = [image.path for image in read_images(arguments.queries)]
-    embedder = _open(arguments.weights, features, arguments.features)
-    check_same(card, embedder.card, arguments.features, arguments.weights or features.weights)
+    embedder = _open(arguments.weights, features, arguments.features, trust=arguments.trust)
+    check_same(
+        metadata, embedder.metadata, arguments.features, arguments.weights or features.weights
+    )
     return [str(path) for path in paths], embedder.embed(paths)
 
 
-def _open(weights: str | None, features: Features, source: Path) -> Embedder:
-    """The network that the features name, under the configuration that they carry."""
+def _open(weights: str | None, features: Features, source: Path, *, trust: bool) -> Embedder:
+    """The network that made the features, with the configuration stored in them.
+
+    The features only name a file. They never cause a program to be loaded: that takes --weights and --trust.
+    """
     path = Path(weights or features.weights)
     if not path.is_file():
         raise FileNotFoundError(
             f"the network of {source}, {path}, is not there; name it with --weights FILE"
         )
-    if kind_of(path) != "checkpoint":
-        return load_model(path)
-    if not features.config:
-        return load_model(path)
+    kind = detect_format(path)
+    if kind in PROGRAMS and not weights:
+        raise ValueError(
+            f"{source} names the program {path} ({kind}) as its network, and loading it would execute its code: "
+            f"if you trust it, name it yourself with --weights {path} --trust"
+        )
+    if kind != "checkpoint" or not features.config:
+        return load_model(path, trust=trust)
     cfg = parse_config(features.config, ["TEST.WEIGHT", str(path), "DEVICE", "auto"])
     return build_embedder(cfg)
 
 
-def check_same(card: Card, other: Card, features: Path, source: str) -> None:
+def check_same(
+    metadata: ExportMetadata, other: ExportMetadata, features: Path, source: str
+) -> None:
     """Raises ValueError when two embeddings do not compare."""
-    if card.fingerprint != other.fingerprint:
+    if metadata.fingerprint != other.fingerprint:
         raise ValueError(
-            f"{features} was made by the network {card.fingerprint}, {source} is {other.fingerprint}, and embeddings of "
+            f"{features} was made by the network {metadata.fingerprint}, {source} is {other.fingerprint}, and embeddings of "
             "two networks do not compare: extract again, or name the network it was made by with --weights"
         )
 
@@ -259,7 +272,7 @@ def _write(
     arguments: argparse.Namespace,
     answers: list[dict],
     features: Features,
-    card: Card,
+    metadata: ExportMetadata,
     threshold: float | None,
     *,
     notes: list[str],
@@ -272,14 +285,14 @@ def _write(
         else f"Same: a cosine distance of at most {threshold:.4f}; unknown: nothing that near."
     )
     facts = [
-        f"{len(answers)} queries in {len(features.paths)} images of {arguments.features}, network {card.fingerprint}.",
+        f"{len(answers)} queries in {len(features.paths)} images of {arguments.features}, network {metadata.fingerprint}.",
         said,
         *([f"The {arguments.rerank} nearest are re-ranked."] if arguments.rerank else []),
         *notes,
     ]
     content = {
         "features": str(arguments.features),
-        "fingerprint": card.fingerprint,
+        "fingerprint": metadata.fingerprint,
         "threshold": threshold,
         "reranked": arguments.rerank,
         "faiss": arguments.faiss,

@@ -1,0 +1,93 @@
+"""What kind of model a file contains, decided by its content, and whether it may be loaded.
+
+Checkpoints (of this program and of others), safetensors files and ONNX files are data: reading
+them executes nothing. TorchScript files and exported programs are programs: loading or running
+them can read, write and execute anything.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+ModelFormat = Literal["checkpoint", "onnx", "torchscript", "exported-program"]
+PROGRAMS: tuple[ModelFormat, ...] = ("torchscript", "exported-program")
+
+# The fields of ModelProto (onnx.proto3): number -> wire type (0: varint, 2: length-delimited).
+_ONNX_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
+_ONNX_GRAPH = 7
+
+
+def detect_format(path: Path) -> ModelFormat:
+    """The format of a file. "checkpoint" stands for weights, and for everything unknown.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"weight file {path} does not exist")
+    names = _archive_members(path)
+    if any("/code/" in f"/{name}" for name in names):
+        return "torchscript"
+    if any(name.endswith("archive_format") for name in names):
+        return "exported-program"
+    return "onnx" if not names and _is_onnx(path) else "checkpoint"
+
+
+def _archive_members(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError):
+        return []  # no archive, or a damaged one: reading it as a checkpoint gives the reason
+
+
+def _is_onnx(path: Path) -> bool:
+    """Whether the file is a sequence of ModelProto's fields, with a graph among them."""
+    size = path.stat().st_size
+    found = set()
+    with path.open("rb") as file:
+        while file.tell() < size:
+            tag = _read_varint(file)
+            number, wire_type = tag >> 3, tag & 7
+            if _ONNX_FIELDS.get(number) != wire_type:
+                return False
+            value = _read_varint(file)
+            if value < 0 or wire_type == 2 and file.tell() + value > size:
+                return False
+            if wire_type == 2:
+                file.seek(value, 1)
+            found.add(number)
+    return _ONNX_GRAPH in found
+
+
+def _read_varint(file: BinaryIO) -> int:
+    """A base-128 number of Protocol Buffers; -1 at the end of the file or if it is too long."""
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = file.read(1)
+        if not byte:
+            return -1
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value
+    return -1
+
+
+def check_trust(path: Path, *, trust: bool) -> None:
+    """Raises ValueError if the file is a program and the user did not choose to run it."""
+    kind = detect_format(path)
+    if kind in PROGRAMS and not trust:
+        raise ValueError(
+            f"{path} is a program ({kind}), and loading it would execute its code: if you trust "
+            "its source, use --trust (Python: trust=True); ONNX files and checkpoints need no trust"
+        )
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raises ValueError for an exported file where a checkpoint is needed."""
+    kind = detect_format(path)
+    if kind != "checkpoint":
+        raise ValueError(
+            f"{path} is an exported network ({kind}), "
+            "give the checkpoint from which it was exported"
+        )

@@ -1,0 +1,121 @@
+"""What an exported file says about its network: preprocessing, embedding, threshold."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ember_reid.data.images import INTERPOLATIONS
+
+METADATA_KEY = "ember-reid"  # the entry in the metadata of an exported file
+PRECISIONS = ("float32", "half", "int8")
+_MAX_SIDE = 4096  # pixels; larger sizes are refused, since they would exhaust the memory
+_MAX_TEXT = 100_000  # characters of JSON
+
+
+@dataclass(frozen=True)
+class ExportMetadata:
+    """Description of a network, stored in exported files and in feature files.
+
+    Attributes:
+        fingerprint: digest of the weights and the preprocessing. Embeddings may be compared only
+            if their fingerprints are equal.
+        size: (H, W) to which images are resized.
+        interpolation: method of the antialiased resizing.
+        mean, std: of RGB values in 0..1; the network applies them itself.
+        flip: whether the embedding is the mean over the image and its mirror image.
+        embedding_dim: D.
+        precision: float32, half or int8.
+        threshold: cosine distance up to which two images show the same identity; None if it was
+            not calibrated.
+        input, output: description of the tensors, for people.
+    """
+
+    fingerprint: str
+    size: tuple[int, int]
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool
+    embedding_dim: int
+    precision: str = "float32"
+    threshold: float | None = None
+    input: str = "uint8 RGB images [B, 3, H, W], 0..255, not normalized"
+    output: str = "float32 embeddings [B, D] of length 1"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_size(value: object) -> bool:
+    return (
+        isinstance(value, tuple) and len(value) == 2 and all(_is_count(v, _MAX_SIDE) for v in value)
+    )
+
+
+def _are_colors(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+
+
+# Field: (requirement, the check).
+_REQUIREMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "fingerprint": ("a text", _is_text),
+    "size": (f"two whole numbers in 1..{_MAX_SIDE}", _is_size),
+    "interpolation": (f"one of {', '.join(INTERPOLATIONS)}", lambda v: v in tuple(INTERPOLATIONS)),
+    "mean": ("three numbers", _are_colors),
+    "std": ("three numbers above 0", lambda v: _are_colors(v) and min(v) > 0),
+    "flip": ("true or false", lambda v: isinstance(v, bool)),
+    "embedding_dim": ("a whole number in 1..100000", lambda v: _is_count(v, 100_000)),
+    "precision": (f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS),
+    "threshold": ("null or a number in 0..2", lambda v: v is None or _is_number(v) and 0 <= v <= 2),
+    "input": ("a text", _is_text),
+    "output": ("a text", _is_text),
+}
+
+
+def parse_metadata(text: str) -> ExportMetadata:
+    """The metadata in an exported file or a feature file. Unknown fields are ignored.
+
+    Raises:
+        ValueError: the text is not such metadata, or a field has an invalid value.
+    """
+    try:
+        if len(text) > _MAX_TEXT:
+            raise ValueError(f"{len(text)} characters")
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f"found a {type(content).__name__}")
+        names = {field.name for field in fields(ExportMetadata)}
+        values = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in content.items()
+            if key in names
+        }
+        metadata = ExportMetadata(**values)
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error).removeprefix("ExportMetadata.__init__() ")[:200]
+        raise ValueError(f"this is not the metadata of an exported network: {reason}") from error
+    for name, (requirement, is_valid) in _REQUIREMENTS.items():
+        value = getattr(metadata, name)
+        if not is_valid(value):
+            raise ValueError(
+                f"the metadata of the exported network has {name} {repr(value)[:60]}, "
+                f"it must be {requirement}"
+            )
+    return metadata

@@ -1,0 +1,115 @@
+"""Exported files and networks in memory to Embedders."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from ember_reid.engine.deploy.detect import check_trust, detect_format
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.export import INPUT, OUTPUT, check_packages, without_messages
+from ember_reid.engine.deploy.metadata import METADATA_KEY, ExportMetadata, parse_metadata
+from ember_reid.engine.deploy.network import DeployedNetwork
+from torch import Tensor
+
+
+def open_exported(path: Path, *, device: torch.device, trust: bool = False) -> Embedder:
+    """The Embedder of an exported file.
+
+    ONNX files run on the CPU, with as many threads as torch uses.
+
+    Args:
+        trust: allow programs (TorchScript, torch.export), which can execute any code.
+
+    Raises:
+        ValueError: the file is a program and `trust` is False; it is damaged or was not written
+            by tools.export; or packages are not installed.
+    """
+    check_trust(path, trust=trust)
+    kind = detect_format(path)
+    if kind == "checkpoint":
+        raise ValueError(f"{path} is not an exported network")
+    if kind == "onnx":
+        return _open_onnx(path)
+    if kind == "torchscript":
+        return _open_torchscript(path, device)
+    return _open_program(path, device)
+
+
+def create_embedder(
+    network: DeployedNetwork, metadata: ExportMetadata, device: torch.device
+) -> Embedder:
+    """The Embedder of a network in memory, on a device."""
+    network.to(device=device, memory_format=torch.channels_last)
+    return Embedder(_run_with_torch(network, device), metadata)
+
+
+def _open_onnx(path: Path) -> Embedder:
+    check_packages(f"running {path}", ("onnxruntime",))
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+    # onnxruntime has one class of exceptions for each kind of damage, without a common base.
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not an ONNX file that onnxruntime can run: {_first_line(error)}"
+        ) from error
+    metadata = _read_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+
+    def forward(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.cpu().numpy()})[0])
+
+    return Embedder(forward, metadata)
+
+
+def _open_torchscript(path: Path, device: torch.device) -> Embedder:
+    extra = {METADATA_KEY: ""}
+    try:
+        with without_messages():
+            network = torch.jit.load(path, map_location=device, _extra_files=extra).eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a TorchScript file: {_first_line(error)}") from error
+    return Embedder(_run_with_torch(network, device), _read_metadata(extra[METADATA_KEY], path))
+
+
+def _open_program(path: Path, device: torch.device) -> Embedder:
+    extra = {METADATA_KEY: ""}
+    try:
+        with without_messages():
+            network = torch.export.load(path, extra_files=extra).module().to(device)
+    # A damaged archive fails anywhere in torch's deserializer, with any class of exception.
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not an exported program that torch can load: {_first_line(error)}"
+        ) from error
+    return Embedder(_run_with_torch(network, device), _read_metadata(extra[METADATA_KEY], path))
+
+
+def _read_metadata(text: str | bytes | None, path: Path) -> ExportMetadata:
+    if isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    if not text:
+        raise ValueError(f"{path} has no metadata of ours: it was not written by tools.export")
+    try:
+        return parse_metadata(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _run_with_torch(
+    network: Callable[[Tensor], Tensor], device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    def forward(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return network(images.to(device))
+
+    return forward
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

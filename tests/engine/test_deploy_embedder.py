@@ -1,0 +1,34 @@
+import pytest
+import torch
+from ember_reid.engine.deploy.embedder import Embedder
+from ember_reid.engine.deploy.metadata import ExportMetadata
+
+METADATA = ExportMetadata(
+    fingerprint="0" * 16,
+    size=(2, 2),
+    interpolation="bilinear",
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    flip=False,
+    embedding_dim=2,
+)
+IMAGES = torch.zeros(2, 3, 2, 2, dtype=torch.uint8)
+
+
+def embed(*rows: tuple[float, ...]) -> torch.Tensor:
+    return Embedder(lambda images: torch.tensor(rows), METADATA).embed_batch(IMAGES)
+
+
+def test_embeddings_of_length_1_pass():
+    assert embed((0.6, 0.8), (1.0, 0.0)).tolist() == torch.tensor([[0.6, 0.8], [1, 0]]).tolist()
+
+
+@pytest.mark.parametrize("row", [(float("nan"), 1.0), (float("inf"), 0.0), (0.0, 0.0), (3.0, 4.0)])
+def test_invalid_embeddings_are_refused(row):
+    with pytest.raises(ValueError, match="returned 1 of 2 embeddings that are not finite or not"):
+        embed((0.6, 0.8), row)
+
+
+def test_the_dimension_must_be_that_of_the_metadata():
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), its metadata says \(2, 2\)"):
+        embed((1.0, 0.0, 0.0), (1.0, 0.0, 0.0))
