@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNEL) setup.py
 
 demo: $(INSTALLED)
 	$(PY) -m tools.quickstart_data datasets/quickstart --images --overwrite
-	$(PY) main.py -c configs/quickstart.yml OVERWRITE True
+	$(PY) main.py -c configs/quickstart/people.yml OVERWRITE True
 	$(PY) -m tools.visualize TEST.WEIGHT runs/quickstart/checkpoints/best.pt \
 		--queries random --count 12 --out runs/quickstart/ranked
 	@echo "scores: runs/quickstart/results.json   log: runs/quickstart/log.txt"
@@ -38,9 +38,9 @@ demo: $(INSTALLED)
 
 distill-demo: $(INSTALLED)
 	$(PY) -m tools.quickstart_data datasets/quickstart --images --overwrite
-	$(PY) main.py -c configs/quickstart_teacher.yml OVERWRITE True
-	$(PY) main.py -c configs/quickstart_student.yml OVERWRITE True
-	$(PY) main.py -c configs/quickstart_feature.yml OVERWRITE True
+	$(PY) main.py -c configs/quickstart/teacher.yml OVERWRITE True
+	$(PY) main.py -c configs/quickstart/student.yml OVERWRITE True
+	$(PY) main.py -c configs/quickstart/feature.yml OVERWRITE True
 	$(PY) -m tools.benchmark latency $(DISTILLED) --device cpu
 	$(PY) -m tools.heatmaps --models $(DISTILLED) --out runs/distill_demo
 

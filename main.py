@@ -24,7 +24,7 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from ember_reid.config import Config, load_config
+from ember_reid.config import Config, join_negative_values, load_config
 from ember_reid.data.build import (
     build_augmentation,
     build_splits,
@@ -74,7 +74,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="main.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-c", "--config", metavar="FILE", help="a recipe, see configs/")
+    parser.add_argument(
+        "-c", "--config", metavar="RECIPE", help="a recipe: a file, or the name of one in configs/"
+    )
     parser.add_argument(
         "-t", "--test", action="store_true", help="test TEST.WEIGHT instead of training"
     )
@@ -85,7 +87,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
     )
-    return parser.parse_intermixed_args(argv)
+    return parser.parse_intermixed_args(
+        join_negative_values(sys.argv[1:] if argv is None else argv)
+    )
 
 
 def read_config(args: argparse.Namespace) -> Config:

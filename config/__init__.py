@@ -1,7 +1,19 @@
-"""Configuration: defaults, recipes with inheritance, checks."""
+"""Configuration: defaults, recipes with inheritance, validation."""
 
 from ember_reid.config.defaults import get_defaults
-from ember_reid.config.load import load_config, parse_config
+from ember_reid.config.load import key_names, load_config, parse_config
 from ember_reid.config.node import Config
+from ember_reid.config.overrides import expand_overrides, join_negative_values
+from ember_reid.config.recipes import find_recipe, recipe_names
 
-__all__ = ["Config", "get_defaults", "load_config", "parse_config"]
+__all__ = [
+    "Config",
+    "expand_overrides",
+    "find_recipe",
+    "get_defaults",
+    "join_negative_values",
+    "key_names",
+    "load_config",
+    "parse_config",
+    "recipe_names",
+]

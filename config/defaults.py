@@ -106,8 +106,9 @@ _C.KD.STUDENT_VIEWS = (
 )
 _C.KD.EMA = CN()
 _C.KD.EMA.ENABLED = False  # one more teacher: the running average of the student
-_C.KD.EMA.MOMENTUM = 0.999
-_C.KD.EMA.RAMP = True  # momentum (1 + i) / (10 + i) in early iterations i; False is FastReID
+# Part of the average that each step keeps.
+_C.KD.EMA.DECAY = 0.999
+_C.KD.EMA.RAMP = True  # decay (1 + i) / (10 + i) in early iterations i; False is FastReID
 _C.KD.LOGITS = CN()
 _C.KD.LOGITS.WEIGHT = 0.0
 _C.KD.LOGITS.KIND = "symmetric"  # symmetric (FastReID) | kl (Hinton, VKD) | mse
@@ -223,7 +224,8 @@ _C.SOLVER.WARMUP_METHOD = "linear"  # linear | constant | exp
 _C.SOLVER.CLIP_NORM = 0.0  # largest norm of all gradients together; 0: off
 _C.SOLVER.FREEZE = ()  # names of child modules that stay as they are for the first FREEZE_ITERS iterations
 _C.SOLVER.FREEZE_ITERS = 0
-_C.SOLVER.EMA = 0.0  # a running average of the weights takes this part of each step, and is what is tested; 0: off
+# Part of the weights' running average that each step keeps, e.g. 0.999; 0: off. The average is tested.
+_C.SOLVER.EMA_DECAY = 0.0
 _C.SOLVER.MINING = (
     "global"  # pairs for metric losses: global (all processes and accumulated parts) | local
 )
@@ -262,7 +264,7 @@ _C.TEST.AQE.ALPHA = 3.0
 _C.TEST.AVERAGE_PRECISION = (
     "mean"  # mean (the strong baseline's) | trapezoid (VKD's published tables)
 )
-_C.TEST.RATES = ()  # false positive rates, (0.01, 0.1): adds TPR at FPR and, in an open set, TPIR at FPIR
+_C.TEST.FPRS = ()  # false positive rates, (0.01, 0.1): adds TPR at FPR and, in an open set, TPIR at FPIR
 _C.TEST.MEMORY_GIB = 2.0  # budget of distances and re-ranking
 
 # ------------------------------------------------------------------------------------------------------- log

@@ -4,146 +4,217 @@ import ast
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import yaml
 from ember_reid.config.defaults import get_defaults
+from ember_reid.config.messages import show
 from ember_reid.config.node import Config
-from ember_reid.config.validate import find_mistakes
+from ember_reid.config.overrides import expand_overrides
+from ember_reid.config.recipes import RECIPE_FOLDER, SUFFIXES, find_recipe
+from ember_reid.config.renamed import RENAMED_KEYS, warn_about_old_names
+from ember_reid.config.validate import find_errors
+from ember_reid.config.yaml_reader import MAX_CHARACTERS, read_yaml
+
+MAX_FILES = 64
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Defaults, then the YAML file with its `_BASE_` files, then KEY VALUE pairs; frozen and checked.
+    """Merge the defaults, a recipe with its `_BASE_` files and command-line words; check the result.
 
     Args:
-        path: a YAML recipe, or None for the defaults alone. `_BASE_: file` or `_BASE_: [file, ...]`, relative to the
-            recipe, are merged first, in their order.
-        overrides: alternating keys and values as typed on a command line: ("SOLVER.BASE_LR", "1e-3", ...).
+        path: a YAML recipe or the name of a shipped one (see `find_recipe`), or None for the
+            defaults alone. `_BASE_: file` or `_BASE_: [file, ...]`, relative to the recipe, are
+            merged first, in their order.
+        overrides: words of a command line (see `expand_overrides`): ("SOLVER.BASE_LR", "1e-3").
+
+    Returns:
+        The frozen configuration.
 
     Raises:
-        ValueError: unknown keys (with the nearest known ones), values of a wrong type or outside what is allowed, keys
-            that contradict each other; all mistakes of a stage are reported at once.
-        FileNotFoundError: a recipe that is not there.
+        ValueError: unknown keys (with similar known ones), values of a wrong type or outside their
+            range, keys that contradict each other; all errors of a stage are reported at once.
+        FileNotFoundError: a recipe that does not exist.
     """
-    cfg = get_defaults()
-    mistakes: list[str] = []
+    merge = _Merge()
     if path is not None:
-        for file, tree in _read_recipe(Path(path), seen=()):
-            _merge(cfg, tree, prefix="", source=str(file), mistakes=mistakes)
-    _merge_overrides(cfg, overrides, mistakes)
-    _raise_if_any(mistakes)
-    _raise_if_any(find_mistakes(cfg))
-    cfg.freeze()
-    return cfg
+        for file, tree in _read_recipe(find_recipe(path), including=(), files=[]):
+            merge.add_tree(tree, source=str(file))
+    return merge.finish(overrides)
 
 
 def parse_config(text: str, overrides: Sequence[str] = ()) -> Config:
-    """A configuration from its own `dump()`, as checkpoints and `config.yml` carry it.
+    """Read a configuration from its own `dump()`, as checkpoints and `config.yml` contain it.
 
-    Keys that this version does not know any more are an error, like in a file.
+    Keys that this version does not know are an error, as in a file.
+
+    Raises:
+        ValueError: see `load_config`.
     """
     source = "the checkpoint's configuration"
-    try:
-        tree = yaml.safe_load(text) if isinstance(text, str) else None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source} is not plain YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, Mapping):
-        raise ValueError(f"{source} must hold keys and values, found {type(tree or text).__name__}")
-    cfg = get_defaults()
-    mistakes: list[str] = []
-    _merge(cfg, tree, prefix="", source=source, mistakes=mistakes)
-    _merge_overrides(cfg, overrides, mistakes)
-    _raise_if_any(mistakes)
-    _raise_if_any(find_mistakes(cfg))
-    cfg.freeze()
-    return cfg
+    if not isinstance(text, str):
+        raise ValueError(f"{source} must hold keys and values, found {type(text).__name__}")
+    tree = read_yaml(text, source)
+    if not tree:
+        raise ValueError(f"{source} must hold keys and values, found nothing")
+    merge = _Merge()
+    merge.add_tree(tree, source=source)
+    return merge.finish(overrides)
 
 
-def _raise_if_any(mistakes: list[str]) -> None:
-    if mistakes:
-        raise ValueError("configuration: " + "; ".join(mistakes))
+def _read_recipe(
+    path: Path, *, including: tuple[Path, ...], files: list[Path]
+) -> Iterator[tuple[Path, Mapping]]:
+    """Yield (file, tree) of every base and then of the file itself.
 
-
-def _read_recipe(path: Path, *, seen: tuple[Path, ...]) -> Iterator[tuple[Path, Mapping]]:
-    """Yield (file, tree) of every base and then of the file itself."""
-    if path.suffix not in (".yml", ".yaml"):
-        raise ValueError(f"configuration file {path}: only .yml and .yaml files are read")
-    if not path.is_file():
-        near = difflib.get_close_matches(
-            path.name, sorted(p.name for p in path.parent.glob("*.y*ml")), n=3
-        )
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        raise FileNotFoundError(f"configuration file {path} does not exist{hint}")
-    if path.resolve() in seen:
+    Args:
+        path: the file.
+        including: the files that include this one, to find circles.
+        files: all files that were read so far, to bound their number.
+    """
+    resolved = path.resolve()
+    if resolved in including:
         raise ValueError(f"configuration file {path} includes itself through _BASE_")
+    files.append(resolved)
+    if len(files) > MAX_FILES:
+        raise ValueError(f"configuration file {path}: _BASE_ leads to more than {MAX_FILES} files")
+    source = f"configuration file {path}"
+    if path.stat().st_size > MAX_CHARACTERS:
+        raise ValueError(f"{source} has more than {MAX_CHARACTERS} bytes")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"configuration file {path} is not plain YAML: {' '.join(str(error).split())}"
-        ) from error
-    tree = {} if tree is None else tree
-    if not isinstance(tree, Mapping):
-        raise ValueError(
-            f"configuration file {path} must hold keys and values, found {type(tree).__name__}"
-        )
-    tree = dict(tree)
-    bases = tree.pop("_BASE_", ())
-    for base in (bases,) if isinstance(bases, str) else bases:
-        yield from _read_recipe(path.parent / base, seen=(*seen, path.resolve()))
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not plain YAML: it is not UTF-8 text") from error
+    tree = read_yaml(text, source)
+    for base in _base_names(tree.pop("_BASE_", ()), source):
+        parent = _find_base(base, path)
+        yield from _read_recipe(parent, including=(*including, resolved), files=files)
     yield path, tree
 
 
-def _merge(node: Config, tree: Mapping, *, prefix: str, source: str, mistakes: list[str]) -> None:
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if key not in node:
-            mistakes.append(_unknown(name, source))
-        elif isinstance(node[key], Config):
-            if isinstance(value, Mapping):
-                _merge(node[key], value, prefix=f"{name}.", source=source, mistakes=mistakes)
+def _base_names(value: Any, source: str) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{source}: _BASE_ must be a file or a list of files, found {show(value)}")
+    return list(names)
+
+
+def _find_base(name: str, child: Path) -> Path:
+    """The file of a `_BASE_` entry: relative to the recipe, else a shipped recipe."""
+    beside = child.parent / name
+    if beside.is_file() and beside.suffix in SUFFIXES:
+        return beside
+    try:
+        folder = child.resolve().parent
+        if folder.is_relative_to(RECIPE_FOLDER):
+            return find_recipe((folder.relative_to(RECIPE_FOLDER) / name).as_posix())
+        return find_recipe(beside if beside.exists() or name.startswith(".") else name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"_BASE_ of {child}: {error}") from error
+
+
+class _Merge:
+    """A configuration while it is merged, with the errors found so far."""
+
+    def __init__(self) -> None:
+        self.cfg = get_defaults()
+        self.errors: list[str] = []
+        self.old_names: list[str] = []
+
+    def add_tree(self, tree: Mapping, *, source: str) -> None:
+        """Merge the keys of one file."""
+        names: list[str] = []
+        self._add_group(self.cfg, tree, prefix="", source=source, names=names)
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            self.errors.append(f"{source} sets {name} twice, under its old and its new name")
+
+    def _add_group(
+        self, node: Config, tree: Mapping, *, prefix: str, source: str, names: list[str]
+    ) -> None:
+        for key, value in tree.items():
+            name = f"{prefix}{key}"
+            if name in RENAMED_KEYS:
+                names.append(self._assign(name, value, source))
+            elif key not in node:
+                self.errors.append(_unknown(name, source))
+            elif not isinstance(node[key], Config):
+                names.append(self._assign(name, value, source))
+            elif isinstance(value, Mapping):
+                self._add_group(node[key], value, prefix=f"{name}.", source=source, names=names)
             else:
-                mistakes.append(f"{name} in {source} is a group of keys, found {value!r}")
-        else:
-            _assign(node, key, value, name, source, mistakes)
+                self.errors.append(f"{name} in {source} is a group of keys, found {show(value)}")
 
+    def add_words(self, words: Sequence[str]) -> None:
+        """Merge command-line words."""
+        source = "the command line"
+        pairs = expand_overrides(words)
+        for name, word in zip(pairs[::2], pairs[1::2], strict=True):
+            node = _find_node(self.cfg, RENAMED_KEYS[name].new if name in RENAMED_KEYS else name)
+            if node is None:
+                self.errors.append(_unknown(name, source))
+            elif isinstance(node, Config):
+                self.errors.append(f"{name} is a group of keys, choose one: {', '.join(node)}")
+            else:
+                self._assign(name, word if isinstance(node, str) else _parse_word(word), source)
 
-def _merge_overrides(cfg: Config, overrides: Sequence[str], mistakes: list[str]) -> None:
-    words = list(overrides)
-    if len(words) % 2:
-        mistakes.append(f"the command line wants KEY VALUE pairs, {words[-1]!r} has no value")
-        words.pop()
-    for name, value in zip(words[::2], words[1::2], strict=True):
-        node, (*groups, key) = cfg, name.split(".")
+    def finish(self, words: Sequence[str]) -> Config:
+        """Merge command-line words, check everything, freeze."""
+        self.add_words(words)
+        _raise_if_any(self.errors)
+        _raise_if_any(find_errors(self.cfg))
+        warn_about_old_names(self.old_names)
+        self.cfg.freeze()
+        return self.cfg
+
+    def _assign(self, name: str, value: Any, source: str) -> str:
+        """Set a key in the type of its default; return its present name."""
+        renamed = RENAMED_KEYS.get(name)
+        current = renamed.new if renamed else name
+        *groups, key = current.split(".")
+        node = self.cfg
         for group in groups:
-            node = node[group] if isinstance(node, Config) and group in node else None
-        if not isinstance(node, Config) or key not in node:
-            mistakes.append(_unknown(name, "the command line"))
-        elif isinstance(node[key], Config):
-            mistakes.append(f"{name} is a group of keys, choose one: {', '.join(node[key])}")
-        else:
-            typed = value if isinstance(node[key], str) else _parse_word(value)
-            _assign(node, key, typed, name, "the command line", mistakes)
+            node = node[group]
+        try:
+            if renamed is not None:
+                self.old_names.append(name)
+                value = renamed.convert(value) if renamed.convert else value
+            node[key] = _coerce(value, node[key])
+        except (TypeError, ValueError) as error:
+            self.errors.append(f"{name} in {source} must be {error}, found {show(value)}")
+        return current
 
 
-def _parse_word(word):
+def _raise_if_any(errors: list[str]) -> None:
+    if errors:
+        more = f"; and {len(errors) - 20} more" if len(errors) > 20 else ""
+        raise ValueError("configuration: " + "; ".join(errors[:20]) + more)
+
+
+def _find_node(cfg: Config, name: str) -> Any:
+    """The value or group of a full key name; None if there is no such key."""
+    node: Any = cfg
+    for part in name.split("."):
+        if not isinstance(node, Config) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _parse_word(word: Any) -> Any:
     """A command-line word as the Python or YAML literal that it looks like, else the word itself."""
     if not isinstance(word, str):
         return word
     try:
         return ast.literal_eval(word)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return {"true": True, "false": False}.get(word, word)
 
 
-def _assign(node: Config, key: str, value, name: str, source: str, mistakes: list[str]) -> None:
-    try:
-        node[key] = _coerce(value, node[key])
-    except TypeError as error:
-        mistakes.append(f"{name} in {source} wants {error}, found {value!r}")
+def _coerce(value: Any, default: Any) -> Any:
+    """The value in the default's type.
 
-
-def _coerce(value, default):
-    """The value in the default's type; TypeError with the wanted type where that would be a guess."""
+    Raises:
+        TypeError: the wanted type, where a conversion would be a guess.
+    """
     if isinstance(default, bool):
         if isinstance(value, bool):
             return value
@@ -153,14 +224,7 @@ def _coerce(value, default):
             return value
         raise TypeError("a whole number")
     if isinstance(default, float):
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        try:
-            return (
-                float(value) if isinstance(value, str) else _raise_type("a number")
-            )  # YAML reads 1e-3 as text
-        except ValueError:
-            raise TypeError("a number") from None
+        return _coerce_float(value)
     if isinstance(default, str):
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             return _unquote(str(value))
@@ -168,26 +232,30 @@ def _coerce(value, default):
     return _coerce_tuple(value, default)
 
 
-def _coerce_tuple(value, default: tuple) -> tuple:
+def _coerce_float(value: Any) -> float:
+    # YAML reads 1e-3 as text.
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise TypeError("a number")
+
+
+def _coerce_tuple(value: Any, default: tuple) -> tuple:
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         value = (value,)
     if not isinstance(value, (list, tuple)):
         raise TypeError("a list")
-    return tuple(_coerce(item, default[0]) if default else _plain(item) for item in value)
-
-
-def _plain(item):
-    if isinstance(item, (str, int, float)):
-        return item
-    raise TypeError("a list of texts or numbers")
-
-
-def _raise_type(wanted: str):
-    raise TypeError(wanted)
+    if not default:
+        if all(isinstance(item, (str, int, float)) for item in value):
+            return tuple(value)
+        raise TypeError("a list of texts or numbers")
+    return tuple(_coerce(item, default[0]) for item in value)
 
 
 def _unquote(text: str) -> str:
-    """The text without one pair of quotes around it: shells and recipes of the lineage write \"('value')\"."""
+    """The text without one pair of quotes around it; older recipes and shells write ('value')."""
     text = text.strip()
     inner = text[1:-1].strip() if text.startswith("(") and text.endswith(")") else text
     if len(inner) >= 2 and inner[0] == inner[-1] and inner[0] in "'\"":
@@ -195,23 +263,24 @@ def _unquote(text: str) -> str:
     return text
 
 
-def _known_keys(node: Config, prefix: str = "") -> list[str]:
-    keys = []
+def key_names(node: Config, prefix: str = "") -> list[str]:
+    """Return the full names of all keys in a configuration, in their order."""
+    names: list[str] = []
     for key, value in node.items():
-        keys += (
-            _known_keys(value, f"{prefix}{key}.")
-            if isinstance(value, Config)
-            else [f"{prefix}{key}"]
-        )
-    return keys
+        if isinstance(value, Config):
+            names += key_names(value, f"{prefix}{key}.")
+        else:
+            names.append(f"{prefix}{key}")
+    return names
 
 
 def _unknown(name: str, source: str) -> str:
-    known = _known_keys(get_defaults())
+    known = key_names(get_defaults())
+    name = show(name)[1:-1]
     last = name.rsplit(".", 1)[-1]
     near = [key for key in known if key.rsplit(".", 1)[-1] == last]
     near += [
         key for key in difflib.get_close_matches(name, known, n=3, cutoff=0.5) if key not in near
     ]
-    hint = f", the nearest known: {', '.join(near[:3])}" if near else ""
+    hint = f", similar keys: {', '.join(near[:3])}" if near else ""
     return f"unknown key {name} in {source}{hint}"

@@ -59,7 +59,7 @@ NOT_NEGATIVE = (
 ).split()
 PROBABILITIES = (
     "LOSS.CE.EPSILON INPUT.FLIP_PROB INPUT.RE_PROB INPUT.JITTER_PROB INPUT.AUTOAUG_PROB INPUT.AFFINE_PROB "
-    "INPUT.AUGMIX_PROB INPUT.PATCH_PROB INPUT.CUTOUT_PROB SOLVER.WARMUP_FACTOR SOLVER.EMA TEST.RE_RANK.LAMBDA "
+    "INPUT.AUGMIX_PROB INPUT.PATCH_PROB INPUT.CUTOUT_PROB SOLVER.WARMUP_FACTOR SOLVER.EMA_DECAY TEST.RE_RANK.LAMBDA "
     "TEST.VALIDATION DATALOADER.CACHE_SHARE"
 ).split()
 LENGTHS = {
@@ -78,7 +78,7 @@ def _get(cfg: Config, key: str):
     return node
 
 
-def find_mistakes(cfg: Config) -> list[str]:
+def find_errors(cfg: Config) -> list[str]:
     """Every sentence that is wrong with the configuration; empty when nothing is."""
     mistakes = []
     for key, choices in CHOICES.items():

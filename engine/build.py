@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from ember_reid.config import load_config, parse_config
+from ember_reid.config import expand_overrides, load_config, parse_config
 from ember_reid.data.build import build_normalization, build_test_loader
 from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.checkpoint import is_ours, load_checkpoint
@@ -169,7 +169,7 @@ def build_score_settings(cfg, protocol: str) -> ScoreSettings:
         average_precision=cfg.TEST.AVERAGE_PRECISION,
         expand_neighbors=cfg.TEST.AQE.K,
         expand_alpha=cfg.TEST.AQE.ALPHA,
-        rates=tuple(cfg.TEST.RATES),
+        rates=tuple(cfg.TEST.FPRS),
     )
 
 
@@ -212,6 +212,7 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]):
     Raises:
         ValueError: no TEST.WEIGHT, or a file of somebody else without a recipe.
     """
+    overrides = expand_overrides(overrides, testing=True)
     named = load_config(recipe, overrides)
     if not named.TEST.WEIGHT:
         raise ValueError("no checkpoint is named: TEST.WEIGHT runs/x/checkpoints/best.pt")
@@ -233,8 +234,9 @@ def build_trained_model(cfg, device: torch.device) -> nn.Module:
 
 
 def build_average(cfg, model: nn.Module) -> ModelAverage:
-    """The model that is evaluated and deployed: a running average of `model`, or with SOLVER.EMA 0 `model` itself."""
-    return ModelAverage(model, cfg.SOLVER.EMA)
+    """The model that is evaluated and deployed: a running average of `model`, or with SOLVER.EMA_DECAY 0 `model` itself."""
+    decay = cfg.SOLVER.EMA_DECAY
+    return ModelAverage(model, 1.0 - decay if decay else 0.0)
 
 
 def build_sinks(cfg, *, resumed_iteration: int | None = None) -> list[Sink]:

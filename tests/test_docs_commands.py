@@ -28,7 +28,7 @@ PAGE_MARK = re.compile(r"commands on this page need a (?:data set|GPU|weight fil
 
 # What stands in capitals, or lies elsewhere, for a reader.
 STANDS_FOR = {
-    "RECIPE": "configs/quickstart_logits.yml",
+    "RECIPE": "configs/quickstart/logits.yml",
     "RUN": "runs/quickstart",
     "RUN1": "runs/quickstart",
     "RUN2": "runs/other",
@@ -186,7 +186,7 @@ def folder(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         run(["python", "-m", "tools.quickstart_data", str(data), "--images"])
-        run(["python", "main.py", "-c", "configs/quickstart_teacher.yml"])
+        run(["python", "main.py", "-c", "configs/quickstart/teacher.yml"])
     for name in ("quickstart", "other", "teacher", "student"):
         shutil.copytree(folder / "runs" / "quickstart_teacher", folder / "runs" / name)
     (folder / "photos").mkdir()
@@ -323,7 +323,7 @@ def test_commands_are_found():
         ("python -m tools.report RUN --no-such-option", SystemExit),
         ("python -m tools.no_such_tool RUN", ModuleNotFoundError),
         ("python other.py RUN", AssertionError),
-        ("python main.py -c configs/quickstart.yml SOLVER.BASE_LT 1", ValueError),
+        ("python main.py -c configs/quickstart/people.yml SOLVER.BASE_LT 1", ValueError),
         ("python main.py -c configs/no_such.yml", FileNotFoundError),
         ("torchrun --no-such-option main.py -c RECIPE", SystemExit),
     ],

@@ -161,7 +161,7 @@ def test_reranked_scores_and_flip(tiny_run, tmp_path):
 # ------------------------------------------------------------------------------------------- resumed bit for bit
 
 FULL = (
-    "LOSS.CENTER.WEIGHT 0.01 SOLVER.ACCUMULATION_STEPS 2 SOLVER.CLIP_NORM 5 SOLVER.EMA 0.1 INPUT.JITTER_PROB 0.5 "
+    "LOSS.CENTER.WEIGHT 0.01 SOLVER.ACCUMULATION_STEPS 2 SOLVER.CLIP_NORM 5 SOLVER.EMA_DECAY 0.9 INPUT.JITTER_PROB 0.5 "
     "SOLVER.FREEZE ('backbone.stem',) SOLVER.FREEZE_ITERS 3 SOLVER.SCHEDULE cosine SOLVER.SCHEDULE_BY iteration "
     "LOG.TENSORBOARD True DETERMINISTIC True"
 ).split()

@@ -56,13 +56,15 @@ def scores(folder: Path, run_name: str) -> dict:
 
 
 def test_the_quickstart_recipe_learns_to_recognize_people_it_never_saw(checkout):
-    run(checkout, "python main.py -c configs/quickstart.yml")
+    run(checkout, "python main.py -c configs/quickstart/people.yml")
     trained = scores(checkout, "quickstart")
     assert trained["mAP"] >= 0.80
     assert trained["reranked"]["mAP"] > trained["mAP"]
     assert (trained["num_query"], trained["num_gallery"]) == (300, 800)
 
-    run(checkout, "python main.py -c configs/quickstart.yml --resume")  # nothing is left to train
+    run(
+        checkout, "python main.py -c configs/quickstart/people.yml --resume"
+    )  # nothing is left to train
     assert scores(checkout, "quickstart") == trained
     tested = ["OUTPUT_DIR", "runs/tested"]
     run(checkout, "python main.py -t TEST.WEIGHT runs/quickstart/checkpoints/best.pt", tested)
@@ -79,7 +81,7 @@ def test_the_quickstart_recipe_learns_to_recognize_people_it_never_saw(checkout)
 
 def test_a_key_can_be_overridden(checkout):
     more = [*QUICK, "OUTPUT_DIR", "runs/overridden"]
-    run(checkout, "python main.py -c configs/quickstart.yml SOLVER.BASE_LR 1e-3", more)
+    run(checkout, "python main.py -c configs/quickstart/people.yml SOLVER.BASE_LR 1e-3", more)
     assert "BASE_LR: 0.001" in (checkout / "runs" / "overridden" / "config.yml").read_text()
 
 
@@ -101,7 +103,7 @@ def test_own_data_from_a_list(checkout, tmp_path):
     assert "100" in report and "cross-camera" in report
     run(
         checkout,
-        f"python main.py -c configs/quickstart.yml DATASETS.NAMES {listed} OUTPUT_DIR runs/cows",
+        f"python main.py -c configs/quickstart/people.yml DATASETS.NAMES {listed} OUTPUT_DIR runs/cows",
         QUICK,
     )
     assert scores(checkout, "cows")["num_query"] == 300

@@ -113,7 +113,7 @@ def build_distillation(
     if kd.EMA.ENABLED:
         average = EmaTeacher(
             student,
-            momentum=kd.EMA.MOMENTUM,
+            momentum=kd.EMA.DECAY,
             ramp=kd.EMA.RAMP,
             statistics=kd.TEACHER_STATISTICS,
             with_maps=with_maps,

@@ -66,14 +66,14 @@ def test_words_of_the_command_line_have_the_type_of_the_default(key, word, value
 @pytest.mark.parametrize(
     "key, word, message",
     [
-        ("SOLVER.FP16", "yes", "SOLVER.FP16 in the command line wants True or False, found 'yes'"),
-        ("SOLVER.FP16", "1", "wants True or False, found 1"),
-        ("SOLVER.MAX_EPOCHS", "1.5", "wants a whole number, found 1.5"),
-        ("SOLVER.MAX_EPOCHS", "True", "wants a whole number"),
-        ("SOLVER.BASE_LR", "fast", "wants a number, found 'fast'"),
+        ("SOLVER.FP16", "yes", "SOLVER.FP16 in the command line must be True or False, found 'yes'"),
+        ("SOLVER.FP16", "1", "must be True or False, found 1"),
+        ("SOLVER.MAX_EPOCHS", "1.5", "must be a whole number, found 1.5"),
+        ("SOLVER.MAX_EPOCHS", "True", "must be a whole number"),
+        ("SOLVER.BASE_LR", "fast", "must be a number, found 'fast'"),
         ("SOLVER", "1", "SOLVER is a group of keys, choose one"),
         ("SOLVER.BASE_LR.X", "1", "unknown key SOLVER.BASE_LR.X"),
-        ("SOLVER.EMA", "1.5", "SOLVER.EMA is 1.5, must lie in 0..1"),
+        ("SOLVER.EMA_DECAY", "1.5", "SOLVER.EMA_DECAY is 1.5, must lie in 0..1"),
         ("SOLVER.MINING", "far", "SOLVER.MINING is 'far', allowed: global, local"),
         ("NUM_PROCESSES", "-1", "NUM_PROCESSES is -1, must not be negative"),
         ("DATALOADER.NUM_INSTANCES", "1", "NUM_INSTANCES 1 leaves pairwise losses without positives"),
@@ -82,7 +82,7 @@ def test_words_of_the_command_line_have_the_type_of_the_default(key, word, value
         ("DATASETS.NAMES", "()", "DATASETS.NAMES is empty"),
     ],
 )  # fmt: skip
-def test_mistakes_are_named(key, word, message):
+def test_errors_are_named(key, word, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
         load_config(None, [key, word])
 
@@ -90,7 +90,7 @@ def test_mistakes_are_named(key, word, message):
 def test_the_nearest_keys_are_named_by_their_last_part_first():
     with pytest.raises(
         ValueError,
-        match="unknown key BASE_LR in the command line, the nearest known: SOLVER.BASE_LR",
+        match="unknown key BASE_LR in the command line, similar keys: SOLVER.BASE_LR",
     ):
         load_config(None, ["BASE_LR", "1"])
 

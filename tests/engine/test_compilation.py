@@ -157,7 +157,7 @@ def test_two_compiled_processes_are_one_plain_one(launch, single, backend, capfd
 
 def test_a_distillation_with_everything_on_is_compiled_too(train, tmp_path, backend, capfd):
     words = "KD.EMA.ENABLED True KD.LOGITS.WEIGHT 1 KD.RELATION.DISTANCE_WEIGHT 1 LOSS.CENTER.WEIGHT 0.1 LOSS.XBM.SIZE 16 "
-    words += "LOSS.XBM.START 1 SOLVER.EMA 0.5 SOLVER.FP16 True SOLVER.AMP_DTYPE bfloat16 SOLVER.MAX_EPOCHS 1"
+    words += "LOSS.XBM.START 1 SOLVER.EMA_DECAY 0.5 SOLVER.FP16 True SOLVER.AMP_DTYPE bfloat16 SOLVER.MAX_EPOCHS 1"
     plain = train(tmp_path / "plain", *words.split())
     backend("eager")
     compiled = train(tmp_path / "compiled", *words.split(), "SOLVER.COMPILE", "default")

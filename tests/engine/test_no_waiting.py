@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 META = torch.device("meta")
 aten = torch.ops.aten
 LOSSES = "LOSS.CENTER.WEIGHT 0.1 LOSS.CIRCLE.WEIGHT 1 LOSS.COSFACE.WEIGHT 1 LOSS.FOCAL.WEIGHT 1 LOSS.XBM.SIZE 16"
-HANDLERS = "SOLVER.EMA 0.1 SOLVER.CLIP_NORM 5 SOLVER.FREEZE ('backbone',) SOLVER.FREEZE_ITERS 2 SOLVER.LOG_PERIOD 100"
+HANDLERS = "SOLVER.EMA_DECAY 0.9 SOLVER.CLIP_NORM 5 SOLVER.FREEZE ('backbone',) SOLVER.FREEZE_ITERS 2 SOLVER.LOG_PERIOD 100"
 
 
 READS = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.equal)

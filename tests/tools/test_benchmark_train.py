@@ -27,4 +27,4 @@ def test_words_that_make_no_sense(tiny_recipe, capsys):
     assert benchmark.main(["train", "-c", str(tiny_recipe), "--iterations", "0"]) == 2
     assert "--iterations is 0" in capsys.readouterr().err
     assert benchmark.main(["train", "-c", str(tiny_recipe), "SOLVER.BASE_LRR", "1"]) == 2
-    assert "the nearest known: SOLVER.BASE_LR" in capsys.readouterr().err
+    assert "similar keys: SOLVER.BASE_LR" in capsys.readouterr().err

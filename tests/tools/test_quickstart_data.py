@@ -227,7 +227,7 @@ def test_color_alone_does_not_solve_it(rendered, feature):
 
 
 def test_an_untrained_network_does_not_solve_it(rendered):
-    cfg = load_config(ROOT / "configs" / "quickstart.yml")
+    cfg = load_config(ROOT / "configs" / "quickstart" / "people.yml")
     normalize = build_normalization(cfg)
     torch.manual_seed(0)
     model = build_model(cfg, num_classes=1, pretrained=False).eval()

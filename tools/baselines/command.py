@@ -1,6 +1,6 @@
 """What needs no training: a color histogram, and the recipe's network as it starts.
 
-    python -m tools.baselines -c configs/quickstart.yml
+    python -m tools.baselines -c configs/quickstart/people.yml
     python -m tools.baselines -c configs/market1501/cpu_r18.yml DATASETS.ROOT /data
 
 A trained network means something only beside these two: on easy data a histogram alone finds most matches. The

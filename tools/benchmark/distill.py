@@ -1,6 +1,6 @@
 """What distillation adds to a training step: the step with and without teachers, and the teachers' forward passes alone.
 
-    python -m tools.benchmark distill -c configs/quickstart_logits.yml [KEY VALUE ...]
+    python -m tools.benchmark distill -c configs/quickstart/logits.yml [KEY VALUE ...]
 
 The same functions as main.py build everything; all steps see one batch that is there. Rounds of the three take turns, so that
 whatever else the machine does slows all of them down.

@@ -1,6 +1,6 @@
 """Training of a recipe: images per second from end to end, of the step alone and of the loader alone.
 
-    python -m tools.benchmark train -c configs/quickstart.yml --iterations 50 [KEY VALUE ...]
+    python -m tools.benchmark train -c configs/quickstart/people.yml --iterations 50 [KEY VALUE ...]
 
 The same functions as main.py build everything; checkpoints go to a folder that is deleted, nothing is evaluated.
     loader      fetch, move to the device, augment

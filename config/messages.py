@@ -1,0 +1,23 @@
+"""Values in error messages: short, on one line, whatever their size."""
+
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+
+
+def show(value: object) -> str:
+    """Return `repr(value)`, cut to at most 80 characters without building the whole text."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:
+        # Python refuses to print an int of more than 4300 digits.
+        return f"a very large {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def flatten(text: object) -> str:
+    """Return the text on one line, at most 200 characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= 200 else f"{line[:197]}..."

@@ -1,0 +1,53 @@
+"""Configuration keys that were renamed; recipes, overrides and checkpoints may use the old names."""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+
+logger = logging.getLogger("ember.config")
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """The new name of a key, and how an old value becomes a new one.
+
+    Attributes:
+        new: the full name of the key that replaces the old one.
+        convert: called with the old value; raises TypeError or ValueError for a value of a wrong
+            type. None keeps the value.
+        note: how the values differ, for the warning.
+    """
+
+    new: str
+    convert: Callable | None = None
+    note: str = ""
+
+
+def _momentum_to_decay(momentum: float) -> float:
+    """The part that an average keeps, from the part that it takes; 0 stays 0, which is off."""
+    momentum = float(momentum)
+    return 1.0 - momentum if momentum else 0.0
+
+
+RENAMED_KEYS = {
+    "KD.EMA.MOMENTUM": Renamed("KD.EMA.DECAY"),
+    "SOLVER.EMA": Renamed("SOLVER.EMA_DECAY", _momentum_to_decay, "1 - the old value; 0 is off"),
+    "TEST.RATES": Renamed("TEST.FPRS"),
+}
+
+
+def warn_about_old_names(old_names: Iterable[str]) -> None:
+    """Log one warning that names all old keys and their replacements, once per process."""
+    names = tuple(sorted(set(old_names)))
+    if names:
+        _warn_once(names)
+
+
+@cache
+def _warn_once(names: tuple[str, ...]) -> None:
+    changes = []
+    for name in names:
+        renamed = RENAMED_KEYS[name]
+        changes.append(f"{name} -> {renamed.new}" + (f" ({renamed.note})" if renamed.note else ""))
+    logger.warning("old names of configuration keys were read: %s", ", ".join(changes))
