@@ -71,7 +71,7 @@ test-exports: $(INSTALLED)
 	$(PY) -m pytest -m "exports or not exports" tests/engine/test_deploy.py
 
 test-recipes: $(INSTALLED)
-	$(PY) -m pytest -m recipes tests/test_recipes.py
+	$(PY) -m pytest -m recipes tests/test_recipes.py tests/tools/test_explain.py
 
 docs: $(INSTALLED)
 	$(PY) -m mkdocs build --strict --quiet

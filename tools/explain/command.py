@@ -1,0 +1,98 @@
+"""Explain a recipe: what is trained, with which losses and schedule, and what it costs.
+
+    python -m tools.explain configs/quickstart.yml
+    python -m tools.explain configs/market1501/bot_R50.yml --against configs/market1501/sbs_R50.yml
+
+The learning rate is drawn over the epochs. `--against` lists every setting that differs.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from ember_reid.config import Config, load_config
+from ember_reid.data.build import build_splits, build_train_loader
+from ember_reid.modeling import build_model
+from ember_reid.solver import build_schedule
+from ember_reid.tools.explain.cost import measure_cost
+from ember_reid.tools.explain.description import describe
+from ember_reid.tools.explain.differences import find_differences
+
+BARS = "▁▂▃▄▅▆▇█"
+CHART_COLUMNS = 60
+# The classifier of a dataset that is not on this machine: the number of Market-1501's identities.
+DEFAULT_CLASSES = 751
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.explain",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file or the name of one")
+    parser.add_argument("--against", metavar="OTHER", help="list the differences to this recipe")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any configuration key")
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        for line in explain(arguments.recipe, arguments.overrides, against=arguments.against):
+            print(line)
+    except (ValueError, OSError) as error:
+        print(f"explain: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def explain(recipe: str, overrides: list[str], *, against: str | None = None) -> Iterator[str]:
+    """The lines of an explanation, or of a comparison if `against` names another recipe."""
+    cfg = load_config(recipe, overrides)
+    if against is not None:
+        yield from _compare(cfg, load_config(against, overrides), names=(recipe, against))
+        return
+    num_classes, iterations = _training_data(cfg)
+    network = build_model(cfg, num_classes=num_classes, pretrained=False)
+    cost = measure_cost(network, tuple(cfg.INPUT.SIZE_TRAIN))
+    for section in describe(cfg, cost=cost, iterations=iterations):
+        yield section.title
+        yield from (f"  {line}" for line in section.lines)
+    yield f"Learning rate, epochs 0 to {cfg.SOLVER.MAX_EPOCHS}"
+    yield f"  {draw_learning_rate(cfg)}"
+
+
+def _training_data(cfg: Config) -> tuple[int, int | None]:
+    """Number of identities, and of iterations per epoch (None without the dataset)."""
+    try:
+        data = build_splits(cfg)
+        overrides = cfg.clone()
+        overrides.defrost()
+        overrides.DATALOADER.CACHE = "none"
+        loader = build_train_loader(overrides, data.train)
+    except OSError:
+        return DEFAULT_CLASSES, None
+    return data.num_classes, len(loader)
+
+
+def draw_learning_rate(cfg: Config) -> str:
+    """The learning rate over the training as a line of block characters."""
+    epochs, per_epoch = cfg.SOLVER.MAX_EPOCHS, 100
+    factor = build_schedule(cfg, per_epoch)
+    total = epochs * per_epoch
+    factors = [
+        factor(max(1, round((column + 0.5) / CHART_COLUMNS * total)))
+        for column in range(CHART_COLUMNS)
+    ]
+    highest = max(factors)
+    levels = [round(value / highest * (len(BARS) - 1)) for value in factors]
+    return "".join(BARS[level] for level in levels)
+
+
+def _compare(first: Config, second: Config, *, names: tuple[str, str]) -> Iterator[str]:
+    differences = find_differences(first, second)
+    if not differences:
+        yield f"{names[0]} and {names[1]} train the same"
+        return
+    width = max(len(difference.key) for difference in differences)
+    yield f"{'':{width}}  {names[0]}  ->  {names[1]}"
+    for difference in differences:
+        yield f"{difference.key:{width}}  {difference.first}  ->  {difference.second}"

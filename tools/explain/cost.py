@@ -1,0 +1,68 @@
+"""Parameters, multiply-adds and activation memory of a network, without computing anything."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs for one image.
+
+    Attributes:
+        parameters: number of weights, the classifier included.
+        flops: floating-point operations of a forward pass; a multiply-add counts as two.
+        activation_bytes: float32 bytes that a training step keeps for the backward pass.
+    """
+
+    parameters: int
+    flops: int
+    activation_bytes: int
+
+
+def measure_cost(model: nn.Module, size: tuple[int, int], *, batch_size: int = 2) -> Cost:
+    """The cost of `model` for images of `size` (height, width).
+
+    The model runs on PyTorch's "meta" device, which tracks shapes and computes nothing. The model
+    is moved there, so it must not be used afterward.
+
+    Args:
+        model: takes normalized images [B, 3, H, W].
+        size: height and width of the images.
+        batch_size: images of the traced batch; the result is per image.
+    """
+    model = model.to(META).train()
+    images = torch.empty(batch_size, 3, *size, device=META)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(images)
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        flops=counter.get_total_flops() // batch_size,
+        activation_bytes=saved_bytes(model, images) // batch_size,
+    )
+
+
+def saved_bytes(model: nn.Module, images: Tensor) -> int:
+    """Bytes of the tensors that autograd keeps after a forward pass; weights do not count."""
+    weights = {
+        tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())
+    }
+    # The storages are kept alive so that no identifier is used twice.
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            storages[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(save, lambda tensor: tensor):
+        output = model(images)
+    total = sum(storage.nbytes() for storage in storages.values())
+    del output
+    return total
