@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from ember_reid.tools import benchmark
+from ember_reid.tools.benchmark import command as benchmark
 
 
 @pytest.fixture(scope="module")

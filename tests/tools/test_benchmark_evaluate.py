@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from ember_reid.tools import benchmark
+from ember_reid.tools.benchmark import command as benchmark
 from ember_reid.tools.benchmark.evaluate import SHAPES, create_test_set, measure, ratio
 
 

@@ -43,4 +43,4 @@ def test_the_command_prints_both_searches(capsys):
 )
 def test_mistakes_end_in_one_line(capsys, words, message):
     assert main(["search", *words]) == 2
-    assert capsys.readouterr().err == f"error: {message}\n"
+    assert capsys.readouterr().err == f"benchmark search: {message}\n"

@@ -2,7 +2,7 @@
 
 import re
 
-from ember_reid.tools import benchmark
+from ember_reid.tools.benchmark import command as benchmark
 
 
 def test_train_prints_every_figure_and_leaves_nothing(tiny_recipe, capsys, tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def run(capsys, *arguments):
 def test_healthy_data(own, capsys):
     page = own.parent / "pages" / "report.html"
     code, out, _ = run(capsys, f"csv:{own}", "--out", page)
-    assert code == 0 and "it can be trained on" in out and f"the same as a page: {page}" in out
+    assert code == 0 and "it can be trained on" in out and f"as a page: {page}" in out
     assert 'has no camera labels; protocol "all"' in out and "protocol: all" in out
     assert "DATALOADER.NUM_INSTANCES 2 (2 identities x 2)" in out
     assert "train: identities by number of items\n  2-3 ######" in out

@@ -79,7 +79,7 @@ def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch,
 
     monkeypatch.setattr("ember_reid.tools.extract.command._embed_part", stop_at_the_third)
     assert run(best, out, photos) == 130
-    assert "the same command goes on" in capsys.readouterr().err and not out.exists()
+    assert "run the same command again" in capsys.readouterr().err and not out.exists()
     assert run(best, out, photos) == 0
     assert (
         len(calls) == 5 and calls[2] == calls[3]
@@ -134,7 +134,7 @@ def test_a_process_that_failed_is_one_line(best, photos, tmp_path, monkeypatch, 
     monkeypatch.setattr("torch.multiprocessing.spawn", spawn)
     assert run(best, tmp_path / "x.npz", photos, "--processes", "2") == 2
     assert capsys.readouterr().err == (
-        "extract: a process failed: OSError: the disk is full; the same command goes on where it was\n"
+        "extract: a process failed: OSError: the disk is full; run the same command again to continue\n"
     )
 
 

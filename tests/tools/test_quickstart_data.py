@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ember_reid.data.images import load_image
 from ember_reid.evaluate import evaluate_features
 from ember_reid.modeling import build_model
 from ember_reid.tools.quickstart_data.cameras import CAMERAS
-from ember_reid.tools.quickstart_data.command import LAYOUTS, MARKER, identity, main
+from ember_reid.tools.quickstart_data.command import LAYOUTS, MARKER, add_options, identity, main
 from PIL import Image
 from scipy.io import loadmat
 
@@ -83,9 +84,9 @@ def test_market_counts_and_disjoint_identities(rendered):
 
 
 def test_the_default_size_is_what_the_readme_promises():
-    from ember_reid.tools.quickstart_data.command import _parse
-
-    defaults = _parse(["out"])
+    parser = ArgumentParser()
+    add_options(parser)
+    defaults = parser.parse_args(["out"])
     assert defaults.train_ids >= 100 and defaults.test_ids >= 50 and len(CAMERAS) == 6
     assert defaults.distractors > 0 and defaults.junk > 0
 
@@ -168,7 +169,7 @@ def test_the_command_gives_the_same_files_in_other_processes(tiny, tmp_path):
         [*command, *TINY, "--workers", "2"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"(.*(market1501|mars): \d+ pictures in \d+ s\n){2}", done.stdout)
+    assert re.fullmatch(r"(.*(market1501|mars): \d+ images in \d+ s\n){2}", done.stdout)
     expected, found = content(tiny), content(tmp_path / "out")
     assert expected.keys() == found.keys() and len(expected) > 50
     assert [name for name in expected if expected[name] != found[name]] == []
@@ -246,7 +247,7 @@ def test_data_that_is_there_is_left_alone(rendered, capsys):
     before = {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
     assert main([str(rendered), "--images", "--tracklets", *ARGUMENTS]) == 0
     assert capsys.readouterr().out == "".join(
-        f"{rendered / name}: already there\n" for name in LAYOUTS
+        f"{rendered / name}: exists already\n" for name in LAYOUTS
     )
     assert before == {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
 

@@ -8,7 +8,6 @@ histogram counts RGB values in 8 x 8 x 8 bins; its square root is compared by co
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -18,6 +17,7 @@ from ember_reid.engine.build import build_benchmarks, build_device
 from ember_reid.engine.handlers.evaluation import score
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.modeling import ReidOutput, build_model
+from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
 from torch import Tensor, nn
 
 BINS = 8
@@ -43,25 +43,16 @@ class ColorHistogram(nn.Module):
         return ReidOutput(embedding=(counts / colors.shape[1]).sqrt())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.baselines",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("-c", "--config", metavar="FILE", required=True, help="a recipe")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
-    )
-    arguments = parser.parse_intermixed_args(argv)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_recipe(parser, required=True)
+    add_overrides(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     setup_logging()
-    try:
-        baselines(arguments.config, arguments.overrides)
-    except (ValueError, OSError) as error:
-        print(f"baselines: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    baselines(options.config, options.overrides)
 
 
 def baselines(recipe: str, overrides: list[str]) -> dict[str, dict[str, dict]]:
@@ -77,6 +68,9 @@ def baselines(recipe: str, overrides: list[str]) -> dict[str, dict[str, dict]]:
     }
     results = {}
     for name, model in models.items():
-        print(f"--- {name}")
+        echo(f"--- {name}")
         results[name] = score(build_benchmarks(cfg, corpus.tests, model, device))
     return results
+
+
+main = Command("baselines", __doc__ or "", add_options, run).main

@@ -30,22 +30,21 @@ from ember_reid.engine.distill.teachers import EmaTeacher, ViewSubsample
 from ember_reid.engine.handlers.batch import Augment, ToDevice
 from ember_reid.modeling import build_model
 from ember_reid.solver import build_optimizers
+from ember_reid.tools.common.cli import Command, add_overrides
 from ignite.engine import Engine
 
 WARMUP = 3  # rounds that do not count
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `python -m tools.benchmark distill`."""
+    """Declare the options."""
     parser.add_argument(
         "-c", "--config", metavar="FILE", required=True, help="a recipe with a KD section"
     )
     parser.add_argument(
         "--rounds", type=int, default=20, help="timed rounds (default: %(default)s)"
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
-    )
+    add_overrides(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -152,3 +151,6 @@ def _take_turns(
             if number >= WARMUP:
                 times[name].append(time.perf_counter() - start)
     return times
+
+
+main = Command("benchmark distill", __doc__ or "", add_options, run).main

@@ -26,6 +26,7 @@ from ember_reid.evaluate.fast.matmul_backends import (
     product_integers,
 )
 from ember_reid.evaluate.fast.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
+from ember_reid.tools.common.cli import Command
 
 GIB = 2**30
 
@@ -60,7 +61,7 @@ class TestSet(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `python -m tools.benchmark evaluate`."""
+    """Declare the options."""
     parser.add_argument(
         "--shape", choices=list(SHAPES), default="market1501", help="default: %(default)s"
     )
@@ -343,3 +344,6 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+main = Command("benchmark evaluate", __doc__ or "", add_options, run).main

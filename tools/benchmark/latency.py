@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from ember_reid.engine.build import build_trained_model, read_test_config
 from ember_reid.engine.latency import Latency, count_gflops, count_parameters, measure_latency
+from ember_reid.tools.common.cli import Command
 
 
 class Measured(NamedTuple):
@@ -31,7 +32,7 @@ class Measured(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `python -m tools.benchmark latency`."""
+    """Declare the options."""
     parser.add_argument(
         "checkpoints", nargs="+", metavar="CHECKPOINT", help="of ours: they carry their recipe"
     )
@@ -145,3 +146,6 @@ def format_table(rows: list[Measured], *, batch: int) -> str:
         ]
         lines.append(" | ".join(cells))
     return "\n".join(lines)
+
+
+main = Command("benchmark latency", __doc__ or "", add_options, run).main

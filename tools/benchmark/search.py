@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from ember_reid.tools.common.cli import Command
 from ember_reid.tools.search.knn import (
     build_faiss,
     check_faiss,
@@ -25,7 +26,7 @@ from torch import Tensor
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `python -m tools.benchmark search`."""
+    """Declare the options."""
     parser.add_argument("--entries", type=int, default=1_000_000, help="(default: %(default)s)")
     parser.add_argument(
         "--dim", type=int, default=512, help="of an embedding (default: %(default)s)"
@@ -109,3 +110,6 @@ def _peak() -> str:
     return (
         f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB held"
     )
+
+
+main = Command("benchmark search", __doc__ or "", add_options, run).main

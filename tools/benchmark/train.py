@@ -35,6 +35,7 @@ from ember_reid.engine.build import (
 from ember_reid.engine.handlers.batch import Augment, ToDevice
 from ember_reid.modeling import build_model
 from ember_reid.solver import build_optimizers, build_schedule
+from ember_reid.tools.common.cli import Command, add_overrides
 from ignite.engine import Engine, Events
 
 MIB = 2**20
@@ -55,7 +56,7 @@ class Speeds(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of `python -m tools.benchmark train`."""
+    """Declare the options."""
     parser.add_argument(
         "-c", "--config", metavar="FILE", required=True, help="a recipe, see configs/"
     )
@@ -70,9 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="time of this process instead of the clock's, on a busy CPU",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
-    )
+    add_overrides(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -202,3 +201,6 @@ def _peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / MIB
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
     return peak / (MIB if sys.platform == "darwin" else 1024)
+
+
+main = Command("benchmark train", __doc__ or "", add_options, run).main

@@ -8,10 +8,10 @@ is complete (results.json) is left alone, one that was interrupted goes on from 
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from ember_reid.config import Config, load_config
+from ember_reid.tools.common.cli import Command, add_overrides, add_recipe
 
 from ember_reid import main as program
 
@@ -46,41 +46,37 @@ def plan(cfg: Config, *, count: int, factor: float, lowest: float) -> list[list[
     return generations
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code of the last generation that ran."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.born_again",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "-c", "--config", required=True, metavar="FILE", help="a recipe with a teacher"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_recipe(parser, required=True, text="a recipe with one teacher")
     parser.add_argument("--count", type=int, default=2, help="generations (default %(default)s)")
     parser.add_argument(
-        "--factor", type=float, default=0.1, help="of the learning rate (default %(default)s, VKD)"
+        "--factor",
+        type=float,
+        default=0.1,
+        help="learning rate factor per generation (default %(default)s, as in VKD)",
     )
     parser.add_argument(
-        "--lowest", type=float, default=1e-5, help="learning rate (default %(default)s, VKD)"
+        "--lowest",
+        type=float,
+        default=1e-5,
+        help="lowest learning rate (default %(default)s, as in VKD)",
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
-    )
-    arguments = parser.parse_intermixed_args(argv)
-    try:
-        cfg = load_config(arguments.config, arguments.overrides)
-        generations = plan(
-            cfg, count=arguments.count, factor=arguments.factor, lowest=arguments.lowest
-        )
-    except (ValueError, OSError) as error:
-        print(f"born_again: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    for words in generations:
+    add_overrides(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train the generations; returns the exit code of the last one that ran."""
+    cfg = load_config(options.config, options.overrides)
+    for words in plan(cfg, count=options.count, factor=options.factor, lowest=options.lowest):
         folder = Path(words[1])
         if (folder / "results.json").is_file():
             continue
         resume = ["--resume"] if (folder / "checkpoints" / "last.pt").is_file() else []
-        code = program.main(["-c", arguments.config, *resume, *arguments.overrides, *words])
+        code = program.main(["-c", options.config, *resume, *options.overrides, *words])
         if code:
             return code
     return 0
+
+
+main = Command("born_again", __doc__ or "", add_options, run).main

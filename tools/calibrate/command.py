@@ -12,7 +12,6 @@ explains the words.
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,35 +35,14 @@ from ember_reid.tools.calibrate.calibration import (
     half_open_gallery,
     intervals,
 )
+from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
 
 FEW = 10  # false matches that a threshold should rest on, at least
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    setup_logging()
-    try:
-        path, calibration = calibrate(arguments)
-        print("\n".join(describe(calibration)))
-        print(path)
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"calibrate: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.calibrate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_recipe(parser)
     parser.add_argument(
         "--fmr",
         type=float,
@@ -87,11 +65,16 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: the weights' name + .calibration.json"
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
-    )
-    return parser.parse_intermixed_args(argv)
+    add_overrides(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    setup_logging()
+    path, calibration = calibrate(options)
+    for line in describe(calibration):
+        echo(line)
+    echo(path)
 
 
 def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
@@ -269,3 +252,6 @@ def describe(calibration: dict) -> list[str]:
     if calibration["warning"]:
         lines.append(f"warning: {calibration['warning']}")
     return lines
+
+
+main = Command("calibrate", __doc__ or "", add_options, run).main

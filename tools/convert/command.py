@@ -10,7 +10,6 @@ switches on which recipe and file differ are said aloud, or with --adopt taken f
 """
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,29 +21,12 @@ from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.modeling import build_model, load_weights
 from ember_reid.modeling.convert import LAYOUTS, convert_state_dict
 from ember_reid.modeling.weights import find_state_dict, read_checkpoint
+from ember_reid.tools.common.cli import Command, add_overrides, echo
 from torch import Tensor
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    setup_logging()
-    try:
-        print(convert(arguments))
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"convert: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("file", type=Path, metavar="FILE", help="the other program's checkpoint")
     parser.add_argument(
         "--from",
@@ -62,11 +44,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--adopt", action="store_true", help="take the switches of the file's program"
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
-    )
-    return parser.parse_intermixed_args(argv)
+    add_overrides(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    setup_logging()
+    echo(convert(options))
 
 
 def convert(arguments: argparse.Namespace) -> str:
@@ -101,3 +85,6 @@ def _num_classes(tensors: Mapping[str, Tensor]) -> int:
     """Rows of the (first) classifier; 1 when the file has none."""
     rows = [len(tensor) for name, tensor in tensors.items() if name.endswith("classifier.weight")]
     return rows[0] if rows else 1
+
+
+main = Command("convert", __doc__ or "", add_options, run).main

@@ -30,12 +30,14 @@ from ember_reid.data.dataset_checks import (
 from ember_reid.data.datasets import read, resolve
 from ember_reid.data.images import GIB, free_memory
 from ember_reid.data.records import JUNK, Splits, statistics_table
+from ember_reid.tools.common.cli import Command, describe, echo
 from ember_reid.tools.doctor.page import write_page
 from tqdm import tqdm
 
 ACTIVATION_BYTES = 2200  # per input pixel of ResNet-50 in training, float32; a rule of thumb
 RESNET50_DIM = 2048
 RERANK_ENTRIES = 200  # sparse entries per image in k-reciprocal re-ranking, all tables together
+FAILS = 1  # exit code
 BAR = 40  # characters of the longest bar
 
 
@@ -71,36 +73,8 @@ class _Collector(logging.Handler):
         self.findings.append(Finding("warning", record.getMessage()))
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    try:
-        source = resolve(arguments.data, Path(arguments.root))
-    except ValueError as error:
-        print(f"doctor: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"doctor: {error}", file=sys.stderr)
-        return 1
-    try:
-        report = examine(source)
-        page = arguments.out or Path(f"doctor-{source.name}.html")
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_page(page, report)
-    except (ValueError, OSError) as error:
-        print(f"doctor: training would fail: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    print(as_text(report))
-    print(f"\nthe same as a page: {page}")
-    return 1 if report.fails else 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.doctor",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("data", help="NAME, NAME:/path, csv:/path/list.csv or folder:/path")
     parser.add_argument(
         "--root", default="datasets", help="where a bare NAME lies (default %(default)s)"
@@ -108,7 +82,26 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the page (default doctor-NAME.html)"
     )
-    return parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command."""
+    try:
+        source = resolve(options.data, Path(options.root))
+    except OSError as error:
+        echo(f"doctor: training would fail: {describe(error)}", file=sys.stderr)
+        return FAILS
+    page = options.out or Path(f"doctor-{source.name}.html")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        report = examine(source)
+    except (ValueError, OSError) as error:
+        echo(f"doctor: training would fail: {describe(error)}", file=sys.stderr)
+        return FAILS
+    write_page(page, report)
+    echo(as_text(report))
+    echo(f"\nas a page: {page}")
+    return FAILS if report.fails else 0
 
 
 def examine(source) -> Report:
@@ -225,3 +218,6 @@ def _bars(rows: list[tuple[str, int]]) -> list[str]:
         f"  {label:>{width}} {'#' * -(-BAR * count // most):<{BAR}} {count}"
         for label, count in rows
     ]
+
+
+main = Command("doctor", __doc__ or "", add_options, run).main

@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -40,6 +39,7 @@ from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.scores import retrieval_scores
 from ember_reid.evaluate import distance_blocks
 from ember_reid.evaluate.verification import pair_masks
+from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
 from ember_reid.tools.common.inputs import read_images
 from torch import Tensor
 
@@ -49,33 +49,12 @@ BATCH = 32  # images of a batch when calibrating, and in the second line of late
 CPU = torch.device("cpu")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    setup_logging()
-    try:
-        for line in export(arguments):
-            print(line, flush=True)
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"export: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="of ours, or any with its recipe"
     )
-    parser.add_argument(
-        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
-    )
+    add_recipe(parser)
     parser.add_argument(
         "--to", default="onnx", help=f"{' | '.join(PACKAGES)} (default %(default)s)"
     )
@@ -101,11 +80,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="SOURCE",
         help="compare on these images instead of the test sets (no mAP; float32)",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
-    )
-    return parser.parse_intermixed_args(argv)
+    add_overrides(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    setup_logging()
+    for line in export(options):
+        echo(line)
 
 
 def export(arguments: argparse.Namespace) -> Iterator[str]:
@@ -322,3 +304,6 @@ def measure(embedder: Embedder, num_images: int, *, repeats: int = 9) -> float:
         embedder.embed_batch(images)
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])
+
+
+main = Command("export", __doc__ or "", add_options, run).main

@@ -15,7 +15,6 @@ import hashlib
 import os
 import re
 import shutil
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.deploy.runtimes import create_embedder
 from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.common.cli import Command, add_recipe, echo
 from ember_reid.tools.common.feature_file import (
     Features,
     load_features,
@@ -64,33 +64,9 @@ class Job(NamedTuple):
     folder: Path = Path()  # of the parts
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    setup_logging(quiet=_ranks()[0] > 0)
-    try:
-        for line in extract(arguments):
-            print(line, flush=True)
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"extract: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("extract: stopped; the same command goes on where it was", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.extract",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_recipe(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     parser.add_argument(
         "--ids", default="none", help=f"who is on an image of a folder: {' | '.join(IDS)}"
@@ -102,14 +78,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add_trust_argument(parser)
     parser.add_argument("--processes", type=int, default=0, help="default: one per GPU, or one")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "words",
         nargs="*",
         metavar="KEY VALUE | IMAGES",
         help="TEST.WEIGHT FILE, other keys, and what to embed",
     )
-    return parser.parse_intermixed_args(argv)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    setup_logging(quiet=_ranks()[0] > 0)
+    for line in extract(options):
+        echo(line)
 
 
 def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -233,7 +214,7 @@ def _embed_all(job: Job, embedder: Embedder, processes: int, rank: int, world_si
         except (ProcessRaisedException, ProcessExitedException) as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
-                f"a process failed: {reason}; the same command goes on where it was"
+                f"a process failed: {reason}; run the same command again to continue"
             ) from error
 
 
@@ -339,3 +320,12 @@ def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: st
         broken=words([job.images[position].path for position in broken]),
         reasons=words(reasons),
     )
+
+
+main = Command(
+    "extract",
+    __doc__ or "",
+    add_options,
+    run,
+    interrupted="interrupted; run the same command again to continue",
+).main

@@ -11,7 +11,6 @@ from the first network's own; every network sees them at its own input size.
 
 import argparse
 import random
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from html import escape
@@ -29,6 +28,7 @@ from ember_reid.engine.build import build_device, read_test_config
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.modeling import build_model
+from ember_reid.tools.common.cli import Command, echo
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -256,12 +256,8 @@ def draw_heatmaps(arguments: argparse.Namespace) -> list[Path]:
     return [arguments.out / "index.html", *written]
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.heatmaps",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("-c", "--config", metavar="FILE", help="a recipe with the test set")
     parser.add_argument(
         "--models", nargs="+", required=True, metavar="CHECKPOINT", help="teacher, student, ..."
@@ -269,7 +265,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--what", choices=CHOICES, default="pairs", help="default: %(default)s")
     parser.add_argument("--count", type=int, default=10, help="rows (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -278,19 +273,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="WORD",
         help="KEY VALUE pairs of the recipe",
     )
-    return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
     setup_logging()
-    try:
-        for path in draw_heatmaps(arguments)[:1]:
-            print(path)
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"heatmaps: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    echo(draw_heatmaps(options)[0])
+
+
+main = Command("heatmaps", __doc__ or "", add_options, run).main

@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.quickstart_data.cameras import CAMERAS, Sighting, draw_sighting, take_picture
 from ember_reid.tools.quickstart_data.people import Person, draw_person
 from scipy.io import savemat
@@ -56,41 +56,8 @@ class Job(NamedTuple):
     number: int  # pid, or number of the distractor or junk picture
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    wanted = [
-        layout
-        for layout, on in zip(LAYOUTS, (arguments.images, arguments.tracklets), strict=True)
-        if on
-    ]
-    parameters = Parameters(*(getattr(arguments, name) for name in Parameters._fields))
-    try:
-        made = make(
-            arguments.out,
-            wanted or ["market1501"],
-            parameters,
-            workers=arguments.workers,
-            overwrite=arguments.overwrite,
-        )
-    except (ValueError, OSError) as error:
-        print(f"quickstart_data: {error}", file=sys.stderr)
-        return 2
-    for layout, seconds, count in made:
-        where = arguments.out / layout
-        print(
-            f"{where}: already there"
-            if seconds is None
-            else f"{where}: {count} pictures in {seconds:.0f} s"
-        )
-    return 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.quickstart_data",
-        description="Renders identities under six cameras, in public layouts.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument(
         "--images", action="store_true", help="OUT/market1501 (also when nothing is chosen)"
@@ -128,7 +95,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="replace quickstart data made with other parameters",
     )
-    return parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    chosen = {"market1501": options.images, "mars": options.tracklets}
+    layouts = [layout for layout in LAYOUTS if chosen[layout]] or ["market1501"]
+    parameters = Parameters(*(getattr(options, name) for name in Parameters._fields))
+    rendered = make(
+        options.out, layouts, parameters, workers=options.workers, overwrite=options.overwrite
+    )
+    for layout, seconds, count in rendered:
+        folder = options.out / layout
+        echo(
+            f"{folder}: exists already"
+            if seconds is None
+            else f"{folder}: {count} images in {seconds:.0f} s"
+        )
 
 
 def make(
@@ -393,3 +376,6 @@ def _write_mat(path: Path, name: str, table: np.ndarray) -> None:
 def _tracklet(name: str) -> str:
     """Identity, camera and number of the tracklet: 0001C1T0001 of 0001C1T0001F001.jpg."""
     return name[: name.index("F")]
+
+
+main = Command("quickstart_data", __doc__ or "", add_options, run).main

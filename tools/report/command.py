@@ -11,7 +11,6 @@ inside, nothing is fetched. What a run's files do not give is left out, and the 
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +26,7 @@ from ember_reid.engine.build import (
 )
 from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.heatmaps.command import grad_cam, overlay, pair_cosine
 from ember_reid.tools.report.page import Card, write_page
 from ember_reid.tools.report.retrieval_analysis import Examination, Labeled, examine
@@ -45,26 +45,8 @@ class Settings(NamedTuple):
     overrides: tuple[str, ...] = ()
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    setup_logging()
-    try:
-        print(report(arguments))
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"report: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "words", nargs="+", metavar="RUN_DIR [KEY VALUE]", help="runs, then keys of their recipes"
     )
@@ -83,8 +65,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--top", type=int, default=10, help="answers shown per query (default %(default)s)"
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_intermixed_args(argv)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    setup_logging()
+    echo(report(options))
 
 
 def split_words(words: list[str]) -> tuple[list[Path], tuple[str, ...]]:
@@ -198,3 +184,6 @@ def _shrunk(path: Path) -> Image.Image:
     picture = open_image(path).convert("RGB")
     picture.thumbnail((128, 192))
     return picture
+
+
+main = Command("report", __doc__ or "", add_options, run).main

@@ -12,7 +12,6 @@ Queries are images, folders, csv lists, or one .npz of tools.extract, made by th
 import argparse
 import json
 import logging
-import sys
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from ember_reid.engine.deploy.detect import PROGRAMS, detect_format
 from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.common.feature_file import Features, load_features
 from ember_reid.tools.common.inputs import read_images
 from ember_reid.tools.common.model_arguments import add_trust_argument
@@ -38,30 +38,8 @@ from ember_reid.tools.search.page import write_page
 from torch import Tensor
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    setup_logging()
-    logging.getLogger("ember").setLevel(
-        logging.WARNING
-    )  # re-ranking would say its plan for each query
-    try:
-        for line in search(arguments):
-            print(line)
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"search: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.search",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument(
         "features", type=Path, metavar="FEATURES.npz", help="what is searched, of tools.extract"
     )
@@ -97,8 +75,15 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--out", type=Path, default=Path("search"), metavar="DIR", help="(default %(default)s)"
     )
     add_trust_argument(parser)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_intermixed_args(argv)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    setup_logging()
+    # Re-ranking would log its plan for every query.
+    logging.getLogger("ember").setLevel(logging.WARNING)
+    for line in search(options):
+        echo(line)
 
 
 def search(arguments: argparse.Namespace) -> list[str]:
@@ -301,3 +286,6 @@ def _write(
     data.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     write_page(page, answers, facts=facts)
     return [said, str(page), str(data)]
+
+
+main = Command("search", __doc__ or "", add_options, run).main

@@ -9,7 +9,6 @@ by `SEED`.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from ember_reid.data.build import build_splits
@@ -30,32 +29,12 @@ from ember_reid.engine.ranked_lists import (
     write_page,
 )
 from ember_reid.engine.scores import describe_scores, retrieval_scores
+from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    arguments = _parse(argv)
-    setup_logging()
-    try:
-        for path in visualize(arguments):
-            print(path)
-    except (ValueError, OSError) as error:
-        if arguments.debug:
-            raise
-        print(f"visualize: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.visualize",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "-c", "--config", metavar="FILE", help="a recipe; the checkpoint's own when left out"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_recipe(parser)
     parser.add_argument(
         "--queries", default="random", help=f"a list with commas of {', '.join(CHOICES)}"
     )
@@ -71,11 +50,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="where to write; `ranked` beside checkpoints/ by default",
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="any key of config/defaults.py"
-    )
-    return parser.parse_intermixed_args(argv)
+    add_overrides(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    setup_logging()
+    for path in visualize(options):
+        echo(path)
 
 
 def visualize(arguments: argparse.Namespace) -> list[Path]:
@@ -162,3 +144,6 @@ def _write(
     write_page(page, lists, load_query, load_gallery, title=title, facts=facts)
     draw_montage(lists, load_query, load_gallery).save(montage)
     return [page, montage]
+
+
+main = Command("visualize", __doc__ or "", add_options, run).main
