@@ -1,4 +1,4 @@
-"""Tensor functions and small modules. Nothing here knows a configuration or another folder."""
+"""Loss functions and small modules. Independent of the configuration and of other folders."""
 
 from ember_reid.layers.attention import BAM, NonLocal, SqueezeExcite
 from ember_reid.layers.center import CenterLoss

@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate in 0..1 computed from all channels' means (Hu et al. 2018, eq. 2-4)."""
+    """Scales each channel by a gate in [0, 1], computed from the means of all channels.
+
+    Hu et al. 2018, eq. 2-4.
+    """
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
@@ -19,15 +22,15 @@ class SqueezeExcite(nn.Module):
 
 
 class BAM(nn.Module):
-    """Bottleneck attention, x * (1 + gate in 0..1) from channels and positions (Park et al. 2018).
+    """Bottleneck attention: x * (1 + gate), the gate in [0, 1] (Park et al. 2018).
 
-    The gate is the sigmoid of the product of a channel and a position logit, as in VKD's program, where the
-    paper's eq. 2 has their sum.
+    The gate is the sigmoid of the product of a channel logit and a position logit, as in VKD's
+    program. Eq. 2 of the paper adds the two logits instead.
 
     Args:
-        channels: C.
-        reduction: C is divided by it inside.
-        dilation: of the two 3x3 convolutions over positions.
+        channels: number of channels C.
+        reduction: the inner layers have C / reduction channels.
+        dilation: dilation of the two 3x3 convolutions over positions.
     """
 
     def __init__(self, channels: int, *, reduction: int = 16, dilation: int = 4) -> None:
@@ -36,15 +39,14 @@ class BAM(nn.Module):
         self.channel = nn.Sequential(
             nn.Linear(channels, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, channels)
         )
-        dilated = {"kernel_size": 3, "padding": dilation, "dilation": dilation}
         self.spatial = nn.Sequential(
             nn.Conv2d(channels, width, 1),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.Conv2d(width, width, **dilated),
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation),
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            nn.Conv2d(width, width, **dilated),
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation),
             nn.BatchNorm2d(width),
             nn.ReLU(),
             nn.Conv2d(width, 1, 1),
@@ -57,14 +59,15 @@ class BAM(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """x + W(attention of every position to every other), dot-product form (Wang et al. 2018, eq. 4 and 6).
+    """Non-local block in dot-product form: x + W(attention) (Wang et al. 2018, eq. 4 and 6).
 
-    The batch norm of W starts at 0, so that a fresh block is the identity. Without a softmax the product
-    can be taken from the right, so cost and memory grow with the positions, not with their square.
+    The batch norm of W starts with weight 0, so a new block is the identity. There is no softmax,
+    so the matrix products are reordered: time and memory grow linearly with the number of
+        positions.
 
     Args:
-        channels: C.
-        width: inner channels; 0 means C / 2, as in AGW's paper. FastReID's program has 1.
+        channels: number of channels C.
+        width: inner channels; 0 means C / 2, as in the AGW paper. FastReID's program uses 1.
     """
 
     def __init__(self, channels: int, *, width: int = 0) -> None:
@@ -73,14 +76,14 @@ class NonLocal(nn.Module):
         self.theta = nn.Conv2d(channels, width, 1)
         self.phi = nn.Conv2d(channels, width, 1)
         self.g = nn.Conv2d(channels, width, 1)
-        self.W = nn.Sequential(nn.Conv2d(width, channels, 1), nn.BatchNorm2d(channels))
-        nn.init.zeros_(self.W[1].weight)
+        norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(norm.weight)
+        self.W = nn.Sequential(nn.Conv2d(width, channels, 1), norm)
 
     def forward(self, maps: Tensor) -> Tensor:
         positions = maps.shape[2] * maps.shape[3]
-        theta, phi, g = (
-            conv(maps).flatten(2) for conv in (self.theta, self.phi, self.g)
-        )  # [N, width, HW]
+        # Each is [N, width, H * W].
+        theta, phi, g = (conv(maps).flatten(2) for conv in (self.theta, self.phi, self.g))
         context = torch.bmm(g, phi.transpose(1, 2)) / positions  # [N, width, width]
         attended = torch.bmm(context, theta).unflatten(2, maps.shape[2:])  # [N, width, H, W]
         return maps + self.W(attended)

@@ -1,4 +1,4 @@
-"""Center loss. B: images, C: identities, D: width of the embedding."""
+"""Center loss. B: images, D: dimension of the embedding."""
 
 import torch
 from ember_reid.layers.precision import as_float
@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 
 class CenterLoss(nn.Module):
-    """Mean squared distance of each feature to the learned center of its identity (Wen et al. 2016, eq. 2).
+    """Mean squared distance of each feature to the learned center of its identity.
 
-    Without the paper's 1/2, as in the strong baseline. The centers are parameters; the baseline trains them
-    with an SGD of their own, after dividing their gradient by the weight of this loss.
+    Wen et al. 2016, eq. 2, without the factor 1/2, as in the strong baseline. The centers are
+    parameters. The baseline trains them with a separate SGD optimizer, after dividing their
+    gradient by the weight of this loss.
     """
 
     def __init__(self, num_classes: int, dim: int) -> None:
@@ -17,7 +18,11 @@ class CenterLoss(nn.Module):
         self.centers = nn.Parameter(torch.randn(num_classes, dim))
 
     def forward(self, features: Tensor, pids: Tensor) -> Tensor:
-        """features [B, D], pids [B] (class indices) -> scalar."""
+        """The loss of features [B, D] with class indices pids [B].
+
+        Raises:
+            ValueError: the features and the centers have different dimensions.
+        """
         if features.shape[1] != self.centers.shape[1]:
             raise ValueError(
                 f"centers have {self.centers.shape[1]} dimensions, features {features.shape[1]}"

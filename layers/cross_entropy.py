@@ -10,14 +10,15 @@ SMOOTH_OVER = ("all", "others")
 def smoothed_cross_entropy(
     logits: Tensor, pids: Tensor, *, epsilon: float, smooth_over: str = "all"
 ) -> Tensor:
-    """Cross-entropy with label smoothing (Szegedy et al. 2016, section 7), the mean over the batch.
+    """Cross-entropy with label smoothing, averaged over the batch (Szegedy et al. 2016, section 7).
 
     Args:
         logits: [B, C].
         pids: [B], class indices.
-        epsilon: mass taken from the true class; 0 is the plain cross-entropy.
-        smooth_over: who gets that mass. "all": epsilon / C for each class, the true one included, as in the
-            paper. "others": epsilon / (C - 1) for each wrong class, as FastReID does.
+        epsilon: probability mass taken from the true class; 0 is the plain cross-entropy.
+        smooth_over: the classes that receive this mass. "all": epsilon / C for every class,
+            including the true one, as in the paper. "others": epsilon / (C - 1) for every wrong
+            class, as in FastReID.
 
     Raises:
         ValueError: unknown `smooth_over`.
@@ -34,12 +35,14 @@ def smoothed_cross_entropy(
 
 
 def focal_loss(logits: Tensor, pids: Tensor, *, gamma: float) -> Tensor:
-    """Mean of -(1 - p)^gamma log p, p the probability of the true class (Lin et al. 2017, eq. 4).
+    """Mean of -(1 - p)^gamma log p, where p is the probability of the true class.
+
+    Lin et al. 2017, eq. 4.
 
     Args:
         logits: [B, C].
         pids: [B], class indices.
-        gamma: 0 is the cross-entropy; larger values look away from what is already right.
+        gamma: 0 is the cross-entropy; larger values reduce the weight of well-classified images.
     """
     log_p = F.log_softmax(as_float(logits), dim=1).gather(1, pids[:, None]).squeeze(1)
     return -((1 - log_p.exp()).clamp(min=0).pow(gamma) * log_p).mean()

@@ -1,6 +1,6 @@
-"""What a student is made to copy from its teacher. B: images, C: identities, D: width of the embedding.
+"""Distillation losses. B: images, C: identities, D: dimension of the embedding.
 
-The gradient reaches the student only.
+Only the student receives a gradient.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) of [B, C] log-probabilities, the mean over the batch."""
+    """KL(p || q) of [B, C] log-probabilities, averaged over the batch."""
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
@@ -22,8 +22,9 @@ def kd_divergence(
 
     Args:
         student_logits, teacher_logits: [B, C].
-        temperature: divides the logits; its square keeps the gradient's size.
-        symmetric: the mean of both directions instead (FastReID).
+        temperature: the logits are divided by it. The factor temperature^2 keeps the magnitude of
+            the gradient.
+        symmetric: average the divergences in both directions (FastReID).
 
     Raises:
         ValueError: different numbers of identities.
@@ -42,11 +43,13 @@ def kd_divergence(
 
 
 def distance_matching(student: Tensor, teacher: Tensor) -> Tensor:
-    """Half the mean squared difference of all pairwise squared distances (VKD, Porrello et al. 2020, eq. 6).
+    """Half the mean squared difference of all pairwise squared distances.
+
+    VKD, Porrello et al. 2020, eq. 6. The mean is over all B * B ordered pairs, including the
+    diagonal.
 
     Args:
-        student, teacher: embeddings [B, D] of the same images; the widths may differ. The mean is over all
-            B * B ordered pairs, the diagonal included.
+        student, teacher: embeddings [B, D] of the same images; the dimensions D may differ.
 
     Raises:
         ValueError: different numbers of images.
@@ -58,7 +61,9 @@ def distance_matching(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def logit_matching(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Mean squared difference of two [B, C] logits (Ba and Caruana 2014; VKD's alternative to the divergence).
+    """Mean squared difference of two sets of logits [B, C].
+
+    Ba and Caruana 2014; in VKD's program an alternative to the divergence.
 
     Raises:
         ValueError: different numbers of identities.
@@ -72,24 +77,24 @@ def logit_matching(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 def cosine_matching(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean of 1 - cosine between the rows of two [B, D] embeddings of the same images.
+    """Mean of 1 - cosine between corresponding rows of two embeddings [B, D] of the same images.
 
     Raises:
-        ValueError: different shapes (a projection makes widths equal).
+        ValueError: different shapes. If the dimensions differ, project the student first.
     """
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student embeddings are {tuple(student.shape)}, teacher embeddings {tuple(teacher.shape)}: "
-            "the cosine needs equal shapes"
+            f"student embeddings are {tuple(student.shape)}, "
+            f"teacher embeddings {tuple(teacher.shape)}: the cosine needs equal shapes"
         )
     return (1 - F.cosine_similarity(as_float(student), as_float(teacher.detach()))).mean()
 
 
 def similarity_matching(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of all pairwise cosines: what a ranking by cosine depends on, and nothing else.
+    """Mean squared difference of all pairwise cosines, on which a ranking by cosine depends.
 
     Args:
-        student, teacher: embeddings [B, D] of the same images; the widths may differ.
+        student, teacher: embeddings [B, D] of the same images; the dimensions D may differ.
 
     Raises:
         ValueError: different numbers of images.
@@ -100,11 +105,13 @@ def similarity_matching(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def relational_distances(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss between pairwise distances, each set divided by its mean (RKD-D; Park et al. 2019, eq. 5-7).
+    """Huber loss between pairwise distances (RKD-D; Park et al. 2019, eq. 5-7).
+
+    The distances of each network are divided by their mean over pairs of different images. The loss
+    is the mean over all B * B ordered pairs.
 
     Args:
-        student, teacher: embeddings [B, D] of the same images; the widths may differ. The mean of a set is over
-            pairs of different images, the loss is the mean over all B * B ordered pairs.
+        student, teacher: embeddings [B, D] of the same images; the dimensions D may differ.
 
     Raises:
         ValueError: different numbers of images.
@@ -120,10 +127,12 @@ def _scaled_distances(x: Tensor) -> Tensor:
 
 
 def relational_angles(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss between the cosines of all angles i-j-k (RKD-A; Park et al. 2019, eq. 8-10); B^3 numbers.
+    """Huber loss between the cosines of all angles i-j-k (RKD-A; Park et al. 2019, eq. 8-10).
+
+    Memory grows with B^3.
 
     Args:
-        student, teacher: embeddings [B, D] of the same images; the widths may differ.
+        student, teacher: embeddings [B, D] of the same images; the dimensions D may differ.
 
     Raises:
         ValueError: different numbers of images.
@@ -133,10 +142,11 @@ def relational_angles(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _angle_cosines(x: Tensor) -> Tensor:
-    """Cosine of the angle at j between i and k: [B, B, B] as (j, i, k); 0 where two of them coincide."""
+    """Cosine of the angle at j between i and k, [B, B, B] as (j, i, k); 0 if two coincide."""
     x = as_float(x)
-    toward = F.normalize(x[None, :] - x[:, None], dim=2)  # [B, B, D]: from j to i
-    return torch.bmm(toward, toward.transpose(1, 2))
+    # Unit vectors from j to i, [B, B, D] in the order (j, i).
+    directions = F.normalize(x[None, :] - x[:, None], dim=2)
+    return torch.bmm(directions, directions.transpose(1, 2))
 
 
 def _check_rows(student: Tensor, teacher: Tensor) -> None:

@@ -1,6 +1,6 @@
 """Margins on the logits of a cosine classifier. B: images, C: identities.
 
-The model returns scale * cosine without knowing labels; the loss applies the margin.
+The model returns scale * cosine and does not see the labels; the loss applies the margin.
 """
 
 import math
@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 def _arcface(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
-    """cos(theta + m) at the target (Deng et al. 2019, eq. 3); past theta + m = pi, cos(theta) - m sin(m)."""
+    """cos(theta + m) for the target class (Deng et al. 2019, eq. 3).
+
+    Where theta + m exceeds pi, cos(theta) - m sin(m) is used instead.
+    """
     sines = (1 - cosines.square()).clamp(min=1e-12).sqrt()
     moved = cosines * math.cos(margin) - sines * math.sin(margin)
     beyond = cosines <= -math.cos(margin)
@@ -20,12 +23,15 @@ def _arcface(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
 
 
 def _cosface(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
-    """cos(theta) - m at the target (Wang et al. 2018, eq. 4)."""
+    """cos(theta) - m for the target class (Wang et al. 2018, eq. 4)."""
     return torch.where(is_target, cosines - margin, cosines)
 
 
 def _circle(cosines: Tensor, is_target: Tensor, margin: float) -> Tensor:
-    """Circle loss with class labels (Sun et al. 2020, eq. 7): cosines far from their optimum weigh more."""
+    """Circle loss with class labels (Sun et al. 2020, eq. 7).
+
+    Cosines that are far from their optimum get a larger weight.
+    """
     fixed = cosines.detach()
     target = (1 + margin - fixed).clamp(min=0) * (cosines - 1 + margin)
     other = (fixed + margin).clamp(min=0) * (cosines - margin)
@@ -36,13 +42,13 @@ MARGINS = {"arcface": _arcface, "cosface": _cosface, "circle": _circle}
 
 
 def apply_margin(logits: Tensor, pids: Tensor, *, kind: str, scale: float, margin: float) -> Tensor:
-    """The logits that the cross-entropy sees during training.
+    """Applies a margin to the logits, for the cross-entropy during training.
 
     Args:
         logits: [B, C], scale * cosine.
         pids: [B], class indices.
-        kind: "none" (the logits come back as they are), "arcface", "cosface" or "circle".
-        scale: of the cosine classifier.
+        kind: "none" (returns the logits unchanged), "arcface", "cosface" or "circle".
+        scale: scale of the cosine classifier.
         margin: radians for arcface, a cosine for the others.
 
     Raises:

@@ -1,19 +1,21 @@
-"""Embeddings of earlier batches. B: embeddings of a batch, M: of the memory, D: width."""
+"""Cross-batch memory. B: embeddings of a batch, M: of the memory, D: dimension."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-EMPTY = -1  # the pid of a place of the memory that holds nothing
+# The pid of an empty entry of the memory.
+EMPTY = -1
 
 
 class References(NamedTuple):
-    """What the anchors [B, D] of a pair loss are compared with.
+    """The embeddings that the anchors [B, D] of a pair loss are compared with.
 
-    embeddings: [M, D].
-    pids: [M]; -1 is neither a positive nor a negative of anybody.
-    own: int64 [B], the row that is the anchor itself.
+    Attributes:
+        embeddings: [M, D].
+        pids: [M]; entries with pid -1 are neither positives nor negatives.
+        own: int64 [B], for each anchor the row of `embeddings` that is the anchor itself.
     """
 
     embeddings: Tensor
@@ -24,20 +26,31 @@ class References(NamedTuple):
 def references_or_batch(
     references: References | None, embeddings: Tensor, pids: Tensor
 ) -> References:
-    """The references, or where there are none the batch [B, D], [B] itself."""
+    """Returns `references`, or the batch itself (embeddings [B, D], pids [B]) if it is None."""
     return references or References(embeddings, pids, torch.arange(len(pids), device=pids.device))
 
 
 class MemoryBank(nn.Module):
-    """The last M embeddings of training, a ring (Wang et al. 2020, arXiv 1912.06798, algorithm 1).
+    """A ring buffer of the last M training embeddings.
 
-    Embeddings drift slowly once the network has settled, so those of earlier batches stand in for a larger batch: they cost
-    no forward pass, and no gradient flows into them. All of it is buffers, so a checkpoint holds it, and the place to write is
-    computed on the device, so that nothing waits.
+    Wang et al. 2020, arXiv 1912.06798, algorithm 1.
+
+    After the first iterations the embeddings of a network change slowly, so embeddings of earlier
+    batches can serve as additional pairs. They need no forward pass and receive no gradient. The
+    whole state consists of buffers, so checkpoints contain it. The write position is computed on
+    the device, which avoids synchronization.
+
+    Args:
+        size: M.
+        dim: dimension D of the embeddings.
+        start: the first `start` embeddings of training are not stored.
     """
 
+    embeddings: Tensor
+    pids: Tensor
+    seen: Tensor
+
     def __init__(self, size: int, dim: int, *, start: int = 0) -> None:
-        """`size` is M; the first `start` embeddings are not kept, for a network that has not settled yet."""
         super().__init__()
         self.start = start
         self.register_buffer("embeddings", torch.zeros(size, dim))
@@ -46,16 +59,20 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def store(self, embeddings: Tensor, pids: Tensor) -> References:
-        """Write [B, D] and [B] over the oldest; the whole memory, these included, until the next call changes it.
+        """Overwrites the oldest entries with embeddings [B, D] and pids [B].
+
+        Returns:
+            The whole memory, including the new entries. The tensors are views: the next call
+            changes them.
 
         Raises:
-            ValueError: more embeddings than places.
+            ValueError: B is larger than the memory.
         """
         size = len(self.pids)
         if len(pids) > size:
             raise ValueError(f"a memory of {size} embeddings cannot take {len(pids)} at once")
         rows = (self.seen + torch.arange(len(pids), device=pids.device)) % size
-        kept = pids.where(self.seen >= self.start, EMPTY)
+        kept = torch.where(self.seen >= self.start, pids, EMPTY)
         self.embeddings.index_copy_(0, rows, embeddings.to(self.embeddings.dtype))
         self.pids.index_copy_(0, rows, kept)
         self.seen.add_(len(pids))

@@ -5,17 +5,19 @@ from torch import Tensor, nn
 
 
 class IBNa(nn.Module):
-    """IBN-a: instance norm (affine) on the first half of the channels, batch norm on the others.
+    """IBN-a: instance norm (affine) on the first half of the channels, batch norm on the rest.
 
-    The children are called IN and BN, as in the published weight files.
+    The child modules are called IN and BN, as in the published weight files.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.IN = nn.InstanceNorm2d(self.half, affine=True)
-        self.BN = nn.BatchNorm2d(channels - self.half)
+        self.num_instance_channels = channels // 2
+        self.IN = nn.InstanceNorm2d(self.num_instance_channels, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self.num_instance_channels)
 
     def forward(self, maps: Tensor) -> Tensor:
-        first, second = maps.split([self.half, maps.shape[1] - self.half], dim=1)
+        """maps: [N, C, H, W]."""
+        sizes = [self.num_instance_channels, maps.shape[1] - self.num_instance_channels]
+        first, second = maps.split(sizes, dim=1)
         return torch.cat([self.IN(first.contiguous()), self.BN(second.contiguous())], dim=1)

@@ -1,4 +1,4 @@
-"""Pairwise losses over the cosines of all pairs of a batch. B: images, M: references, D: width of the embedding."""
+"""Losses over the cosines of all pairs. B: images, M: references, D: dimension of the embedding."""
 
 import torch
 import torch.nn.functional as F
@@ -6,16 +6,16 @@ from ember_reid.layers.distances import cosine_similarities
 from ember_reid.layers.memory import EMPTY, References, references_or_batch
 from torch import Tensor
 
-# Stands in for the logit of a pair that does not count: its exponential is 0 beside any other.
+# The logit of excluded pairs; its exponential is 0 compared with any other.
 _EXCLUDED = -1e9
 
 
 def _pair_loss(
     positive_logits: Tensor, negative_logits: Tensor, pids: Tensor, others: References
 ) -> Tensor:
-    """Mean over the anchors of softplus(logsumexp(positives) + logsumexp(negatives)); logits [B, M].
+    """Mean over anchors of softplus(logsumexp(positives) + logsumexp(negatives)); logits [B, M].
 
-    An anchor without a positive (other than itself) or without a negative is left out.
+    Anchors without a positive (other than themselves) or without a negative are left out.
     """
     same = pids[:, None] == others.pids
     positive = same & (torch.arange(len(others.pids), device=pids.device) != others.own[:, None])
@@ -38,11 +38,11 @@ def circle_loss(
     """Circle loss with pair labels (Sun et al. 2020, eq. 6), averaged over the anchors.
 
     Args:
-        embeddings: [B, D]; compared by cosine.
+        embeddings: [B, D].
         pids: [B].
         margin: m; the optima are 1 + m and -m, the decision boundaries 1 - m and m.
-        gamma: scale.
-        references: where positives and negatives are looked for, [M, D]; None is the batch itself.
+        gamma: scale of the logits.
+        references: positives and negatives are taken from here; None means from the batch itself.
     """
     others = references_or_batch(references, embeddings, pids)
     s = cosine_similarities(embeddings, others.embeddings)
@@ -61,14 +61,14 @@ def cosface_loss(
     gamma: float,
     references: References | None = None,
 ) -> Tensor:
-    """CosFace between pairs: circle loss without its weights, one margin between positives and negatives.
+    """Pairwise CosFace: circle loss with one margin and without the weights of the pairs.
 
     Args:
-        embeddings: [B, D]; compared by cosine.
+        embeddings: [B, D].
         pids: [B].
-        margin: by how much a positive cosine has to exceed a negative one.
-        gamma: scale.
-        references: where positives and negatives are looked for, [M, D]; None is the batch itself.
+        margin: required difference between the cosines of positives and negatives.
+        gamma: scale of the logits.
+        references: positives and negatives are taken from here; None means from the batch itself.
     """
     others = references_or_batch(references, embeddings, pids)
     s = cosine_similarities(embeddings, others.embeddings)

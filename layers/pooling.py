@@ -1,4 +1,4 @@
-"""From a feature map to a vector: [B, C, H, W] -> [B, C], in float32."""
+"""Pooling of feature maps into vectors, in float32: [B, C, H, W] -> [B, C]."""
 
 import torch
 from ember_reid.layers.precision import as_float
@@ -31,10 +31,12 @@ class GeMPool(nn.Module):
     """Generalized mean (mean of x^p)^(1/p) (Radenovic et al. 2018, eq. 3) of values not below 1e-6.
 
     Args:
-        p: 1 is the mean, infinity the maximum.
-        learnable: one p for all channels is trained, a parameter `p` of shape [1]; else it is a buffer,
-            so that weight files are the same for both.
+        p: exponent; 1 gives the mean, infinity the maximum.
+        learnable: train one exponent for all channels. `p` has shape [1] and is a parameter, or a
+            buffer if it is not trained, so weight files are the same in both cases.
     """
+
+    p: Tensor
 
     def __init__(self, p: float = 3.0, *, learnable: bool = True) -> None:
         super().__init__()
@@ -51,10 +53,18 @@ POOLINGS = ("avg", "max", "avgmax", "gem")
 
 
 def create_pooling(name: str, *, gem_p: float = 3.0, gem_learnable: bool = True) -> nn.Module:
-    """The pooling called `name`, one of POOLINGS; the gem_ arguments are for "gem" only."""
+    """Creates the pooling `name`, one of POOLINGS.
+
+    Args:
+        name: "avg", "max", "avgmax" or "gem".
+        gem_p, gem_learnable: arguments of GeMPool, used by "gem" only.
+
+    Raises:
+        ValueError: unknown name.
+    """
     if name == "gem":
         return GeMPool(gem_p, learnable=gem_learnable)
-    classes = {"avg": AvgPool, "max": MaxPool, "avgmax": AvgMaxPool}
+    classes: dict[str, type[nn.Module]] = {"avg": AvgPool, "max": MaxPool, "avgmax": AvgMaxPool}
     if name not in classes:
         raise ValueError(f"pooling is {name!r}; choose one of {', '.join(POOLINGS)}")
     return classes[name]()

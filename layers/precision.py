@@ -1,5 +1,8 @@
-"""Losses and poolings are computed in float32, whatever automatic mixed precision chose around them; layers that a term
-trains along follow its choice."""
+"""Precision under automatic mixed precision (AMP).
+
+Losses and poolings are always computed in float32. Layers that belong to a loss (adapters,
+projections) use the precision that AMP chose for their input.
+"""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -8,20 +11,21 @@ from torch import Tensor
 
 
 def no_autocast(tensor: Tensor) -> AbstractContextManager[None]:
-    """A context in which the matrix products of `tensor`'s device are not cast to half precision."""
+    """A context that turns autocast off for the device of `tensor`."""
     kind = tensor.device.type
-    if not torch.amp.is_autocast_available(kind):  # "meta", tensors without numbers
+    # The meta device has no autocast.
+    if not torch.amp.is_autocast_available(kind):
         return nullcontext()
     return torch.autocast(kind, enabled=False)
 
 
 def autocast_like(tensor: Tensor) -> AbstractContextManager[None]:
-    """A context in which layers work in the half precision that `tensor` came in, or as always where it did not."""
+    """A context that autocasts to the dtype of `tensor` if that is a half precision."""
     if tensor.dtype not in (torch.float16, torch.bfloat16):
         return nullcontext()
     return torch.autocast(tensor.device.type, dtype=tensor.dtype)
 
 
 def as_float(tensor: Tensor) -> Tensor:
-    """`tensor` with at least 32 bits: half precision becomes float32, float32 and float64 stay."""
+    """`tensor` in float32 if it has half precision; float32 and float64 are returned unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

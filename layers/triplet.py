@@ -1,4 +1,4 @@
-"""Triplet losses over all pairs of a batch. B: images, M: references, D: width of the embedding."""
+"""Triplet losses. B: images, M: references, D: dimension of the embedding."""
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ def _hardest(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Ten
 def _softmax_weighted(
     distances: Tensor, positive: Tensor, negative: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Every positive weighted by softmax(d), every negative by softmax(-d)."""
+    """Means over positives weighted by softmax(d), and over negatives weighted by softmax(-d)."""
     lowest = torch.finfo(distances.dtype).min
     w_p = distances.masked_fill(~positive, lowest).softmax(dim=1)
     w_n = (-distances).masked_fill(~negative, lowest).softmax(dim=1)
@@ -33,19 +33,21 @@ def triplet_loss(
     mining: str = "hard",
     references: References | None = None,
 ) -> Tensor:
-    """Triplet loss with one positive and one negative distance per anchor, the mean over the anchors.
+    """Triplet loss with one positive and one negative distance per anchor, averaged over anchors.
+
+    Anchors without another image of their identity, or without another identity, are left out. If
+    all anchors are left out, the loss and its gradient are 0.
 
     Args:
-        embeddings: [B, D], compared by Euclidean distance as they are (normalize before, if wanted).
+        embeddings: [B, D], compared by Euclidean distance; they are not normalized here.
         pids: [B]; identities may have different numbers of images.
-        margin: the hinge max(0, d_ap - d_an + margin); 0 means the soft margin log(1 + exp(d_ap - d_an)).
-        mining: "hard": the farthest positive, the nearest negative (Hermans et al. 2017, eq. 5).
-            "weighted": softmax-weighted means over all of them (AGW, Ye et al. 2021, eq. 5). There the anchor
-            counts among its own positives, as in the authors' program.
-        references: where positives and negatives are looked for, [M, D], each anchor among them; None is the batch itself.
-
-    An anchor without another image of its identity, or without another identity, is left out; when all are,
-    the loss is 0 and its gradient is 0.
+        margin: of the hinge max(0, d_ap - d_an + margin); 0 selects the soft margin
+            log(1 + exp(d_ap - d_an)).
+        mining: "hard": the farthest positive and the nearest negative (Hermans et al. 2017, eq. 5).
+            "weighted": softmax-weighted means over all positives and negatives (AGW, Ye et al.
+            2021, eq. 5). The anchor is one of its own positives, as in the authors' program.
+        references: positives and negatives are taken from here, and must include the anchors; None
+            means from the batch itself.
 
     Raises:
         ValueError: unknown `mining`.

@@ -3,23 +3,23 @@
 import math
 from collections.abc import Callable
 
-from ember_reid.solver.optimizers import create_optimizer, group_parameters
-from ember_reid.solver.schedules import create_schedule
+from ember_reid.solver.optimizers import RateOptions, create_optimizer, group_parameters
+from ember_reid.solver.schedules import ScheduleOptions, create_schedule
 from torch import nn
 from torch.optim import Optimizer
 from yacs.config import CfgNode
 
 
 def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> list[Optimizer]:
-    """The optimizer of the model and, when the criterion has centers, an SGD of their own.
+    """The optimizer of the model, and a separate SGD if the criterion has centers.
 
-    Other parameters of the criterion (connectors, projections, adapters of distillation) train with the model.
-    Every group carries "initial_lr", on which the schedule's factor acts; the centers' learning rate stays.
+    Other parameters of the criterion (connectors, projections and adapters of distillation) are
+    trained by the optimizer of the model. Every group contains "initial_lr", which the schedule
+    multiplies; the learning rate of the centers is constant.
     """
     s = cfg.SOLVER
     lr = s.BASE_LR * (s.IMS_PER_BATCH / s.BASE_BATCH if s.BASE_BATCH else 1)
-    groups = group_parameters(
-        model,
+    rates = RateOptions(
         lr=lr,
         weight_decay=s.WEIGHT_DECAY,
         bias_lr_factor=s.BIAS_LR_FACTOR,
@@ -27,9 +27,10 @@ def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> li
         weight_decay_bias=s.WEIGHT_DECAY_BIAS,
         weight_decay_norm=s.WEIGHT_DECAY_NORM,
     )
-    learned = {name: p for name, p in criterion.named_parameters() if p.requires_grad}
-    centers = [p for name, p in learned.items() if name.endswith("centers")]
-    others = [p for name, p in learned.items() if not name.endswith("centers")]
+    groups = group_parameters(model, rates)
+    trainable = {name: p for name, p in criterion.named_parameters() if p.requires_grad}
+    centers = [p for name, p in trainable.items() if name.endswith("centers")]
+    others = [p for name, p in trainable.items() if not name.endswith("centers")]
     if others:
         groups.append(
             {"params": others, "lr": lr, "initial_lr": lr, "weight_decay": s.WEIGHT_DECAY}
@@ -47,15 +48,13 @@ def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> li
 
 
 def build_schedule(cfg: CfgNode, iterations_per_epoch: int) -> Callable[[int], float]:
-    """The factor on every "initial_lr" during iteration i, counted from 1 since the start of training.
+    """The factor on every "initial_lr" at iteration i, counted from 1 since the start of training.
 
-    With SOLVER.SCHEDULE_BY "epoch" it changes between epochs only.
+    With SOLVER.SCHEDULE_BY "epoch" it changes only between epochs.
     """
     s = cfg.SOLVER
-    if s.SCHEDULE_BY not in ("epoch", "iteration"):
-        raise ValueError(f"SOLVER.SCHEDULE_BY is {s.SCHEDULE_BY!r}; choose one of epoch, iteration")
-    schedule = create_schedule(
-        s.SCHEDULE,
+    options = ScheduleOptions(
+        name=s.SCHEDULE,
         max_epochs=s.MAX_EPOCHS,
         steps=s.STEPS,
         gamma=s.GAMMA,
@@ -66,6 +65,7 @@ def build_schedule(cfg: CfgNode, iterations_per_epoch: int) -> Callable[[int], f
         warmup_method=s.WARMUP_METHOD,
         steps_after_warmup=s.STEPS_AFTER_WARMUP,
     )
+    schedule = create_schedule(options)
     by_epoch = s.SCHEDULE_BY == "epoch"
 
     def factor(iteration: int) -> float:

@@ -1,47 +1,65 @@
-"""Optimizers with one parameter group per distinct (learning rate, weight decay)."""
+"""Optimizers with one parameter group per distinct pair of learning rate and weight decay."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-_NORMS = (
-    nn.modules.batchnorm._NormBase,
-    nn.GroupNorm,
-    nn.LayerNorm,
-)  # the first: batch, sync, instance norms
+# _NormBase is the base class of batch norm, synchronized batch norm and instance norm.
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 logger = logging.getLogger("ember.train")
 
-OPTIMIZERS = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 FUSED = ("auto", "torch", "apex", "none")
 FUSED_DEVICES = {"cpu", "cuda"}
 Groups = Sequence[dict[str, Any]]
 
 
-def group_parameters(
-    model: nn.Module,
-    *,
-    lr: float,
-    weight_decay: float,
-    bias_lr_factor: float = 1.0,
-    head_lr_factor: float = 1.0,
-    weight_decay_bias: float | None = None,
-    weight_decay_norm: float | None = None,
-) -> list[dict[str, Any]]:
-    """The trainable parameters of `model` in groups of equal learning rate and weight decay.
+@dataclass(frozen=True, kw_only=True)
+class RateOptions:
+    """Learning rates and weight decays of the SOLVER section.
 
-    A parameter called `bias` has its own learning rate and decay, also in a normalization layer, whose other
-    parameters have a decay of their own. The learning rate of `model.head` is multiplied by `head_lr_factor`.
+    Attributes:
+        lr: learning rate of all parameters, before the factors below.
+        weight_decay: of all parameters that have no weight decay of their own.
+        bias_lr_factor: factor on the learning rate of parameters called `bias`.
+        head_lr_factor: factor on the learning rate of `model.head`.
+        weight_decay_bias: of parameters called `bias`, also in normalization layers.
+        weight_decay_norm: of the other parameters of normalization layers.
+    """
+
+    lr: float
+    weight_decay: float
+    bias_lr_factor: float = 1.0
+    head_lr_factor: float = 1.0
+    weight_decay_bias: float | None = None
+    weight_decay_norm: float | None = None
+
+    def rate(self, *, is_bias: bool, in_head: bool) -> float:
+        """The learning rate of a parameter."""
+        bias_factor = self.bias_lr_factor if is_bias else 1.0
+        return self.lr * bias_factor * (self.head_lr_factor if in_head else 1.0)
+
+    def decay(self, *, is_bias: bool, in_norm: bool) -> float:
+        """The weight decay of a parameter."""
+        if is_bias and self.weight_decay_bias is not None:
+            return self.weight_decay_bias
+        if in_norm and not is_bias and self.weight_decay_norm is not None:
+            return self.weight_decay_norm
+        return self.weight_decay
+
+
+def group_parameters(model: nn.Module, rates: RateOptions) -> list[dict[str, Any]]:
+    """Groups the trainable parameters of `model` by learning rate and weight decay.
 
     Returns:
         Groups {"params", "lr", "initial_lr", "weight_decay"} in the order of their first parameter.
     """
-    weight_decay_bias = weight_decay if weight_decay_bias is None else weight_decay_bias
-    weight_decay_norm = weight_decay if weight_decay_norm is None else weight_decay_norm
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():
@@ -51,9 +69,8 @@ def group_parameters(
                 continue
             seen.add(parameter)
             is_bias = name == "bias"
-            decay = weight_decay_norm if isinstance(module, _NORMS) else weight_decay
-            decay = weight_decay_bias if is_bias else decay
-            rate = lr * (bias_lr_factor if is_bias else 1.0) * (head_lr_factor if in_head else 1.0)
+            rate = rates.rate(is_bias=is_bias, in_head=in_head)
+            decay = rates.decay(is_bias=is_bias, in_norm=isinstance(module, _NORMS))
             groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
@@ -69,27 +86,29 @@ def create_optimizer(
     nesterov: bool = False,
     fused: str = "auto",
 ) -> Optimizer:
-    """The optimizer called `name` over parameter groups; momentum and nesterov are for "sgd".
+    """Creates the optimizer `name`, a key of OPTIMIZERS.
 
-    Adam has the usual betas (0.9, 0.999) and adds the decay to the gradient; AdamW decouples it.
+    Adam has betas (0.9, 0.999) and adds the weight decay to the gradient; AdamW decouples it.
 
     Args:
-        fused: whose kernels, which touch memory once and ask nothing of the host: a step of Adam on a ResNet-50 takes 17 ms of
-            one CPU core in the place of 114 ms. "auto" and "torch" are torch's own, "apex" those of NVIDIA apex on a GPU,
-            "none" one operation after the other. Where they cannot be had, one line says so and the next of these is taken.
+        name: a key of OPTIMIZERS.
+        groups: parameter groups with learning rates and weight decays.
+        momentum, nesterov: of "sgd".
+        fused: the implementation. Fused kernels read and write memory once and do not synchronize
+            with the host: on one CPU core, a step of Adam for a ResNet-50 takes 17 ms instead of
+                114 ms.
+            "auto" and "torch" select torch's fused kernels, "apex" those of NVIDIA apex (GPUs
+            only), and "none" torch's unfused implementation. If the selected one is not available,
+            a warning is logged and the next one is used.
 
     Raises:
-        ValueError: unknown name, or nothing to train.
+        ValueError: there are no parameters to train.
     """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"SOLVER.OPTIMIZER is {name!r}; choose one of {', '.join(OPTIMIZERS)}")
-    if fused not in FUSED:
-        raise ValueError(f"SOLVER.FUSED is {fused!r}; choose one of {', '.join(FUSED)}")
     groups = list(groups)
     if not groups:
         raise ValueError("the model has no trainable parameters")
-    # Learning rate and decay are in the groups; the 0 is a placeholder.
-    options = {"lr": 0.0}
+    # Every group has its own learning rate; the optimizers only require a default.
+    options: dict[str, Any] = {"lr": 0.0}
     if name == "sgd":
         options |= {"momentum": momentum, "nesterov": nesterov}
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
@@ -98,12 +117,12 @@ def create_optimizer(
             return _create_apex(name, groups, options, devices=devices)
         except (ImportError, AttributeError, RuntimeError, TypeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            logger.warning("SOLVER.FUSED apex is not used but torch's own kernels: %s", reason)
+            logger.warning("SOLVER.FUSED apex is not available, torch's is used: %s", reason)
     if fused != "none":
         if devices <= FUSED_DEVICES:
-            return _start_momentum(OPTIMIZERS[name](groups, fused=True, **options))
+            return _initialize_momentum(OPTIMIZERS[name](groups, fused=True, **options))
         logger.warning(
-            "SOLVER.FUSED %s: torch has no such kernels for %s, none are used",
+            "SOLVER.FUSED %s: torch has no fused kernels for %s, unfused ones are used",
             fused,
             ", ".join(devices),
         )
@@ -111,20 +130,26 @@ def create_optimizer(
 
 
 def _create_apex(
-    name: str, groups: Groups, options: dict[str, float | bool], *, devices: set[str]
+    name: str, groups: Groups, options: dict[str, Any], *, devices: set[str]
 ) -> Optimizer:
-    """NVIDIA's optimizer; a package of the same name on the index is something else, and has none."""
+    """The optimizer of NVIDIA apex.
+
+    The package `apex` on the Python package index is a different one and lacks these classes.
+    """
     from apex.optimizers import FusedAdam, FusedSGD
 
     if "cpu" in devices:
         raise RuntimeError("it works on GPUs only")
     if name == "sgd":
-        return _start_momentum(FusedSGD(groups, **options))
+        return _initialize_momentum(FusedSGD(groups, **options))
     return FusedAdam(groups, adam_w_mode=name == "adamw", **options)
 
 
-def _start_momentum(optimizer: Optimizer) -> Optimizer:
-    """SGD begins with a momentum of zeros, which is the same as none, so that frozen parameters may join it later."""
+def _initialize_momentum(optimizer: Optimizer) -> Optimizer:
+    """Fills the momentum buffers of SGD with zeros, so that frozen parameters can join later.
+
+    Momentum buffers of zeros have the same effect as none.
+    """
 
     def fill(optimizer: Optimizer) -> None:
         for group in optimizer.param_groups:

@@ -1,11 +1,13 @@
-"""Learning-rate schedules as pure functions of progress.
+"""Learning-rate schedules as pure functions of the training time.
 
-A schedule maps t, the training time in epochs, to a factor on the initial learning rates. t is 1-based as one
-counts: during epoch e it is e, or, moving with the iterations, runs from e - 1 (excluded) to e.
+A schedule maps the training time t in epochs to a factor on the initial learning rates. t is
+1-based: in epoch e it is e if the schedule changes once per epoch, and increases from e - 1
+(excluded) to e if it changes at every iteration.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 Schedule = Callable[[float], float]
 
@@ -26,72 +28,83 @@ WARMUPS = {"linear": _linear, "constant": _constant, "exp": _exponential}
 SCHEDULES = ("multistep", "cosine")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScheduleOptions:
+    """The learning-rate schedule of the SOLVER section. All times are in epochs.
+
+    Attributes:
+        name: one of SCHEDULES.
+        max_epochs: end of the cosine.
+        steps: increasing times at which "multistep" multiplies the factor by `gamma`.
+        gamma: see `steps`.
+        eta_min: the last factor of the cosine.
+        delay_epochs: the cosine starts here; before, the factor is 1. The warm-up is part of this
+            time.
+        warmup_epochs: length of the warm-up.
+        warmup_factor: first factor of the warm-up.
+        warmup_method: one of WARMUPS.
+        steps_after_warmup: count `steps` from the end of the warm-up, rounded up to whole epochs.
+            This is what FastReID's program does, although its recipes say otherwise.
+    """
+
+    name: str = "multistep"
+    max_epochs: float
+    steps: Sequence[float] = ()
+    gamma: float = 0.1
+    eta_min: float = 0.0
+    delay_epochs: float = 0.0
+    warmup_epochs: float = 0.0
+    warmup_factor: float = 0.01
+    warmup_method: str = "linear"
+    steps_after_warmup: bool = False
+
+
 def multistep(t: float, *, steps: Sequence[float], gamma: float) -> float:
-    """gamma^(number of steps reached); a step s holds in the whole of epoch s (1-based) and later."""
+    """gamma^n with n the number of steps reached; step s is reached at the start of epoch s."""
     epoch = math.ceil(t)
     return gamma ** sum(step <= epoch for step in steps)
 
 
 def cosine(t: float, *, start: float, end: float, eta_min: float) -> float:
-    """1 until `start`, eta_min from `end` on, half a cosine between (Loshchilov and Hutter 2017, eq. 5)."""
+    """Half a cosine from 1 at `start` to `eta_min` at `end` (Loshchilov and Hutter 2017, eq. 5).
+
+    The value is 1 before `start` and `eta_min` after `end`.
+    """
     x = min(max((t - start) / (end - start), 0.0), 1.0)
     return eta_min + (1 - eta_min) * (1 + math.cos(math.pi * x)) / 2
 
 
 def warmup(t: float, *, epochs: float, factor: float, method: str) -> float:
-    """Rises from `factor` toward 1, which holds from t = `epochs` on."""
+    """Increases from `factor` to 1, which is reached at t = `epochs`."""
     return 1.0 if t >= epochs else WARMUPS[method](factor, t / epochs)
 
 
-def create_schedule(
-    name: str,
-    *,
-    max_epochs: float,
-    steps: Sequence[float] = (),
-    gamma: float = 0.1,
-    eta_min: float = 0.0,
-    delay_epochs: float = 0.0,
-    warmup_epochs: float = 0.0,
-    warmup_factor: float = 0.01,
-    warmup_method: str = "linear",
-    steps_after_warmup: bool = False,
-) -> Schedule:
-    """The schedule called `name`, multiplied with its warm-up.
-
-    Args:
-        name: "multistep" or "cosine".
-        max_epochs: where the cosine ends.
-        steps, gamma: of multistep, in epochs, increasing.
-        eta_min: the cosine's last factor.
-        delay_epochs: the cosine's first epochs, at factor 1; the warm-up counts as such, too.
-        warmup_epochs, warmup_factor, warmup_method: see `warmup`; "linear", "constant" or "exp".
-        steps_after_warmup: multistep's epochs are counted from the end of the warm-up, rounded up to whole
-            epochs, as FastReID's program does against its recipes' wording.
+def create_schedule(options: ScheduleOptions) -> Schedule:
+    """Creates the schedule of `options`, multiplied by its warm-up.
 
     Raises:
-        ValueError: an unknown name, steps that do not increase, a cosine without room.
+        ValueError: the cosine would start after its end.
     """
-    if name not in SCHEDULES:
-        raise ValueError(f"SOLVER.SCHEDULE is {name!r}; choose one of {', '.join(SCHEDULES)}")
-    if warmup_method not in WARMUPS:
+    start = max(options.delay_epochs, options.warmup_epochs)
+    if options.name == "cosine" and start >= options.max_epochs:
         raise ValueError(
-            f"SOLVER.WARMUP_METHOD is {warmup_method!r}; choose one of {', '.join(WARMUPS)}"
+            f"the cosine schedule would start in epoch {start:g} and end in epoch "
+            f"{options.max_epochs:g}; increase SOLVER.MAX_EPOCHS, or decrease "
+            "SOLVER.DELAY_EPOCHS or SOLVER.WARMUP_EPOCHS"
         )
-    if list(steps) != sorted(steps):
-        raise ValueError(f"SOLVER.STEPS is {tuple(steps)}; the epochs have to increase")
-    start = max(delay_epochs, warmup_epochs)
-    if name == "cosine" and start >= max_epochs:
-        raise ValueError(
-            f"a cosine from epoch {start:g} to epoch {max_epochs:g} has no room; train longer or start sooner"
-        )
-    shift = math.ceil(warmup_epochs) if steps_after_warmup else 0
-    shifted = [step + shift for step in steps]
+    shift = math.ceil(options.warmup_epochs) if options.steps_after_warmup else 0
+    steps = [step + shift for step in options.steps]
 
     def schedule(t: float) -> float:
-        if name == "cosine":
-            factor = cosine(t, start=start, end=max_epochs, eta_min=eta_min)
+        if options.name == "cosine":
+            factor = cosine(t, start=start, end=options.max_epochs, eta_min=options.eta_min)
         else:
-            factor = multistep(t, steps=shifted, gamma=gamma)
-        return factor * warmup(t, epochs=warmup_epochs, factor=warmup_factor, method=warmup_method)
+            factor = multistep(t, steps=steps, gamma=options.gamma)
+        return factor * warmup(
+            t,
+            epochs=options.warmup_epochs,
+            factor=options.warmup_factor,
+            method=options.warmup_method,
+        )
 
     return schedule

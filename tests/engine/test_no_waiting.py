@@ -17,7 +17,13 @@ from ember_reid.data.strong_augmentations import OPERATIONS
 from ember_reid.engine.build import attach_handlers, build_average, build_criterion
 from ember_reid.engine.trainer import create_trainer
 from ember_reid.modeling import build_model
-from ember_reid.solver import build_optimizers, build_schedule, create_optimizer, group_parameters
+from ember_reid.solver import (
+    RateOptions,
+    build_optimizers,
+    build_schedule,
+    create_optimizer,
+    group_parameters,
+)
 from ignite.engine import Events
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -199,7 +205,7 @@ def test_half_precision_does_not_ask_whether_gradients_are_finite(name):
     for fused in ("auto", "none"):
         net = torch.nn.Linear(3, 2)
         optimizer = create_optimizer(
-            name, group_parameters(net, lr=0.1, weight_decay=0.1), fused=fused
+            name, group_parameters(net, RateOptions(lr=0.1, weight_decay=0.1)), fused=fused
         )
         scaler = torch.amp.GradScaler("cpu")
         with Count() as count:

@@ -18,7 +18,7 @@ def test_arcface_adds_to_the_angle_of_the_target_only():
     )
 
 
-def test_arcface_keeps_falling_past_pi():
+def test_arcface_decreases_beyond_pi():
     targets = [
         margin_of([math.cos(theta)], "arcface", 0.5)[0] for theta in (2.5, 2.6, 2.7, 2.9, 3.1)
     ]
@@ -29,7 +29,7 @@ def test_cosface_subtracts_from_the_target_only():
     assert margin_of([0.2, 0.6], "cosface", 0.35, pid=1) == pytest.approx([2.0, 2.5])
 
 
-def test_circle_weighs_by_the_distance_to_the_optimum():
+def test_circle_weights_by_the_distance_to_the_optimum():
     # Target 0.5, m 0.25: (1.25 - 0.5)(0.5 - 0.75); other 0.1: (0.1 + 0.25)(0.1 - 0.25); at -0.3: 0.
     assert margin_of([0.5, 0.1, -0.3], "circle", 0.25) == pytest.approx(
         [-1.875, -0.525, 0.0], abs=1e-6
@@ -37,7 +37,7 @@ def test_circle_weighs_by_the_distance_to_the_optimum():
 
 
 @pytest.mark.parametrize("kind", ["arcface", "cosface"])
-def test_no_margin_changes_nothing(kind):
+def test_a_margin_of_zero_changes_nothing(kind):
     assert margin_of([0.5, -0.5], kind, 0.0) == pytest.approx([5.0, -5.0], rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The memory of embeddings, and pair losses against it."""
+"""The cross-batch memory, and pair losses against it."""
 
 import math
 
@@ -13,7 +13,7 @@ def column(*values: float) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32)[:, None]
 
 
-def test_the_oldest_are_overwritten():
+def test_the_oldest_entries_are_overwritten():
     bank = MemoryBank(5, 1)
     bank.store(column(1, 2), torch.tensor([1, 2]))
     references = bank.store(column(3, 4), torch.tensor([3, 4]))
@@ -25,7 +25,7 @@ def test_the_oldest_are_overwritten():
         bank.store(torch.zeros(6, 1), torch.zeros(6, dtype=torch.int64))
 
 
-def test_nothing_is_kept_before_the_start():
+def test_nothing_is_stored_before_start():
     bank = MemoryBank(4, 1, start=2)
     x, pids = column(0, 1).requires_grad_(), torch.tensor([0, 1])
     loss = triplet_loss(x, pids, margin=0.3, references=bank.store(x, pids))
@@ -35,7 +35,7 @@ def test_nothing_is_kept_before_the_start():
     assert bank.store(x.detach(), pids).pids.tolist() == [-1, -1, 0, 1]
 
 
-def test_a_state_dict_holds_the_whole_memory():
+def test_the_state_dict_contains_the_whole_memory():
     bank, twin = MemoryBank(3, 1), MemoryBank(3, 1)
     bank.store(column(1, 2), torch.tensor([1, 2]))
     twin.load_state_dict(bank.state_dict())
@@ -46,13 +46,13 @@ def test_a_state_dict_holds_the_whole_memory():
 
 
 def test_hard_triplet_by_hand():
-    """Memory: identity 0 at 0 (the anchor itself) and 4, identity 1 at 1, and an empty place at 0.5."""
+    """Memory: identity 0 at 0 (the anchor) and 4, identity 1 at 1, an empty entry at 0.5."""
     references = References(column(0, 4, 1, 0.5), torch.tensor([0, 0, 1, -1]), torch.tensor([0]))
     x = column(0.0).requires_grad_()
     loss = triplet_loss(x, torch.tensor([0]), margin=0.5, references=references)
     assert loss.item() == pytest.approx(4 - 1 + 0.5)
     loss.backward()
-    assert x.grad.item() == pytest.approx(0.0)  # both pull to the right with the same force
+    assert x.grad.item() == pytest.approx(0.0)  # the gradients of both distances cancel
     alone = References(
         column(0, 1), torch.tensor([0, 1]), torch.tensor([0])
     )  # no other image of identity 0
@@ -60,7 +60,7 @@ def test_hard_triplet_by_hand():
 
 
 def slow_pairs(x, pids, memory, memory_pids, own, positive_logit, negative_logit):
-    """The pair loss of layers.pairwise as loops over lists."""
+    """The pair loss of layers.pairwise, computed in loops over lists."""
     losses = []
     for a in range(len(x)):
         s = torch.nn.functional.cosine_similarity(x[a][None], memory).tolist()
@@ -92,7 +92,7 @@ def slow_triplet(x, pids, memory, memory_pids, own, margin):
 def test_losses_against_a_memory_equal_slow_loops(seed):
     bank = MemoryBank(20, 6).double()
     bank.store(*random_batch(seed + 10, counts=(3, 4)))
-    x, pids = random_batch(seed)  # 12 embeddings; the memory has one empty place
+    x, pids = random_batch(seed)  # 12 embeddings; the memory has one empty entry
     references = bank.store(x, pids)
     slow = (
         x,
@@ -125,7 +125,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_memory_of_one_batch_is_that_batch(name):
+def test_a_memory_of_one_batch_gives_the_loss_of_that_batch(name):
     x, pids = random_batch(3)
     references = MemoryBank(len(x) + 3, 6).double().store(x, pids)
     expected = LOSSES[name](x, pids)

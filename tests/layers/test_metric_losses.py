@@ -1,4 +1,4 @@
-"""Triplet, pairwise and center losses against loops over Python lists."""
+"""Triplet, pairwise and center losses compared with loops over Python lists."""
 
 import math
 
@@ -53,7 +53,8 @@ def test_triplet_equals_the_slow_loop(mining, margin, seed):
 
 
 def test_hard_triplet_by_hand():
-    # On a line: identity 0 at 0 and 3, identity 1 at 4 and 5. Hardest: (3, 4), (3, 1), (1, 1), (1, 2).
+    # On a line: identity 0 at 0 and 3, identity 1 at 4 and 5.
+    # Hardest (positive, negative) distances: (3, 4), (3, 1), (1, 1), (1, 2).
     x, pids = torch.tensor([[0.0], [3.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
     assert triplet_loss(x, pids, margin=0.5).item() == pytest.approx((0 + 2.5 + 0.5 + 0) / 4)
 
@@ -103,7 +104,7 @@ def test_the_order_of_the_batch_does_not_matter(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_autocast_does_not_reach_the_losses(name):
+def test_losses_are_computed_in_float32_under_autocast(name):
     x, pids = random_batch(0)
     x = x.float()
     expected = LOSSES[name](x, pids)
@@ -113,11 +114,9 @@ def test_autocast_does_not_reach_the_losses(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradients_are_right(name):
+def test_gradients_equal_finite_differences(name):
     x, pids = random_batch(2, counts=(2, 2, 3), dim=3)
-    if (
-        name == "circle"
-    ):  # its weights are constants for the gradient, so finite differences disagree
+    if name == "circle":  # its weights are constants, so finite differences do not apply
         x = x.requires_grad_()
         LOSSES[name](x, pids).backward()
         assert x.grad.abs().sum() > 0
@@ -173,7 +172,7 @@ def test_center_loss_by_hand():
     assert criterion.centers.grad.tolist() == [[-3.0, -4.0], [0.0, -1.0], [0.0, 0.0]]
 
 
-def test_center_loss_names_both_widths():
+def test_center_loss_refuses_other_dimensions():
     with pytest.raises(ValueError, match="centers have 2 dimensions, features 5"):
         CenterLoss(3, 2)(torch.zeros(1, 5), torch.tensor([0]))
 

@@ -6,7 +6,7 @@ from ember_reid.layers import margin_relu, negative_means, partial_distance
 
 
 def test_margin_of_a_standard_normal():
-    # The mean of the negative half of N(0, 1) is -sqrt(2 / pi); it scales with the standard deviation.
+    # The mean of the negative half of N(0, s^2) is -s sqrt(2 / pi).
     margins = negative_means(torch.tensor([1.0, -2.0]), torch.zeros(2))
     assert margins.tolist() == pytest.approx(
         [-math.sqrt(2 / math.pi), -2 * math.sqrt(2 / math.pi)], rel=1e-5
@@ -21,7 +21,7 @@ def test_margins_are_the_means_of_negative_samples():
     assert negative_means(scale, shift).tolist() == pytest.approx(expected, abs=0.01)
 
 
-def test_channels_that_are_never_negative_or_constant():
+def test_margins_of_positive_and_constant_channels():
     margins = negative_means(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([5.0, 2.0, -2.0]))
     assert margins.tolist() == [-3.0, 0.0, -2.0]
 
@@ -33,13 +33,13 @@ def test_margin_relu_by_hand():
 
 
 def test_partial_distance_by_hand():
-    # Counted: a positive target, and a student above a negative one; not a student that is below an "off".
+    # A difference counts if the target is positive or the student is above it; the third does not.
     student = torch.tensor([1.0, 0.5, -3.0, -0.5]).view(1, 1, 2, 2)
     target = torch.tensor([3.0, -1.0, -1.0, 2.0]).view(1, 1, 2, 2)
     assert partial_distance(student, target).item() == 2**2 + 1.5**2 + 0 + 2.5**2
 
 
-def test_partial_distance_of_the_target_itself_is_zero_and_moves_the_student_only():
+def test_partial_distance_has_a_gradient_for_the_student_only():
     target = torch.randn(2, 3, 4, 4, requires_grad=True)
     assert partial_distance(target.detach(), target).item() == 0
     student = torch.randn(2, 3, 4, 4, requires_grad=True)
@@ -74,7 +74,7 @@ def test_half_precision_is_summed_in_float32():
     assert (student.grad == 2 * 0.0078125).all()
 
 
-def test_a_target_of_zero_is_off():
+def test_a_target_of_zero_counts_as_not_positive():
     student = torch.tensor([[[[-1.0, 1.0, 2.0]]]])
     target = torch.tensor([[[[0.0, -0.0, 1e-30]]]])
     assert partial_distance(student, target).item() == 0 + 1 + 4

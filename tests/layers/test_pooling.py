@@ -16,7 +16,7 @@ def test_gem_lies_between_mean_and_maximum():
     assert GeMPool(50.0)(MAPS / 6).item() == pytest.approx(1.0, abs=0.03)
 
 
-def test_only_a_learnable_gem_has_a_parameter_but_both_save_it():
+def test_only_a_learnable_gem_has_a_parameter_but_both_save_p():
     learnable, fixed = (
         create_pooling("gem", gem_learnable=True),
         create_pooling("gem", gem_learnable=False),
@@ -50,8 +50,8 @@ def test_ibn_a_normalizes_half_by_image_and_half_by_batch():
     layer = IBNa(5).eval()
     maps = torch.stack([torch.zeros(5, 2, 2), torch.ones(5, 2, 2)]) + torch.arange(4.0).view(2, 2)
     out = layer(maps)
-    assert layer.half == 2
-    torch.testing.assert_close(out[0, :2], out[1, :2])  # each image on its own: the offset is gone
+    assert layer.num_instance_channels == 2
+    torch.testing.assert_close(out[0, :2], out[1, :2])  # instance norm removes the offset
     torch.testing.assert_close(
         out[1, 2:] - out[0, 2:], torch.ones(3, 2, 2)
-    )  # running statistics: it stays
+    )  # running statistics keep it
