@@ -23,7 +23,7 @@ def test_the_loss_is_zero_if_the_student_equals_the_teacher():
 
 
 def test_divergence_by_hand():
-    # Temperature 2 on logits 2 log(3) and 0: probabilities 3/4 and 1/4 (teacher), 1/2, 1/2 (student).
+    # Temperature 2 on logits 2 log(3) and 0: teacher 3/4 and 1/4, student 1/2 and 1/2.
     teacher, student = torch.tensor([[2 * math.log(3.0), 0.0]]), torch.zeros(1, 2)
     forward = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     backward = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)

@@ -4,7 +4,7 @@ import pytest
 from ember_reid.config import load_config
 from ember_reid.solver import ScheduleOptions, build_schedule, create_schedule
 
-# Learning rates of the strong baseline by 1-based epoch: base 3.5e-4, ten epochs of warm-up, steps at
+# Learning rates of the strong baseline by 1-based epoch: base 3.5e-4, ten warm-up epochs, steps at
 # 40 and 70.
 BASELINE = {
     1: 3.815e-5, 2: 7.280e-5, 3: 1.0745e-4, 4: 1.421e-4, 5: 1.7675e-4, 6: 2.114e-4,
