@@ -175,9 +175,11 @@ _C.DATASETS.NAMES = (
 )  # trained on, together; NAME, NAME:/path, csv:/path/list.csv, folder:/path
 _C.DATASETS.TESTS = ()  # tested on, one after another; (): the names trained on
 _C.DATALOADER = CN()
-_C.DATALOADER.SAMPLER = (
-    "identity"  # identity (P x K) | identity-once (an identity once an epoch) | random
-)
+# identity: P x K, one pass per epoch | identity-once: every identity once per epoch (VKD)
+# identity-fastreid: P x K from an endless stream, floor(N / B) batches per epoch (FastReID)
+# identity-cameras: the same count; identities uniform, images from different cameras (FastReID of
+# May 2020) | random: no identities
+_C.DATALOADER.SAMPLER = "identity"
 _C.DATALOADER.NUM_INSTANCES = 4  # K, images of an identity in a batch
 _C.DATALOADER.NUM_WORKERS = 4  # decoding processes while there is no cache
 _C.DATALOADER.CACHE = (

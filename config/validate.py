@@ -24,7 +24,9 @@ CHOICES = {
     "INPUT.INTERPOLATION": ("bilinear", "bicubic"),
     "INPUT.RE_FILL": ("mean", "published"),
     "INPUT.FRAME_SAMPLING": ("even", "chunk", "multiview", "multiview-cameras"),
-    "DATALOADER.SAMPLER": ("identity", "identity-once", "random"),
+    "DATALOADER.SAMPLER": (
+        *("identity", "identity-once", "identity-fastreid", "identity-cameras", "random"),
+    ),
     "DATALOADER.CACHE": ("auto", "device", "ram", "none"),
     "SOLVER.OPTIMIZER": ("adam", "adamw", "sgd"),
     "SOLVER.FUSED": ("auto", "torch", "apex", "none"),

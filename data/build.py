@@ -13,12 +13,15 @@ from ember_reid.data.batch import Batch, collate
 from ember_reid.data.cache import CPU, ImageCache, choose_cache
 from ember_reid.data.dataset import ReidDataset, used_paths
 from ember_reid.data.datasets import LAYOUTS, read, resolve
+from ember_reid.data.fastreid_samplers import CameraBalancedSampler, IdentityStreamSampler
 from ember_reid.data.images import check_files, find_broken, num_cpus
 from ember_reid.data.protocols import apply_protocol
 from ember_reid.data.records import Record, Splits, check_test_splits, merge_train, merged_classes
 from ember_reid.data.samplers import (
     GlobalBatchSampler,
     IdentityBatchSampler,
+    IdentityOnceSampler,
+    PKSampler,
     RandomBatchSampler,
     TestBatchSampler,
 )
@@ -27,6 +30,14 @@ from torch.utils.data import DataLoader, Sampler
 from yacs.config import CfgNode
 
 logger = logging.getLogger("ember.data")
+
+# DATALOADER.SAMPLER, except "random"
+PK_SAMPLERS: dict[str, type[PKSampler]] = {
+    "identity": IdentityBatchSampler,
+    "identity-once": IdentityOnceSampler,
+    "identity-fastreid": IdentityStreamSampler,
+    "identity-cameras": CameraBalancedSampler,
+}
 
 
 @dataclass(frozen=True)
@@ -181,12 +192,12 @@ def _build_train_sampler(
             rank=rank,
             world_size=world_size,
         )
-    return IdentityBatchSampler(
+    return PK_SAMPLERS[cfg.DATALOADER.SAMPLER](
         [record.pid for record in records],
+        [record.camid for record in records],
         num_instances=cfg.DATALOADER.NUM_INSTANCES,
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         seed=cfg.SEED,
-        once=cfg.DATALOADER.SAMPLER == "identity-once",
         rank=rank,
         world_size=world_size,
     )

@@ -1,7 +1,8 @@
 """Batch samplers: which records make up a batch, as a pure function of (seed, epoch).
 
-Every sampler draws whole global batches (one per optimizer step) and gives each of `world_size` processes an
-equal share of contiguous rows, so the identities of a step are the same on one process and on eight.
+Every training sampler draws whole global batches (one per optimizer step) and gives each of
+`world_size` processes an equal number of contiguous rows. The identities of a step are therefore
+the same on one process and on eight.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,13 @@ from torch.utils.data import Sampler
 
 
 class GlobalBatchSampler(Sampler[list[int]]):
-    """Shared by the training samplers: epochs, shares of a global batch, and continuing in mid-epoch.
+    """Base class of the training samplers: epochs, the rows of a rank, resuming within an epoch.
 
-    Subclasses draw `_plan(rng)`: int64 [num_steps, batch_size], one row per optimizer step.
+    Subclasses set `num_steps` and implement `_plan(epoch)`.
+
+    Attributes:
+        num_steps: batches per epoch.
+        epoch: int64 [1] in shared memory, because loader processes read it; see dataset.py.
     """
 
     def __init__(self, *, batch_size: int, seed: int, rank: int, world_size: int) -> None:
@@ -25,17 +30,15 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self.rank = rank
         self.world_size = world_size
         self.num_steps = 0
-        self.epoch = torch.zeros(
-            1, dtype=torch.int64
-        ).share_memory_()  # loader processes read it: see dataset.py
+        self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._skip = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next pass draws."""
+        """Set the epoch whose batches the next pass yields."""
         self.epoch.fill_(epoch)
 
     def skip(self, num_batches: int) -> None:
-        """Leave out the first batches of the next pass only: a resumed run goes on in mid-epoch."""
+        """Leave out the first batches of the next pass only, to resume within an epoch."""
         if not 0 <= num_batches <= len(self):
             raise ValueError(f"cannot skip {num_batches} batches of an epoch of {len(self)}")
         self._skip = num_batches
@@ -44,46 +47,54 @@ class GlobalBatchSampler(Sampler[list[int]]):
         return self.num_steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self.seed, int(self.epoch)])
-        shares = self._plan(rng).reshape(len(self), self.world_size, -1)  # [batches, ranks, share]
+        # [batches, ranks, records of a rank]
+        rows = self._plan(int(self.epoch)).reshape(len(self), self.world_size, -1)
         first, self._skip = self._skip, 0
-        yield from shares[
-            first:, self.rank
-        ].tolist()  # from a generator: loaders make two iterators and use one
+        # This is a generator, so `skip` is consumed at the first batch: loaders with processes
+        # create two iterators and use one.
+        yield from rows[first:, self.rank].tolist()
 
-    def _plan(self, rng: np.random.Generator) -> np.ndarray:
-        raise TypeError(f"{type(self).__name__} draws no batches")
+    def _plan(self, epoch: int) -> np.ndarray:
+        """The record indices of all batches of an epoch: int64 [num_steps, batch_size]."""
+        raise NotImplementedError
 
 
-class IdentityBatchSampler(GlobalBatchSampler):
-    """Batches of P identities x K images, as Hermans et al. 2017 (arXiv 1703.07737) ask for batch-hard
-    mining.
+class PKSampler(GlobalBatchSampler):
+    """Base class of samplers of P identities x K images.
 
-    An identity's images are shuffled and cut into groups of K (with fewer than K images: one group, drawn
-    with replacement); the remainder rests for this epoch. A step takes one group each of P distinct
-    identities, drawn in proportion to the groups they have left. (The strong baseline draws uniformly, which
-    leaves the identities with many images to the end: on Market-1501 its last 5 batches of 64 show 32 people.)
-
-    The strong baseline stops when fewer than P identities have groups left, so its epochs differ in length.
-    Here an epoch has always the largest possible number of steps T, that with sum_i min(groups_i, T) >= P *
-    T. Whatever is drawn, T steps can be filled as long as every step takes all identities whose groups would
-    not fit into the remaining steps otherwise; the others are drawn at random.
+    Attributes:
+        num_instances: K.
+        num_identities: P of the global batch.
+        num_records: records of the dataset.
+        indices_by_pid: the record indices of each identity, in sorted order of pids.
+        num_groups: int64 [identities], groups of K images that `_groups` gives.
+        camids: int64 [records], or empty.
     """
 
     def __init__(
         self,
         pids: Sequence[int],
+        camids: Sequence[int] = (),
         *,
         num_instances: int,
         batch_size: int,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        once: bool = False,
     ) -> None:
-        """`batch_size` is global: all processes together. With `once` an identity comes once an epoch, as in VKD.
+        """Group the records by identity and count the batches of an epoch.
 
-        Raises ValueError.
+        Args:
+            pids: the identity of each record.
+            camids: the camera of each record, for samplers that choose by camera.
+            num_instances: K.
+            batch_size: P * K of the global batch, the sum over all processes.
+            seed: of all random choices.
+            rank: this process.
+            world_size: the number of processes.
+
+        Raises:
+            ValueError: if P x K does not fit the batch size, the processes or the data.
         """
         super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         if num_instances < 1 or batch_size % num_instances:
@@ -95,48 +106,87 @@ class IdentityBatchSampler(GlobalBatchSampler):
         self.num_identities = batch_size // num_instances
         if self.num_identities % world_size:
             raise ValueError(
-                f"the {self.num_identities} identities of a batch cannot be shared equally among {world_size}"
-                f" processes; SOLVER.IMS_PER_BATCH must be a multiple of {num_instances * world_size}"
+                f"the {self.num_identities} identities of a batch cannot be divided equally among"
+                f" {world_size} processes; SOLVER.IMS_PER_BATCH must be a multiple of"
+                f" {num_instances * world_size}"
             )
         pids_array = np.asarray(pids, dtype=np.int64)
         self.indices_by_pid = [np.flatnonzero(pids_array == pid) for pid in np.unique(pids_array)]
-        if len(self.indices_by_pid) < self.num_identities:
+        available = len(self.indices_by_pid)
+        if available < self.num_identities:
             raise ValueError(
-                f"a batch needs {self.num_identities} identities ({batch_size} images / {num_instances} of"
-                f" each), but the training data has {len(self.indices_by_pid)}; lower SOLVER.IMS_PER_BATCH to"
-                f" at most {len(self.indices_by_pid) * num_instances} or raise DATALOADER.NUM_INSTANCES"
+                f"a batch needs {self.num_identities} identities ({batch_size} images /"
+                f" {num_instances} of each), but the training data has {available}; lower"
+                f" SOLVER.IMS_PER_BATCH to at most {available * num_instances} or raise"
+                " DATALOADER.NUM_INSTANCES"
             )
-        most = 1 if once else len(pids_array)
-        self.num_groups = np.array(
-            [min(max(len(i) // num_instances, 1), most) for i in self.indices_by_pid]
-        )
-        self.num_steps = most_steps(self.num_groups, self.num_identities)
+        self.num_records = len(pids)
+        self.camids = np.asarray(camids, dtype=np.int64)
+        sizes = np.array([len(indices) for indices in self.indices_by_pid])
+        self.num_groups = np.maximum(sizes // num_instances, 1)
+        self.num_steps = self._count_steps()
 
-    def _plan(self, rng: np.random.Generator) -> np.ndarray:
+    def _count_steps(self) -> int:
+        """The number of batches per epoch."""
+        raise NotImplementedError
+
+    def _groups(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Shuffle the images of one identity and cut them into groups of K: int64 [groups, K].
+
+        The remainder is left out. An identity with fewer than K images gives one group, drawn with
+        replacement.
+        """
+        k = self.num_instances
+        if len(indices) < k:
+            return rng.choice(indices, (1, k), replace=True)
+        return rng.permutation(indices)[: len(indices) // k * k].reshape(-1, k)
+
+
+class IdentityBatchSampler(PKSampler):
+    """Batches for batch-hard mining (Hermans et al. 2017, arXiv 1703.07737), in epochs of one pass.
+
+    Images are cut into groups of K, see `_groups`. A step takes one group each of P distinct
+    identities, drawn in proportion to the groups they have left. (The strong baseline draws
+    uniformly, so identities with many images remain at the end: on Market-1501 its last 5 batches
+    of 64 show 32 people.)
+
+    The strong baseline stops when fewer than P identities have groups left, so its epochs differ
+    in length. Here an epoch always has the largest possible number of steps T, which is the
+    largest T with sum_i min(groups_i, T) >= P * T. T steps can be filled if every step takes all
+    identities that have as many groups left as there are steps left; the others are drawn.
+    """
+
+    def _count_steps(self) -> int:
+        return most_steps(self.num_groups, self.num_identities)
+
+    def _plan(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
         groups = [self._groups(indices, rng) for indices in self.indices_by_pid]
         left = self.num_groups.copy()
         plan = np.empty((self.num_steps, self.num_identities, self.num_instances), dtype=np.int64)
         for step in range(self.num_steps):
-            remaining = self.num_steps - step
-            due = np.flatnonzero(left >= remaining)  # would lose a group if they were left out now
+            steps_left = self.num_steps - step
+            # Identities that would lose a group if this step left them out.
+            due = np.flatnonzero(left >= steps_left)
             if len(due) >= self.num_identities:
                 chosen = rng.choice(due, self.num_identities, replace=False)
             else:
-                free = np.flatnonzero((left > 0) & (left < remaining))
-                shares = left[free] / left[free].sum()
-                drawn = rng.choice(free, self.num_identities - len(due), replace=False, p=shares)
+                free = np.flatnonzero((left > 0) & (left < steps_left))
+                weights = left[free] / left[free].sum()
+                drawn = rng.choice(free, self.num_identities - len(due), replace=False, p=weights)
                 chosen = rng.permutation(np.concatenate([due, drawn]))
             for place, identity in enumerate(chosen):
                 plan[step, place] = groups[identity][self.num_groups[identity] - left[identity]]
             left[chosen] -= 1
         return plan.reshape(self.num_steps, self.batch_size)
 
-    def _groups(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The K-image groups of one identity: int64 [groups, K]."""
-        k = self.num_instances
-        if len(indices) < k:
-            return rng.choice(indices, (1, k), replace=True)
-        return rng.permutation(indices)[: len(indices) // k * k].reshape(-1, k)
+
+class IdentityOnceSampler(IdentityBatchSampler):
+    """Every identity has one group per epoch, as in VKD (Porrello et al. 2020)."""
+
+    def _count_steps(self) -> int:
+        self.num_groups = np.ones_like(self.num_groups)
+        return super()._count_steps()
 
 
 def most_steps(num_groups: np.ndarray, num_identities: int) -> int:
@@ -152,7 +202,7 @@ def most_steps(num_groups: np.ndarray, num_identities: int) -> int:
 
 
 class RandomBatchSampler(GlobalBatchSampler):
-    """Every record at most once an epoch, in random order; the last incomplete batch is left out."""
+    """Every record at most once per epoch, in random order; the last incomplete batch is dropped."""
 
     def __init__(
         self,
@@ -163,40 +213,49 @@ class RandomBatchSampler(GlobalBatchSampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        """`batch_size` is global: all processes together. Raises ValueError."""
+        """`batch_size` is global: the sum over all processes. Raises ValueError."""
         super().__init__(batch_size=batch_size, seed=seed, rank=rank, world_size=world_size)
         if batch_size % world_size:
             raise ValueError(
-                f"the batch of {batch_size} (SOLVER.IMS_PER_BATCH) cannot be shared equally among"
+                f"the batch of {batch_size} (SOLVER.IMS_PER_BATCH) cannot be divided equally among"
                 f" {world_size} processes"
             )
-        if num_records < batch_size:
-            raise ValueError(
-                f"the training data has {num_records} images, fewer than a batch of {batch_size}"
-                " (SOLVER.IMS_PER_BATCH)"
-            )
         self.num_records = num_records
-        self.num_steps = num_records // batch_size
+        self.num_steps = count_full_batches(num_records, batch_size)
 
-    def _plan(self, rng: np.random.Generator) -> np.ndarray:
+    def _plan(self, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch])
         kept = self.num_steps * self.batch_size
         return rng.permutation(self.num_records)[:kept].reshape(self.num_steps, self.batch_size)
 
 
+def count_full_batches(num_records: int, batch_size: int) -> int:
+    """floor(num_records / batch_size). Raises ValueError if that is 0."""
+    if num_records < batch_size:
+        raise ValueError(
+            f"the training data has {num_records} images, fewer than a batch of {batch_size}"
+            " (SOLVER.IMS_PER_BATCH)"
+        )
+    return num_records // batch_size
+
+
 class TestBatchSampler(Sampler[list[int]]):
-    """Every record exactly once over all ranks, in order; a rank's share is contiguous, the last batch may be
-    short.
+    """Every record exactly once over all ranks, in order.
+
+    The records of a rank are contiguous; its last batch may be smaller.
     """
 
-    __test__ = False  # the name is not a pytest class
+    # The name does not stand for a pytest class.
+    __test__ = False
 
     def __init__(
         self, num_records: int, *, batch_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        """`batch_size` is that of one process. Shares differ by at most one record."""
+        """`batch_size` is that of one process. Ranks differ by at most one record."""
         if batch_size < 1:
             raise ValueError(
-                f"the test batch must have at least one image, not {batch_size} (TEST.IMS_PER_BATCH)"
+                f"the test batch must have at least one image, not {batch_size}"
+                " (TEST.IMS_PER_BATCH)"
             )
         self.batch_size = batch_size
         self.first = num_records * rank // world_size

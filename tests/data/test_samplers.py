@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ember_reid.data.samplers import (
     IdentityBatchSampler,
+    IdentityOnceSampler,
     RandomBatchSampler,
     TestBatchSampler,
     most_steps,
@@ -51,7 +52,7 @@ def test_most_steps_equals_a_search():
 
 def test_once_an_epoch():
     pids = [pid for pid in range(10) for _ in range(pid + 1)]
-    batches = list(IdentityBatchSampler(pids, num_instances=4, batch_size=16, once=True))
+    batches = list(IdentityOnceSampler(pids, num_instances=4, batch_size=16))
     assert [len(batch) for batch in batches] == [16, 16]  # floor(10 identities / 4)
     drawn = [pids[index] for batch in batches for index in batch[::4]]
     assert len(set(drawn)) == 8
@@ -109,7 +110,7 @@ def test_skip_continues_in_mid_epoch_once():
         ({"batch_size": 10}, "batch of 10 .* not divisible by 4 images of an identity"),
         (
             {"batch_size": 12, "world_size": 2},
-            "3 identities .* among 2 processes; .* must be a multiple of 8",
+            "3 identities .* divided equally among 2 processes; .* must be a multiple of 8",
         ),
         (
             {"batch_size": 16},

@@ -217,4 +217,4 @@ def test_a_mistake_that_all_ranks_see_is_said_once(launch, capfd):
 
 def test_processes_that_cannot_share_a_batch(launch, capfd):
     assert launch("odd", "NUM_PROCESSES", "3")[0] == 2
-    assert "cannot be shared equally among 3 processes" in capfd.readouterr().err
+    assert "cannot be divided equally among 3 processes" in capfd.readouterr().err
