@@ -1,4 +1,4 @@
-"""What a run is made with: versions, commit, machine. Recorded when it starts, and never a reason to fail."""
+"""Versions, commit and machine of a run, recorded when it starts. Missing details are no error."""
 
 import json
 import os
@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROCESSORS = Path("/proc/cpuinfo")
 
 
-def describe_making(device: torch.device) -> dict[str, str]:
-    """Versions, commit and machine, ready to be shown. No host, user or path is named."""
+def collect_env_info(device: torch.device) -> dict[str, str]:
+    """Versions, commit and machine, by display name; without names of hosts, users or paths."""
     found = {
         "ember-reid": __version__,
         "commit": describe_commit(),
@@ -46,12 +46,11 @@ def describe_making(device: torch.device) -> dict[str, str]:
 
 
 def describe_commit(folder: Path = ROOT) -> str:
-    """The commit that is checked out in `folder`, "+ changes" where tracked files differ from it; else why it is unknown."""
+    """The checked-out commit, with "+ changes" if tracked files differ; or why it is unknown."""
     try:
         top, commit = _git(folder, "rev-parse", "--show-toplevel", "HEAD").split("\n")
-        if (
-            Path(top).resolve() != folder.resolve()
-        ):  # the program lies inside somebody else's repository
+        if Path(top).resolve() != folder.resolve():
+            # The package lies inside another repository.
             return "unknown: no git checkout"
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except FileNotFoundError:
@@ -62,7 +61,7 @@ def describe_commit(folder: Path = ROOT) -> str:
 
 
 def _git(folder: Path, *words: str) -> str:
-    # Without the lock a run that starts would be in the way of somebody who commits.
+    # Without the option, git would lock the repository for a moment and disturb other processes.
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=20, check=True
@@ -70,7 +69,7 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def describe_processor() -> str:
-    """The processor's model, or at least its architecture."""
+    """The model of the processor, or at least its architecture."""
     try:
         found = re.search(
             r"^model name\s*:\s*(.+)$", PROCESSORS.read_text(errors="replace"), re.MULTILINE
@@ -80,8 +79,11 @@ def describe_processor() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine() or "unknown"
 
 
-def record_start(path: Path, making: Mapping[str, str], *, iteration: int) -> None:
-    """Add a start to the JSON list at `path`: when, after which iteration, with what. A file that is damaged begins anew."""
+def record_start(path: Path, env_info: Mapping[str, str], *, iteration: int) -> None:
+    """Append to the JSON list at `path`: time, iterations done before, environment.
+
+    A damaged file is replaced.
+    """
     try:
         starts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -89,7 +91,7 @@ def record_start(path: Path, making: Mapping[str, str], *, iteration: int) -> No
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     starts = [
         *(starts if isinstance(starts, list) else []),
-        {"time": now, "iteration": iteration, **making},
+        {"time": now, "iteration": iteration, **env_info},
     ]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")

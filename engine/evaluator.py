@@ -9,7 +9,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 
-class Embedded(NamedTuple):
+class EmbeddingBatch(NamedTuple):
     """A batch after the network: float32 embeddings [B, D] and the labels and positions [B] they belong to."""
 
     embeddings: Tensor
@@ -34,7 +34,7 @@ def create_evaluator(
         flip: sum the embedding of an image and that of its mirror image (retrieval normalizes, so this is their mean).
     """
 
-    def evaluation_step(engine: Engine, batch) -> Embedded:
+    def evaluation_step(engine: Engine, batch) -> EmbeddingBatch:
         with (
             torch.inference_mode(),
             torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None),
@@ -43,7 +43,7 @@ def create_evaluator(
             embeddings = model(images).embedding.float()
             if flip:
                 embeddings = embeddings + model(images.flip(-1)).embedding.float()
-        return Embedded(embeddings, batch.pids, batch.camids, batch.indices)
+        return EmbeddingBatch(embeddings, batch.pids, batch.camids, batch.indices)
 
     evaluator = Engine(evaluation_step)
     evaluator.add_event_handler(Events.STARTED, lambda: _share_statistics(model.eval()))
@@ -57,14 +57,14 @@ def _share_statistics(model: nn.Module) -> None:
             torch.distributed.broadcast(buffer, src=0)
 
 
-class EmbeddingStore:
+class EmbeddingAccumulator:
     """Keeps what an evaluator embeds; afterward every rank holds each image exactly once, in order of its index.
 
     Attach to an evaluator: STARTED empties it, ITERATION_COMPLETED adds a batch.
     """
 
     def __init__(self):
-        self._batches: list[Embedded] = []
+        self._batches: list[EmbeddingBatch] = []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, lambda: self._batches.clear())
@@ -72,19 +72,19 @@ class EmbeddingStore:
             Events.ITERATION_COMPLETED, lambda e: self._batches.append(e.state.output)
         )
 
-    def collect(self) -> Embedded:
+    def collect(self) -> EmbeddingBatch:
         """All batches of all ranks: embeddings [N, D], pids, camids, indices [N], ordered, repeats dropped."""
         device = self._batches[0].embeddings.device
         columns = [
             torch.cat([tensor.to(device) for tensor in column])
             for column in zip(*self._batches, strict=True)
         ]
-        gathered = Embedded(*_gather_rows(columns))
+        gathered = EmbeddingBatch(*_gather_rows(columns))
         order = torch.argsort(gathered.indices, stable=True)
         ordered = gathered.indices[order]
         first = torch.ones_like(ordered, dtype=torch.bool)
         first[1:] = ordered[1:] != ordered[:-1]
-        return Embedded(*(tensor[order[first]] for tensor in gathered))
+        return EmbeddingBatch(*(tensor[order[first]] for tensor in gathered))
 
 
 def _gather_rows(columns: list[Tensor]) -> list[Tensor]:

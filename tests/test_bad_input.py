@@ -91,7 +91,7 @@ def test_yaml_tags_are_refused(complain, tmp_path):
 
 def test_device_that_is_not_there(complain, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "DEVICE is cuda, but torch sees no CUDA device here" in complain("DEVICE", "cuda")
+    assert "DEVICE is cuda, but torch finds no CUDA device" in complain("DEVICE", "cuda")
 
 
 # --------------------------------------------------------------------------------------------------------- data

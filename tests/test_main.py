@@ -12,6 +12,7 @@ import torch
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.handlers.batch import Seeder
 from ember_reid.engine.handlers.evaluation import Evaluation
+from ember_reid.engine.run import build
 
 from ember_reid import main
 
@@ -90,8 +91,8 @@ def test_files_of_a_run(tiny_run):
     assert sorted(path.name for path in tiny_run.iterdir()) == [
         "checkpoints",
         "config.yml",
+        "environment.json",
         "log.txt",
-        "made_with.json",
         "metrics.jsonl",
         "results.json",
     ]
@@ -181,7 +182,7 @@ def test_resumed_run_has_the_bits_of_the_uninterrupted_one(
 ):
     with interrupt(**moment):
         assert run_again(tiny_recipe, tmp_path, *FULL, resume=False) == 143
-    assert capfd.readouterr().err == "main.py: stopped by SIGTERM; --resume goes on\n"
+    assert capfd.readouterr().err == "main.py: stopped by SIGTERM; continue with --resume\n"
     assert run_again(tiny_recipe, tmp_path, *FULL) == 0
     assert_same(state_of(tmp_path), state_of(full_run))
     assert_same(state_of(tmp_path, "best"), state_of(full_run, "best"))
@@ -226,7 +227,7 @@ def test_torchrun_restarts_its_own_run_where_it_stopped(
     assert (
         run_again(tiny_recipe, tmp_path, "SEED", "2", resume=False) == 2
     )  # another run: not that one's business
-    assert "already holds a run" in capfd.readouterr().err
+    assert "already contains a run" in capfd.readouterr().err
     assert run_again(tiny_recipe, tmp_path, resume=False) == 0
     assert "resumed after epoch 1, iteration 6" in (tmp_path / "log.txt").read_text()
     assert_same(state_of(tmp_path), state_of(tiny_run))
@@ -244,7 +245,7 @@ def test_resuming_with_another_network_changes_nothing(tiny_run, tiny_recipe, tm
     shutil.copytree(tiny_run, folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert run_again(tiny_recipe, folder, "MODEL.BACKBONE.NAME", "tiny_plain") == 2
-    assert "was written by another configuration" in capfd.readouterr().err
+    assert "was written with another configuration" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -306,7 +307,7 @@ def test_out_of_memory_is_one_line_with_the_keys_to_turn(tiny_recipe, tmp_path, 
 
 
 def test_faults_of_the_program_are_not_hidden(tiny_recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(main, "build_schedule", lambda *_: 1 / 0)
+    monkeypatch.setattr(build, "build_schedule", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run_again(tiny_recipe, tmp_path / "x", resume=False)
     assert not (tmp_path / "x").exists()

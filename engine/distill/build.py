@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 from ember_reid.config import parse_config
 from ember_reid.engine.build import build_benchmarks
 from ember_reid.engine.checkpoint import load_checkpoint
-from ember_reid.engine.criterion import Term
 from ember_reid.engine.distill.class_mapping import CommonClasses, Identity, match_classes
 from ember_reid.engine.distill.comparison import Contestant, measure_row, report
 from ember_reid.engine.distill.stages import StageTaps, last_blocks
@@ -33,6 +33,7 @@ from ember_reid.engine.distill.terms import (
 )
 from ember_reid.engine.distributed import gather_rows
 from ember_reid.engine.handlers.evaluation import score
+from ember_reid.engine.losses.criterion import WeightedLoss
 from ember_reid.layers import (
     distance_matching,
     kd_divergence,
@@ -60,7 +61,7 @@ class Distillation:
 
     def __init__(
         self,
-        terms: Mapping[str, Term],
+        terms: Mapping[str, WeightedLoss],
         handlers: Sequence[object],
         *,
         parts: Mapping[str, object],
@@ -238,14 +239,14 @@ def _count_views(records: Sequence, cfg) -> None:
 
 def _build_terms(
     cfg, student: nn.Module, teachers: Sequence[Teacher], *, num_classes: int
-) -> dict[str, Term]:
+) -> dict[str, WeightedLoss]:
     kd, relation = cfg.KD, cfg.KD.RELATION
-    terms: dict[str, Term] = {}
+    terms: dict[str, WeightedLoss] = {}
     share = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
 
     def add(name: str, weight: float, create: Callable[[], Callable]) -> None:
         if weight > 0:
-            terms[name] = Term(weight, create())
+            terms[name] = WeightedLoss(weight, create())
 
     add("kd", kd.LOGITS.WEIGHT, lambda: logit_term(_divergence(cfg), [t.common for t in teachers]))
     add("feature", kd.FEATURE.WEIGHT, lambda: _build_feature_term(cfg, student, teachers))
@@ -268,7 +269,7 @@ def _build_terms(
     dims = [teacher.model.head.dim for teacher in teachers]
     add("embedding", kd.EMBEDDING.WEIGHT, lambda: EmbeddingTerm(student.head.dim, dims))
     if kd.SELF.WEIGHT > 0 or kd.SELF.CLASSIFY_WEIGHT > 0:
-        terms["self"] = Term(1.0, _build_self_term(cfg, student, num_classes=num_classes))
+        terms["self"] = WeightedLoss(1.0, _build_self_term(cfg, student, num_classes=num_classes))
     return terms
 
 
@@ -331,10 +332,10 @@ def _build_self_term(cfg, student: nn.Module, *, num_classes: int) -> SelfTerm:
     )
 
 
-def _synchronize_norms(term: Term) -> Term:
+def _synchronize_norms(term: WeightedLoss) -> WeightedLoss:
     if not isinstance(term.function, nn.Module):
         return term
-    return term._replace(function=nn.SyncBatchNorm.convert_sync_batchnorm(term.function))
+    return replace(term, function=nn.SyncBatchNorm.convert_sync_batchnorm(term.function))
 
 
 def compare_with_teachers(

@@ -1,1 +1,1 @@
-"""What happens around the training step: each handler names its engine, its event, and what it touches."""
+"""Everything around the training step. Each handler documents its engine, its event and its effect."""

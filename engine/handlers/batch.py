@@ -1,16 +1,18 @@
-"""Handlers that prepare `trainer.state.batch` before the step."""
+"""Handlers that prepare `trainer.state.batch` before the training step."""
 
 from collections.abc import Callable
 
 import torch
+from ember_reid.data.samplers import IdentityBatchSampler, RandomBatchSampler
 from ignite.engine import Engine, Events
 from torch import Tensor
 
 
 def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
-    """A 63-bit seed that differs for every (seed, iteration, rank): the mixing function of SplitMix64, applied thrice.
+    """A 63-bit seed that differs for every (seed, iteration, rank): SplitMix64, applied three times.
 
-    All randomness of training comes from it, so a run that was stopped continues exactly without stored generator states.
+    All random numbers of training derive from it. A resumed run therefore continues exactly,
+    without stored generator states.
     """
     mask = (1 << 64) - 1
     value = 0
@@ -22,8 +24,21 @@ def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
     return value >> 1
 
 
+class SamplerEpoch:
+    """Trainer, EPOCH_STARTED: tells the batch sampler the epoch, from which it derives its order."""
+
+    def __init__(self, sampler: IdentityBatchSampler | RandomBatchSampler):
+        self.sampler = sampler
+
+    def attach(self, engine: Engine, event=Events.EPOCH_STARTED) -> None:
+        engine.add_event_handler(event, self)
+
+    def __call__(self, engine: Engine) -> None:
+        self.sampler.set_epoch(engine.state.epoch)
+
+
 class ToDevice:
-    """Trainer, GET_BATCH_COMPLETED: moves the batch's tensors to the device."""
+    """Trainer, GET_BATCH_COMPLETED: moves the tensors of the batch to the device."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -42,10 +57,10 @@ class ToDevice:
 
 
 class Seeder:
-    """Trainer, ITERATION_STARTED, first: seeds torch's generators for this iteration (dropout and the like).
+    """Trainer, ITERATION_STARTED, first: seeds torch's generators for this iteration.
 
-    Together with samplers that depend on (seed, epoch) alone this makes every iteration a function of the seed, its number,
-    and the weights.
+    Samplers depend on (seed, epoch) only. Together this makes every iteration a function of the
+    seed, the number of the iteration and the weights.
     """
 
     def __init__(self, seed: int, rank: int):
@@ -59,29 +74,24 @@ class Seeder:
 
 
 class Augment:
-    """Trainer, ITERATION_STARTED: uint8 images become augmented, normalized float images, a draw per image.
+    """Trainer, ITERATION_STARTED: uint8 images become augmented, normalized float images.
 
-    The draws belong to the global batch: a rank takes those of its rows, as it takes its rows of the images.
+    Random numbers are drawn for the images of all ranks; a rank uses those of its own images.
     """
 
     def __init__(
         self, augmentation: Callable[..., Tensor], *, seed: int, rank: int, world_size: int
     ):
-        self.augmentation, self.seed, self.rank, self.world_size = (
-            augmentation,
-            seed,
-            rank,
-            world_size,
-        )
+        self.augmentation, self.seed = augmentation, seed
+        self.rank, self.world_size = rank, world_size
 
     def attach(self, engine: Engine, event=Events.ITERATION_STARTED) -> None:
         engine.add_event_handler(event, self)
 
     def __call__(self, engine: Engine) -> None:
         batch = engine.state.batch
-        generator = torch.Generator().manual_seed(
-            iteration_seed(self.seed + 1, engine.state.iteration)
-        )
+        seed = iteration_seed(self.seed + 1, engine.state.iteration)
+        generator = torch.Generator().manual_seed(seed)
         images = self.augmentation(
             batch.images, generator, rank=self.rank, world_size=self.world_size
         )

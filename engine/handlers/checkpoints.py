@@ -1,30 +1,42 @@
-"""`last.pt`, `previous.pt` and `best.pt`: everything a run needs to go on, or to be tested, in one file."""
+"""The checkpoints of a run: `last.pt`, `previous.pt` and `best.pt`."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import ignite.distributed as idist
 import torch
 from ember_reid.engine.checkpoint import LAST, PREVIOUS, load_last, save_checkpoint
+from ember_reid.engine.events import TrainingEvents
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.utils.data import DataLoader
 
 logger = logging.getLogger("ember.train")
 
 
-class Checkpoints:
-    """Trainer, EPOCH_COMPLETED: writes `last.pt` every `period` epochs and at the end; rank 0 writes.
+class Stateful(Protocol):
+    """An object whose state belongs in a checkpoint."""
 
-    The `last.pt` before that one stays as `previous.pt`, and is what --resume takes where `last.pt` cannot be read.
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class Checkpoints:
+    """Trainer, EPOCH_COMPLETED: rank 0 writes `last.pt` every `period` epochs and at the end.
+
+    Trainer, NEW_BEST: writes `best.pt`. Unlike ignite's Checkpoint with DiskSaver, a file is
+    replaced only after the new one is complete on disk, and the `last.pt` before the current one is
+    kept as `previous.pt`, which --resume uses if `last.pt` cannot be read.
 
     Args:
         folder: OUTPUT_DIR/checkpoints.
-        description: what never changes during a run: configuration, classes, preprocessing; plain values only.
-        average: the model that is evaluated, the file's "model"; where it is not the trained one (a running average of it),
-            the trained one is there as "trained".
-        parts: named objects with state_dict and load_state_dict.
-        before_saving: called first, for example the check that losses are finite.
+        description: what does not change during a run (configuration, classes); plain values.
+        evaluated_model: saved as "model". If it is not `model` itself but a moving average of it,
+            `model` is saved as "trained".
+        parts: further objects by name.
     """
 
     def __init__(
@@ -33,52 +45,56 @@ class Checkpoints:
         *,
         description: Mapping[str, object],
         model: nn.Module,
-        average: nn.Module,
+        evaluated_model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
-        parts: Mapping[str, object],
+        parts: Mapping[str, Stateful],
         period: int = 1,
-        before_saving: Callable[[], None] = lambda: None,
     ):
         self.folder, self.description, self.period = folder, dict(description), period
-        self.model, self.average = model, average
+        self.model, self.evaluated_model = model, evaluated_model
         self.optimizers, self.parts = list(optimizers), dict(parts)
-        self.before_saving = before_saving
 
     def attach(self, engine: Engine) -> None:
-        def due(engine: Engine, epoch: int) -> bool:
+        def is_due(engine: Engine, epoch: int) -> bool:
             return epoch % self.period == 0 or epoch == engine.state.max_epochs
 
-        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=due), self.save, "last")
+        engine.add_event_handler(TrainingEvents.NEW_BEST, self.save, "best")
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=is_due), self.save, "last")
 
     def save(self, engine: Engine, name: str = "last") -> None:
         """Write `<name>.pt` with the state after the trainer's last complete iteration."""
-        self.before_saving()
+        engine.fire_event(TrainingEvents.BEFORE_SAVING)
         if idist.get_rank() == 0:
             path = self.folder / f"{name}.pt"
             previous = self.folder / PREVIOUS if path.name == LAST else None
             save_checkpoint(path, self.content(engine), previous=previous)
 
-    def content(self, engine: Engine) -> dict:
+    def content(self, engine: Engine) -> dict[str, object]:
+        """The content of a checkpoint file."""
         state = engine.state
+        has_average = self.evaluated_model is not self.model
         return {
             **self.description,
-            "model": self.average.state_dict(),
-            **({"trained": self.model.state_dict()} if self.average is not self.model else {}),
+            "model": self.evaluated_model.state_dict(),
+            **({"trained": self.model.state_dict()} if has_average else {}),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             **{name: part.state_dict() for name, part in self.parts.items()},
             "progress": {"iteration": state.iteration, "epoch_length": state.epoch_length},
         }
 
     def restore(self) -> dict[str, int]:
-        """Load `last.pt` into all parts; returns its progress {iteration, epoch_length}.
+        """Load `last.pt` into all parts.
+
+        Returns:
+            Its progress: iteration and epoch_length.
 
         Raises:
-            FileNotFoundError: nothing to resume from.
-            ValueError: the file belongs to another model or another set of optimizers.
+            FileNotFoundError: there is no checkpoint.
+            ValueError: it belongs to another model or other optimizers.
         """
         path, content = load_last(self.folder)
         try:
-            self.average.load_state_dict(content["model"])
+            self.evaluated_model.load_state_dict(content["model"])
             self.model.load_state_dict(content.get("trained", content["model"]))
             if len(content["optimizers"]) != len(self.optimizers):
                 raise ValueError(
@@ -92,14 +108,17 @@ class Checkpoints:
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())[:400]
             raise ValueError(
-                f"--resume: {path} was written by another configuration: {reason}"
+                f"--resume: {path} was written with another configuration: {reason}"
             ) from error
 
 
-def resume_engine(engine: Engine, progress: Mapping[str, int], loader, *, max_epochs: int) -> None:
-    """Set the trainer and its loader to where the checkpoint was written: the same epoch, the batch after the last one.
+def resume_engine(
+    engine: Engine, progress: Mapping[str, int], loader: DataLoader, *, max_epochs: int
+) -> None:
+    """Continue after the last iteration of the checkpoint, with the next batch of its epoch.
 
-    Where the number of iterations in an epoch changed (another batch size or other data), a begun epoch starts anew.
+    If the number of iterations per epoch has changed (another batch size or other data), an
+    incomplete epoch is repeated from its start.
 
     Raises:
         ValueError: the checkpoint is beyond `max_epochs`.
@@ -107,11 +126,13 @@ def resume_engine(engine: Engine, progress: Mapping[str, int], loader, *, max_ep
     epochs, batches = divmod(progress["iteration"], progress["epoch_length"])
     if epochs + (batches > 0) > max_epochs:
         raise ValueError(
-            f"--resume: the checkpoint is in epoch {epochs + (batches > 0)}, SOLVER.MAX_EPOCHS is {max_epochs}; raise it"
+            f"--resume: the checkpoint is in epoch {epochs + (batches > 0)}, "
+            f"SOLVER.MAX_EPOCHS is {max_epochs}; raise it"
         )
     if progress["epoch_length"] != len(loader) and batches:
         logger.warning(
-            "the epoch has another length than before: the begun epoch %d starts anew", epochs + 1
+            "the number of iterations per epoch has changed: epoch %d is repeated from its start",
+            epochs + 1,
         )
         batches = 0
     loader.batch_sampler.set_epoch(epochs + 1)

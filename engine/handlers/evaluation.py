@@ -1,15 +1,17 @@
-"""Scores during and after training."""
+"""Evaluation during and after training."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import ignite.distributed as idist
 import numpy as np
 from ember_reid.data.images import open_image
 from ember_reid.data.protocols import scoring_rule
-from ember_reid.data.records import ALL, CROSS_CAMERA
-from ember_reid.engine.evaluator import Embedded, EmbeddingStore
+from ember_reid.data.records import ALL, CROSS_CAMERA, Record
+from ember_reid.engine.evaluator import EmbeddingAccumulator, EmbeddingBatch
+from ember_reid.engine.events import TrainingEvents
+from ember_reid.engine.handlers.writers import MetricWriter
 from ember_reid.engine.ranked_lists import draw_montage, ranked_lists
 from ember_reid.engine.scores import ScoreSettings, describe_scores, retrieval_scores
 from ignite.engine import Engine, Events
@@ -17,35 +19,52 @@ from ignite.engine import Engine, Events
 logger = logging.getLogger("ember.eval")
 
 
-class Benchmark(NamedTuple):
-    """A test set, ready to be scored: its loader yields the records of `query`, then those of `gallery`, which has no junk."""
+@dataclass(frozen=True)
+class Benchmark:
+    """A test set that is ready to be scored.
+
+    Attributes:
+        evaluator: embeds one batch per iteration.
+        accumulator: attached to the evaluator.
+        loader: yields the records of `query`, then those of `gallery`.
+        gallery: without junk images.
+    """
 
     evaluator: Engine
-    store: EmbeddingStore
+    accumulator: EmbeddingAccumulator
     loader: Iterable
-    query: Sequence
-    gallery: Sequence
+    query: Sequence[Record]
+    gallery: Sequence[Record]
     settings: ScoreSettings
 
-    def embed(self) -> Embedded:
-        """Run the evaluator: the embeddings of all queries and then of the gallery, in order."""
+    def embed(self) -> EmbeddingBatch:
+        """Run the evaluator and return the embeddings of all queries, then of the gallery."""
         self.evaluator.run(self.loader)
-        return self.store.collect()
+        return self.accumulator.collect()
 
 
 def score(
     benchmarks: Mapping[str, Benchmark],
     *,
     rerank: bool = True,
-    show: Callable[[str, Benchmark, Embedded], None] = lambda name, benchmark, embedded: None,
+    show: Callable[[str, Benchmark, EmbeddingBatch], None] | None = None,
 ) -> dict[str, dict]:
-    """{dataset: scores}, the same on every rank; logged on the way. `show` gets to see the embeddings of each."""
+    """Score all benchmarks and log the results.
+
+    Args:
+        rerank: whether to re-rank where the settings ask for it.
+        show: called with (name, benchmark, embeddings) of each benchmark.
+
+    Returns:
+        {dataset: scores}, equal on every rank.
+    """
     results = {}
     for name, benchmark in benchmarks.items():
         settings = benchmark.settings if rerank else benchmark.settings._replace(rerank=None)
-        embedded = benchmark.embed()
-        results[name] = retrieval_scores(embedded, len(benchmark.query), settings)
-        show(name, benchmark, embedded)
+        embeddings = benchmark.embed()
+        results[name] = retrieval_scores(embeddings, len(benchmark.query), settings)
+        if show is not None:
+            show(name, benchmark, embeddings)
         logger.info("results on %s (%s protocol)", name, settings.protocol)
         for line in describe_scores(results[name]):
             logger.info(line)
@@ -53,16 +72,23 @@ def score(
 
 
 def draw_random_queries(
-    benchmark: Benchmark, embedded: Embedded, *, seed: int, count: int = 4
+    benchmark: Benchmark, embeddings: EmbeddingBatch, *, seed: int, count: int = 4
 ) -> np.ndarray:
-    """A picture of random queries and their ten nearest, uint8 [H, W, 3]; the same queries every time."""
+    """Draw `count` random queries with their ten nearest gallery images.
+
+    Returns:
+        uint8 [H, W, 3]. The choice of queries depends on the seed only.
+    """
     num_query, settings = len(benchmark.query), benchmark.settings
-    columns = [
-        tensor.float().cpu() if tensor.is_floating_point() else tensor.cpu()
-        for tensor in embedded[:3]
-    ]
+    features = embeddings.embeddings.float().cpu()
+    pids, camids = embeddings.pids.cpu(), embeddings.camids.cpu()
     lists = ranked_lists(
-        *(part for column in columns for part in (column[:num_query], column[num_query:])),
+        features[:num_query],
+        features[num_query:],
+        pids[:num_query],
+        pids[num_query:],
+        camids[:num_query],
+        camids[num_query:],
         queries="random",
         count=count,
         metric=settings.metric,
@@ -78,17 +104,17 @@ def draw_random_queries(
 
 
 class Evaluation:
-    """Trainer, EPOCH_COMPLETED: scores the test sets every `period` epochs and at the end; the best one is saved.
+    """Trainer, EPOCH_COMPLETED: scores the benchmarks every `period` epochs and after the last.
 
-    Trainer, STARTED: does what a stopped run left undone between its last iteration and its evaluation. The scores after the
-    last epoch, with re-ranking where the recipe asks for it, stay in `final_results`.
+    Trainer, STARTED: runs the evaluation that a stopped run missed. Fires `NEW_BEST` on the trainer
+    when the mAP of the first benchmark is the best so far. Re-ranking is done after the last epoch
+    only; those scores are kept in `final_results`.
 
     Args:
-        held_out: the first of the benchmarks is made of training identities that were held out, not a test set.
-        save_best: called with the trainer when the first benchmark's mAP is the best so far.
-        record: (what, epoch, iteration, values) for the logs.
-        show: (name, benchmark, embedded) for pictures.
-        before_last: called before the evaluation of the last epoch.
+        held_out: the first benchmark contains held-out training identities, not a test set.
+        writer: receives the scores and, if it accepts them, ranked lists as images.
+        before_last: called before the evaluation after the last epoch.
+        seed: for the choice of queries that are drawn.
     """
 
     def __init__(
@@ -97,61 +123,70 @@ class Evaluation:
         *,
         period: int,
         held_out: bool,
-        save_best: Callable[[Engine], None],
-        record: Callable[[str, int, int, dict], None],
-        show: Callable[[str, Benchmark, Embedded], None],
+        writer: MetricWriter,
         before_last: Callable[[], None],
+        seed: int,
     ):
-        self.benchmarks, self.period, self.save_best = benchmarks, period, save_best
-        self.record, self.show, self.before_last = record, show, before_last
-        self.held_out = held_out
+        self.benchmarks, self.period, self.held_out = benchmarks, period, held_out
+        self.writer, self.before_last, self.seed = writer, before_last, seed
         self.best_score, self.best_epoch, self.evaluated_epoch = -1.0, 0, 0
         self.final_results: dict[str, dict] = {}
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._due), self)
-        engine.add_event_handler(Events.STARTED, self.catch_up)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self)
+        engine.add_event_handler(Events.STARTED, self.run_if_due)
         if not self.held_out:
             logger.info(
-                "best.pt is chosen on the test set; TEST.VALIDATION 0.1 holds out training identities instead"
+                "best.pt is selected on the test set; TEST.VALIDATION 0.1 holds out training "
+                "identities for this instead"
             )
 
-    def _due(self, engine: Engine, epoch: int) -> bool:
+    def _is_due(self, engine: Engine, epoch: int) -> bool:
         return epoch % self.period == 0 or epoch == engine.state.max_epochs
 
-    def catch_up(self, engine: Engine) -> bool:
-        """Evaluate the epoch that the trainer has just behind it, if that is due and was not done; whether it was so."""
-        epoch, begun = divmod(engine.state.iteration, engine.state.epoch_length)
-        owed = epoch > self.evaluated_epoch and not begun and self._due(engine, epoch)
-        if owed:
+    def run_if_due(self, engine: Engine) -> bool:
+        """Evaluate the last complete epoch if that is due and has not been done.
+
+        Returns:
+            Whether it was evaluated.
+        """
+        epoch, iterations_of_next = divmod(engine.state.iteration, engine.state.epoch_length)
+        is_missing = (
+            epoch > self.evaluated_epoch and iterations_of_next == 0 and self._is_due(engine, epoch)
+        )
+        if is_missing:
             self(engine, epoch)
-        return owed
+        return is_missing
 
     def __call__(self, engine: Engine, epoch: int | None = None) -> None:
         epoch = epoch or engine.state.epoch
         is_last = epoch == engine.state.max_epochs
         if is_last:
             self.before_last()
-        results = score(self.benchmarks, rerank=is_last, show=self.show)
+        results = score(self.benchmarks, rerank=is_last, show=self._show)
         self.final_results = results if is_last else {}
         for name, scores in results.items():
             numbers = {
                 key: value for key, value in scores.items() if isinstance(value, (int, float))
             }
-            self.record(f"test/{name}", epoch, engine.state.iteration, numbers)
+            self.writer.write(f"test/{name}", epoch, engine.state.iteration, numbers)
         self.evaluated_epoch = epoch
-        first = next(iter(results.values()))["mAP"]
-        if first > self.best_score:
-            self.best_score, self.best_epoch = first, epoch
-            self.save_best(engine)
+        selection_set = next(iter(results))
+        if results[selection_set]["mAP"] > self.best_score:
+            self.best_score, self.best_epoch = results[selection_set]["mAP"], epoch
+            engine.fire_event(TrainingEvents.NEW_BEST)
         if idist.get_rank() == 0:
-            judge = next(iter(results))
             logger.info(
-                "best so far: mAP %.2f%% after epoch %d, chosen on %s",
+                "best so far: mAP %.2f%% after epoch %d, selected on %s",
                 100 * self.best_score,
                 self.best_epoch,
-                judge,
+                selection_set,
             )
+
+    def _show(self, name: str, benchmark: Benchmark, embeddings: EmbeddingBatch) -> None:
+        if self.writer.accepts_images:
+            image = draw_random_queries(benchmark, embeddings, seed=self.seed)
+            self.writer.write_image(f"ranked/{name}", image)
 
     def state_dict(self) -> dict[str, float | int]:
         return {

@@ -1,16 +1,20 @@
-"""Handlers between backward and the optimizers' step, where gradients may be changed."""
+"""Handlers between the backward pass and the optimizer step, where gradients may be changed."""
 
 from collections.abc import Iterable, Sequence
 
 import ignite.distributed as idist
 import torch
-from ember_reid.engine.trainer import TrainingEvents
+from ember_reid.engine.events import TrainingEvents
 from ignite.engine import Engine, Events
 from torch import nn
 
 
-class ShareGradients:
-    """Trainer, BACKWARD_COMPLETED: averages over the ranks the gradients of parameters that no distributed model owns."""
+class AllReduceGradients:
+    """Trainer, BACKWARD_COMPLETED: averages gradients over all ranks.
+
+    For parameters that do not belong to a DistributedDataParallel model, such as the centers of
+    center loss.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter]):
         self.parameters = list(parameters)
@@ -27,10 +31,11 @@ class ShareGradients:
             parameter.grad /= idist.get_world_size()
 
 
-class RescaleCenters:
-    """Trainer, BACKWARD_COMPLETED: divides the centers' gradients by the weight of the center loss.
+class RescaleCenterGradients:
+    """Trainer, BACKWARD_COMPLETED: divides the gradients of the centers by the center loss weight.
 
-    So the step of the centers depends on their own learning rate alone (reid-strong-baseline; Wen et al., ECCV 2016).
+    The step of the centers then depends on their own learning rate only (Wen et al., ECCV 2016, as
+    in reid-strong-baseline).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], weight: float):
@@ -47,7 +52,10 @@ class RescaleCenters:
 
 
 class ClipGradients:
-    """Trainer, BACKWARD_COMPLETED: scales all gradients together down to a Euclidean norm of `max_norm`; 0 is off."""
+    """Trainer, BACKWARD_COMPLETED: scales all gradients to a joint L2 norm of at most `max_norm`.
+
+    0 disables clipping.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter], max_norm: float):
         self.parameters, self.max_norm = list(parameters), max_norm
@@ -61,10 +69,18 @@ class ClipGradients:
 
 
 class Freeze:
-    """Keeps parts of the model as they are for the first iterations.
+    """Keeps parts of the model unchanged during the first iterations.
 
-    Trainer, ITERATION_STARTED: the parts' batch norms use their running statistics. Trainer, BACKWARD_COMPLETED: the parts'
-    gradients are dropped, so that the optimizers pass them over (requires_grad stays, a distributed model relies on it).
+    Trainer, ITERATION_STARTED: batch norms of these parts use their running statistics. Trainer,
+    BACKWARD_COMPLETED: gradients of these parts are set to None, so the optimizers skip them.
+    `requires_grad` stays True, because DistributedDataParallel relies on it.
+
+    Args:
+        names: modules of the model, such as "backbone".
+        iterations: how many iterations to freeze them.
+
+    Raises:
+        ValueError: the model has no module of that name.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str], iterations: int):

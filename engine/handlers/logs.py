@@ -1,26 +1,21 @@
-"""What a person sees of a run: log lines, a progress bar, and sinks that keep the numbers.
+"""The log of a run: lines on the console and in `log.txt`, and a progress bar."""
 
-A sink is a callable (what, epoch, iteration, values): what is "train" or "test/<dataset>", values are plain numbers.
-"""
-
-import json
 import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from ember_reid.engine.handlers.writers import MetricWriter
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 logger = logging.getLogger("ember.train")
-Sink = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines above a running progress bar instead of through it, and leaves out what the bar shows (`in_bar`)."""
+    """Writes lines above a progress bar; skips records that the bar shows (`in_bar`)."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "in_bar", False):
@@ -30,12 +25,17 @@ class _ConsoleHandler(logging.Handler):
 
 
 def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> None:
-    """Send what the program logs to standard output and, appended, to `log_file`; `quiet` is for ranks above 0."""
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it reports errors that main.py reports
-    tqdm.set_lock(
-        threading.RLock()
-    )  # its own one is a semaphore of the system, which a process that is killed leaves behind
-    logging.raiseExceptions = False  # a full disk is reported once, by what cannot do without it
+    """Log to standard output and append to `log_file`.
+
+    Args:
+        quiet: log errors only, for ranks above 0.
+    """
+    # Ignite logs errors that main.py reports.
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)
+    # tqdm's default lock is a system semaphore, which a killed process would leave behind.
+    tqdm.set_lock(threading.RLock())
+    # A full disk is reported once, by the code that cannot continue without the file.
+    logging.raiseExceptions = False
     root = logging.getLogger("ember")
     for handler in list(root.handlers):
         root.removeHandler(handler)
@@ -50,65 +50,31 @@ def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> None:
         root.addHandler(handler)
 
 
-class MetricsFile:
-    """A sink: one JSON object a line in `metrics.jsonl`. A resumed run first drops what lies after its starting point."""
-
-    def __init__(self, path: Path, *, resumed_iteration: int | None = None):
-        self.path = path
-        if resumed_iteration is not None and path.exists():
-            kept = [
-                line
-                for line in path.read_text().splitlines()
-                if _iteration_of(line) <= resumed_iteration
-            ]
-            path.write_text("".join(f"{line}\n" for line in kept))
-
-    def __call__(self, what: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
-        entry = {"what": what, "epoch": epoch, "iteration": iteration, "values": dict(values)}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-
-
-def _iteration_of(line: str) -> float:
-    """The iteration of an entry; a line that a killed run left half-written counts as the future."""
-    try:
-        return json.loads(line)["iteration"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
-
-
-def create_tensorboard_sink(folder: Path, *, resumed_iteration: int | None = None) -> Sink:
-    """Curves for `tensorboard --logdir OUTPUT_DIR`."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    writer = SummaryWriter(str(folder), purge_step=resumed_iteration)
-
-    def sink(what: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            writer.add_scalar(f"{what}/{name}", value, iteration)
-        writer.flush()
-
-    return sink
-
-
 class TrainLog:
-    """Trainer, ITERATION_COMPLETED: means over the last `period` iterations as a log line, to the sinks and to the bar.
+    """Trainer, ITERATION_COMPLETED: logs the means over the last `period` iterations.
 
-    Losses are summed on the device and read back once a period, so logging never waits for the device in between. Images per
-    second count everything from one reading to the next but evaluation, loading included.
+    They go to the log, to the metric writer and to the progress bar. Losses are summed on the
+    device and copied to the host once per period: unlike ignite's ProgressBar and output handlers,
+    logging does not wait for the device in between. Images per second include data loading but not
+    evaluation.
+
+    Args:
+        optimizer: its first group's learning rate is logged.
+        show_bar: show a progress bar if standard error is a terminal.
+        world_size: number of processes; each of them processes as many images as this one.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        sinks: Sequence[Sink],
+        writer: MetricWriter,
         *,
         period: int,
-        bar: bool,
-        images_factor: int = 1,
+        show_bar: bool,
+        world_size: int = 1,
     ):
-        self.optimizer, self.sinks, self.period = optimizer, sinks, period
-        self.show_bar, self.images_factor = bar and sys.stderr.isatty(), images_factor
+        self.optimizer, self.writer, self.period = optimizer, writer, period
+        self.show_bar, self.world_size = show_bar and sys.stderr.isatty(), world_size
         self._bar: tqdm | None = None
         self._reset()
 
@@ -140,8 +106,8 @@ class TrainLog:
         for name, value in {**output.losses, "acc": output.accuracy}.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._iterations += 1
-        self._images += output.num_images * self.images_factor
-        self._epoch_images += output.num_images * self.images_factor
+        self._images += output.num_images * self.world_size
+        self._epoch_images += output.num_images * self.world_size
         if self._bar is not None:
             self._bar.update()
         if engine.state.iteration % self.period == 0:
@@ -175,8 +141,7 @@ class TrainLog:
         in_bar = {"in_bar": self._bar is not None}
         logger.info("%s %s, %s left", place, line, _clock(remaining), extra=in_bar)
         values = {"loss": loss, **means, "accuracy": accuracy, "lr": lr, "images_per_second": speed}
-        for sink in self.sinks:
-            sink("train", state.epoch, state.iteration, values)
+        self.writer.write("train", state.epoch, state.iteration, values)
         self._reset()
 
     def _end_epoch(self, engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of the last weights."""
+"""Batch-norm statistics that belong to the final weights."""
 
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -8,20 +8,24 @@ import torch
 from ember_reid.engine.handlers.batch import iteration_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader
 
 
-class PreciseNorm:
-    """Before the last evaluation: statistics become means over training batches, all seen with the last weights.
+class PreciseBN:
+    """Recomputes batch-norm statistics over training batches, before the last evaluation.
 
-    Running statistics are averages over weights that training has left behind. Here the model's are replaced by the mean
-    over `num_batches` augmented batches (Wu and Johnson 2021, arXiv 2105.07576, section 3), over all processes. The draws
-    follow from the seed, so doing it again gives the same numbers.
+    Running statistics are averages over earlier weights. Here they are replaced by the mean over
+    `num_batches` augmented batches (Wu and Johnson 2021, arXiv 2105.07576, section 3) and over all
+    processes. Random numbers depend on the seed only, so repeating it gives the same statistics.
+
+    Args:
+        num_batches: 0 disables it.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        loader: Iterable,
+        loader: DataLoader,
         augmentation: Callable[..., Tensor],
         *,
         num_batches: int,
@@ -34,7 +38,8 @@ class PreciseNorm:
     def __call__(self) -> None:
         if self.num_batches == 0:
             return
-        self.loader.batch_sampler.set_epoch(0)  # training counts its epochs from 1
+        # Training counts its epochs from 1, so epoch 0 has batches of its own.
+        self.loader.batch_sampler.set_epoch(0)
         update_bn(self._images(), self.model, device=self.device)
         if idist.get_world_size() > 1:
             for name, statistic in self.model.named_buffers():

@@ -1,45 +1,55 @@
-"""How a run ends when it does not end well: divergence, Ctrl-C, SIGTERM, failures of the machine."""
+"""How a run ends early: divergence, signals, and failures of the machine."""
 
 import errno
 import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.events import TrainingEvents
 from ignite.engine import Engine, Events
 
 logger = logging.getLogger("ember.train")
 
+# Sent by Ctrl-C, by schedulers, and when a terminal closes.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-class Diverged(ValueError):
-    """The loss is not a finite number any more."""
+
+class NonFiniteLoss(ValueError):
+    """A loss is NaN or infinite."""
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop, and `last.pt` was written."""
+    """A signal stopped the run after `last.pt` was written."""
 
     def __init__(self, signal_number: int):
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.signal_number = signal_number
         self.exit_code = 128 + signal_number
 
 
-class StopOnNan:
-    """Trainer, ITERATION_COMPLETED: raises Diverged when a loss is NaN or infinite, with the terms and the batch's files.
+class TerminateOnNan:
+    """Trainer, ITERATION_COMPLETED and BEFORE_SAVING: raises NonFiniteLoss for a NaN or inf loss.
 
-    Reading a loss waits for the device, so only every `period`-th iteration looks, at all since the last time.
+    Reading a loss waits for the device. Unlike ignite's TerminateOnNan, the losses are therefore
+    read every `period` iterations, all since the last check together. The message contains the
+    losses, the log the image files of the batch.
 
     Args:
-        describe: dataset index -> the text that names an image.
+        describe: dataset index -> the name of an image.
     """
 
     def __init__(self, describe: Callable[[int], str], *, period: int = 1):
         self.describe, self.period = describe, period
-        self._pending: list[tuple[int, dict, torch.Tensor]] = []
+        self._pending: list[tuple[int, dict[str, torch.Tensor], torch.Tensor]] = []
 
-    def attach(self, engine: Engine, event=Events.ITERATION_COMPLETED) -> None:
-        engine.add_event_handler(event, self)
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(TrainingEvents.BEFORE_SAVING, self.check)
 
     def __call__(self, engine: Engine) -> None:
         state = engine.state
@@ -48,78 +58,86 @@ class StopOnNan:
             self.check()
 
     def check(self) -> None:
-        """Look at all iterations since the last check."""
+        """Check all iterations since the last check."""
         pending, self._pending = self._pending, []
         if not pending:
             return
-        values = (
-            torch.stack([torch.stack(list(losses.values())) for _, losses, _ in pending])
-            .float()
-            .cpu()
-        )
+        losses_by_iteration = [torch.stack(list(losses.values())) for _, losses, _ in pending]
+        values = torch.stack(losses_by_iteration).float().cpu()
         for (iteration, losses, indices), row in zip(pending, values, strict=True):
             if not torch.isfinite(row).all():
-                files = [self.describe(index) for index in indices.flatten().tolist()]
-                logger.error("images of the batch at iteration %d: %s", iteration, " ".join(files))
-                terms = ", ".join(
-                    f"{name} {value:g}" for name, value in zip(losses, row.tolist(), strict=True)
-                )
-                raise Diverged(
-                    f"the loss is not finite at iteration {iteration} ({terms}); the last good checkpoint is kept; try a "
-                    "lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, SOLVER.CLIP_NORM 5, or SOLVER.AMP_DTYPE bfloat16"
-                )
+                self._fail(iteration, dict(zip(losses, row.tolist(), strict=True)), indices)
+
+    def _fail(self, iteration: int, losses: dict[str, float], indices: torch.Tensor) -> None:
+        files = [self.describe(index) for index in indices.flatten().tolist()]
+        logger.error("images of the batch at iteration %d: %s", iteration, " ".join(files))
+        terms = ", ".join(f"{name} {value:g}" for name, value in losses.items())
+        raise NonFiniteLoss(
+            f"the loss is not finite at iteration {iteration} ({terms}); the last good checkpoint "
+            "is kept; try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS, "
+            "SOLVER.CLIP_NORM 5, or SOLVER.AMP_DTYPE bfloat16"
+        )
 
 
 class StopOnSignal:
-    """Trainer, ITERATION_COMPLETED, and evaluators: after SIGINT or SIGTERM, calls `save(trainer)` and raises Interrupted.
+    """Trainer and evaluators, ITERATION_COMPLETED: saves and raises Interrupted after a signal.
 
-    The first signal waits for the iteration to end; one more than a second later stops at once (within a second it is the
-    same one, from the terminal and from a launcher). Ranks agree every `period` iterations and after an evaluation, in
-    which their shares may differ by a batch; all of them leave when the file is written.
+    The first SIGINT, SIGTERM or SIGHUP waits for the iteration to end. Another one more than a
+    second later stops immediately (within a second it is the same one, sent by a terminal and by a
+    launcher). Ranks agree every `period` iterations. They also agree after an evaluation, during
+    which their numbers of batches may differ.
+
+    Use it as a context manager: signals are received inside the `with` block only.
+
+    Args:
+        save: called with the trainer.
+        evaluators: engines that run inside the trainer.
     """
 
-    def __init__(self, save: Callable[[Engine], None], *, period: int = 1):
-        self.save, self.period = save, period
+    def __init__(
+        self, save: Callable[[Engine], None], *, evaluators: Sequence[Engine] = (), period: int = 1
+    ):
+        self.save, self.evaluators, self.period = save, tuple(evaluators), period
         self.received = 0
         self._received_at = 0.0
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
         self._trainer: Engine | None = None
 
-    def attach(self, engine: Engine, evaluators: Sequence[Engine] = ()) -> None:
+    def attach(self, engine: Engine) -> None:
         self._trainer = engine
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.period), self.check)
-        is_alone = idist.get_world_size() == 1
-        for evaluator in evaluators:
+        single_process = idist.get_world_size() == 1
+        for evaluator in self.evaluators:
             evaluator.add_event_handler(
-                Events.ITERATION_COMPLETED if is_alone else Events.COMPLETED, self.check
+                Events.ITERATION_COMPLETED if single_process else Events.COMPLETED, self.check
             )
 
     def __enter__(self) -> "StopOnSignal":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             self._previous[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _receive(self, number: int, _frame) -> None:
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
         if self.received:
             if time.monotonic() - self._received_at > 1:
                 raise KeyboardInterrupt
             return
         self.received, self._received_at = number, time.monotonic()
         logger.warning(
-            "%s: finishing this iteration and saving; once more to stop at once",
+            "%s: finishing this iteration and saving; send it again to stop immediately",
             signal.Signals(number).name,
         )
 
     def check(self) -> None:
-        """Save and stop when any rank has received a signal."""
+        """Save and stop if any rank has received a signal."""
         received = self.received
         if idist.get_world_size() > 1:
             received = int(idist.all_reduce(received, op="MAX"))
-        if received:
+        if received and self._trainer is not None:
             self.save(self._trainer)
             idist.barrier()
             raise Interrupted(received)
@@ -135,42 +153,43 @@ LOST_PEER = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU or the machine had no room for what was asked of it."""
+    """Whether the memory of a GPU or of the machine was not sufficient."""
     return isinstance(error, MemoryError) or any(
         text in str(error).lower() for text in OUT_OF_MEMORY
     )
 
 
 def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:
-    """One sentence about a failure that is the machine's, with what to do; empty for any other, which is a fault of ours.
+    """One line about a failure of the machine and what to do; empty for a bug of the program.
 
     Args:
-        load: what the memory had to hold: the network, how many images, of which size.
+        load: what had to fit into memory: network, number and size of images.
     """
     reason = _first_line(error)
     if is_out_of_memory(error):
         return (
-            f"out of memory with {load} ({reason}): raise SOLVER.ACCUMULATION_STEPS (the same batch in "
-            "smaller parts), set SOLVER.FP16 True or DATALOADER.CACHE none, or lower SOLVER.IMS_PER_BATCH, "
-            "TEST.IMS_PER_BATCH, INPUT.SIZE_TRAIN or TEST.MEMORY_GIB"
+            f"out of memory with {load} ({reason}): raise SOLVER.ACCUMULATION_STEPS (the same "
+            "batch in smaller parts), set SOLVER.FP16 True or DATALOADER.CACHE none, or lower "
+            "SOLVER.IMS_PER_BATCH, TEST.IMS_PER_BATCH, INPUT.SIZE_TRAIN or TEST.MEMORY_GIB"
         )
     if "dataloader worker" in str(error).lower():
         return (
-            f"a process that loads images ended ({reason}): --resume goes on from the last checkpoint; if it comes again, "
-            "DATALOADER.NUM_WORKERS 0 loads without such processes"
+            f"a process that loads images ended ({reason}): --resume continues from the last "
+            "checkpoint; if this happens again, DATALOADER.NUM_WORKERS 0 loads images without "
+            "such processes"
         )
     if any(text in str(error).lower() for text in LOST_PEER):
-        return f"another process of this run ended, its own message says why ({reason})"
+        return f"another process of this run ended, see its own message ({reason})"
     return ""
 
 
 def describe_error(error: Exception) -> str:
-    """The message of an error on one line; of one that a loader process hands on, the message without its traceback."""
+    """The message of an error on one printable line, without the traceback of a loader process."""
     text = str(error) or type(error).__name__
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        text += "; make room and go on with --resume: the last checkpoint is whole"
+        text += "; free some space and continue with --resume"
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 

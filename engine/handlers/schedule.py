@@ -7,9 +7,10 @@ from ignite.engine import Engine, Events
 
 
 class LearningRate:
-    """Trainer, ITERATION_STARTED: sets each group's lr to its `initial_lr` times schedule(iteration, counted from 1).
+    """Trainer, ITERATION_STARTED: lr = initial_lr * schedule(iteration), iterations counted from 1.
 
-    There is no state: the factor follows from the trainer's progress, so a resumed run has the same learning rates.
+    Unlike ignite's ParamScheduler it has no state: the factor follows from the trainer's progress
+    alone, so a resumed run has the same learning rates.
     """
 
     def __init__(

@@ -1,25 +1,32 @@
-"""Curves and ranked pictures in Visdom."""
+"""Curves and ranked lists in Visdom."""
 
 import logging
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
+from ember_reid.engine.handlers.writers import MetricWriter
 
 logger = logging.getLogger("ember.train")
 
 
-class VisdomSink:
-    """A sink: one Visdom window per quantity (train loss, learning rate, test mAP, ...) in the environment `env`.
+class VisdomWriter(MetricWriter):
+    """One Visdom window per quantity (training loss, learning rate, test mAP, ...).
 
-    Without a server that answers, everything goes into `replay_file`; load it later with
-    `visdom.Visdom().replay_log(replay_file)`.
+    If no server answers, everything is written to `replay_file`, which
+    `visdom.Visdom().replay_log(replay_file)` loads later.
+
+    Args:
+        env: the Visdom environment, one per run.
 
     Raises:
         ModuleNotFoundError: visdom is not installed.
     """
+
+    accepts_images = True
 
     def __init__(self, server: str, port: int, *, env: str, replay_file: Path):
         try:
@@ -29,37 +36,52 @@ class VisdomSink:
                 "LOG.VISDOM True needs the package visdom: pip install 'setuptools<81' wheel, then "
                 "pip install --no-build-isolation visdom 'tornado<6.6'"
             ) from error
-        if _answers(server, port):
-            self.client = visdom.Visdom(
-                server=server, port=port, env=env, use_incoming_socket=False, raise_exceptions=True
+        self._visdom = visdom
+        self.server, self.port, self.env, self.replay_file = server, port, env, replay_file
+        self._client: Any = None
+        self._started: set[str] = set()
+
+    def open(self, *, resumed_iteration: int | None = None) -> None:
+        if _is_reachable(self.server, self.port):
+            self._client = self._visdom.Visdom(
+                server=self.server,
+                port=self.port,
+                env=self.env,
+                use_incoming_socket=False,
+                raise_exceptions=True,
             )
-            logger.info("Visdom: %s:%d, environment %s", server, port, env)
+            logger.info("Visdom: %s:%d, environment %s", self.server, self.port, self.env)
         else:
             logger.warning(
-                "no Visdom server at %s:%d, writing the replay file %s", server, port, replay_file
+                "no Visdom server at %s:%d; writing the replay file %s",
+                self.server,
+                self.port,
+                self.replay_file,
             )
-            self.client = visdom.Visdom(env=env, offline=True, log_to_filename=str(replay_file))
-        self._begun: set[str] = set()
+            self._client = self._visdom.Visdom(
+                env=self.env, offline=True, log_to_filename=str(self.replay_file)
+            )
 
-    def __call__(self, what: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
+    def write(self, source: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             if isinstance(value, (int, float)):
-                self._append(f"{what}/{name}", iteration, value)
+                self._append(f"{source}/{name}", iteration, value)
 
     def _append(self, title: str, iteration: int, value: float) -> None:
-        options = {"title": title, "xlabel": "iteration"}
-        update = "append" if title in self._begun else None
-        self.client.line(
-            X=np.array([iteration]), Y=np.array([value]), win=title, update=update, opts=options
+        self._client.line(
+            X=np.array([iteration]),
+            Y=np.array([value]),
+            win=title,
+            update="append" if title in self._started else None,
+            opts={"title": title, "xlabel": "iteration"},
         )
-        self._begun.add(title)
+        self._started.add(title)
 
-    def image(self, title: str, picture: np.ndarray) -> None:
-        """Show a picture, uint8 [H, W, 3]."""
-        self.client.image(picture.transpose(2, 0, 1), win=title, opts={"title": title})
+    def write_image(self, title: str, image: np.ndarray) -> None:
+        self._client.image(image.transpose(2, 0, 1), win=title, opts={"title": title})
 
 
-def _answers(server: str, port: int) -> bool:
+def _is_reachable(server: str, port: int) -> bool:
     host = urlparse(server).hostname or server
     try:
         with socket.create_connection((host, port), timeout=2):

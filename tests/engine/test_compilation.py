@@ -5,8 +5,8 @@ import logging
 
 import pytest
 import torch
-from ember_reid.engine.build import build_compile_mode
 from ember_reid.engine.compilation import Compilation
+from ember_reid.engine.run.build import build_compile_mode
 from ember_reid.engine.trainer import create_trainer
 from ignite.engine import Events
 

@@ -1,4 +1,4 @@
-"""What a run says about its making."""
+"""What a run says about its env_info."""
 
 import json
 import platform
@@ -9,8 +9,8 @@ import torch
 from ember_reid.engine import environment
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.environment import (
+    collect_env_info,
     describe_commit,
-    describe_making,
     describe_processor,
     record_start,
 )
@@ -57,20 +57,20 @@ def test_the_processor_is_named_somehow(monkeypatch, tmp_path):
 
 
 def test_versions_and_machine_without_names_of_host_or_user():
-    making = describe_making(torch.device("cpu"))
+    env_info = collect_env_info(torch.device("cpu"))
     assert (
-        making["Python"] == platform.python_version()
-        and making["torch"] == torch.__version__.split("+")[0]
+        env_info["Python"] == platform.python_version()
+        and env_info["torch"] == torch.__version__.split("+")[0]
     )
-    assert making["ember-reid"] == __version__ and making["GPU"] == "none"
-    assert making["processes x threads"] == f"1 x {torch.get_num_threads()}"
-    assert all(isinstance(value, str) for value in making.values())
-    assert str(environment.ROOT) not in json.dumps(making)
+    assert env_info["ember-reid"] == __version__ and env_info["GPU"] == "none"
+    assert env_info["processes x threads"] == f"1 x {torch.get_num_threads()}"
+    assert all(isinstance(value, str) for value in env_info.values())
+    assert str(environment.ROOT) not in json.dumps(env_info)
 
 
 @pytest.mark.parametrize("before", ["", "[{", '{"a": 1}', None])
 def test_starts_are_listed_and_damage_is_survived(tmp_path, before):
-    path = tmp_path / "made_with.json"
+    path = tmp_path / "environment.json"
     if before is not None:
         path.write_text(before)
     record_start(path, {"torch": "1"}, iteration=0)
@@ -83,8 +83,8 @@ def test_starts_are_listed_and_damage_is_survived(tmp_path, before):
 
 
 def test_a_run_and_its_checkpoint_carry_it(tiny_run):
-    (start,) = json.loads((tiny_run / "made_with.json").read_text())
-    making = {key: value for key, value in start.items() if key not in ("time", "iteration")}
-    assert start["iteration"] == 0 and making["torch"] == torch.__version__.split("+")[0]
-    assert load_checkpoint(tiny_run / "checkpoints" / "best.pt")["made_with"] == making
-    assert f"made with ember-reid {__version__}, commit " in (tiny_run / "log.txt").read_text()
+    (start,) = json.loads((tiny_run / "environment.json").read_text())
+    env_info = {key: value for key, value in start.items() if key not in ("time", "iteration")}
+    assert start["iteration"] == 0 and env_info["torch"] == torch.__version__.split("+")[0]
+    assert load_checkpoint(tiny_run / "checkpoints" / "best.pt")["environment"] == env_info
+    assert f"environment: ember-reid {__version__}, commit " in (tiny_run / "log.txt").read_text()

@@ -6,9 +6,10 @@ import pytest
 import torch
 from ember_reid.config import load_config
 from ember_reid.data.batch import Batch
-from ember_reid.engine.build import build_criterion, build_device
-from ember_reid.engine.evaluator import Embedded, EmbeddingStore, create_evaluator
+from ember_reid.engine.build import build_device
+from ember_reid.engine.evaluator import EmbeddingAccumulator, EmbeddingBatch, create_evaluator
 from ember_reid.engine.handlers.schedule import LearningRate
+from ember_reid.engine.losses.build import build_criterion
 from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Engine
 from torch import nn
@@ -30,7 +31,7 @@ class FirstPixel(nn.Module):
 def test_embeddings_are_in_order_of_the_images_and_repeats_are_dropped():
     model = FirstPixel().train()
     evaluator = create_evaluator(model, lambda images: images.float(), device=torch.device("cpu"))
-    store = EmbeddingStore()
+    store = EmbeddingAccumulator()
     store.attach(evaluator)
     images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 2, 2)
     for _ in range(2):  # a second run forgets the first
@@ -44,7 +45,7 @@ def test_embeddings_are_in_order_of_the_images_and_repeats_are_dropped():
     embedded = store.collect()
     assert embedded.indices.tolist() == [0, 1, 2, 3] and embedded.pids.tolist() == [0, 10, 20, 30]
     assert embedded.embeddings.squeeze(1).tolist() == [0.0, 1.0, 2.0, 3.0]
-    assert isinstance(embedded, Embedded) and not model.training
+    assert isinstance(embedded, EmbeddingBatch) and not model.training
 
 
 def test_flip_adds_the_mirror_image():
@@ -92,7 +93,7 @@ def test_center_loss_brings_parameters_of_its_own():
 def test_device_is_chosen_by_itself(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert build_device(load_config()) == torch.device("cpu")
-    with pytest.raises(ValueError, match="DEVICE is cuda, but torch sees no CUDA device here"):
+    with pytest.raises(ValueError, match="DEVICE is cuda, but torch finds no CUDA device"):
         build_device(load_config(None, ["DEVICE", "cuda"]))
 
 

@@ -6,8 +6,8 @@ import signal
 import pytest
 import torch
 from ember_reid.config import load_config
-from ember_reid.engine.build import build_criterion
 from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.engine.losses.build import build_criterion
 from ember_reid.modeling.output import ReidOutput
 
 from tests.engine.test_evaluator import batch_of

@@ -12,18 +12,10 @@ import torch
 from ember_reid.config import load_config
 from ember_reid.data import cache
 from ember_reid.data.augment import Augmentation, AugmentationSettings, Normalization
-from ember_reid.data.build import build_augmentation, build_splits, build_train_loader
 from ember_reid.data.strong_augmentations import OPERATIONS
-from ember_reid.engine.build import attach_handlers, build_average, build_criterion
-from ember_reid.engine.trainer import create_trainer
-from ember_reid.modeling import build_model
-from ember_reid.solver import (
-    RateOptions,
-    build_optimizers,
-    build_schedule,
-    create_optimizer,
-    group_parameters,
-)
+from ember_reid.engine.handlers.build import build_control, build_handlers
+from ember_reid.engine.run.build import build_training_run
+from ember_reid.solver import RateOptions, create_optimizer, group_parameters
 from ignite.engine import Events
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -147,40 +139,10 @@ def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, 
         tiny_recipe, [*words, *parts, "INPUT.JITTER_PROB", "1", "INPUT.AFFINE_PROB", "1"]
     )
     monkeypatch.setattr(cache, "free_memory", lambda device=None: 2**40)
-    corpus = build_splits(cfg)
-    model = build_model(cfg, num_classes=corpus.num_classes).to(META)
-    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(
-        META
-    )
-    optimizers = build_optimizers(cfg, model, criterion)
-    loader = build_train_loader(cfg, corpus.train, device=META)
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    trainer = create_trainer(
-        model,
-        criterion,
-        optimizers,
-        scaler=scaler,
-        device_type="cpu",
-        accumulation_steps=2,
-        joint_loss=mining == "global",
-    )
-    attach_handlers(
-        cfg,
-        trainer,
-        device=META,
-        model=model,
-        average=build_average(cfg, model),
-        criterion=criterion,
-        optimizers=optimizers,
-        scaler=scaler,
-        schedule=build_schedule(cfg, len(loader)),
-        augmentation=build_augmentation(cfg),
-        train_loader=loader,
-        train_records=corpus.train,
-        benchmarks={},
-        sinks=[],
-        description={},
-    )
+    run = build_training_run(cfg, META, evaluate=False)
+    for handler in build_handlers(run, build_control(run)):
+        handler.attach(run.trainer)
+    trainer, loader = run.trainer, run.train_loader
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED(once=3), lambda engine: engine.terminate(True)
     )

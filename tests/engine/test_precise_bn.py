@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ember_reid.data.batch import Batch
-from ember_reid.engine.handlers.precise_bn import PreciseNorm
+from ember_reid.engine.handlers.precise_bn import PreciseBN
 from torch import nn
 
 
@@ -23,7 +23,7 @@ class Loader(list):
 
 def precise(model, num_batches):
     loader = Loader()
-    norm = PreciseNorm(
+    norm = PreciseBN(
         model,
         loader,
         lambda images, generator: images,

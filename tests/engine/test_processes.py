@@ -12,6 +12,7 @@ import torch
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.handlers.batch import Seeder
 from ember_reid.engine.handlers.evaluation import Evaluation
+from ember_reid.engine.run import launch as launching
 
 from ember_reid import main
 
@@ -33,9 +34,11 @@ def fork(monkeypatch):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         original(*args)
 
-    original = main.work
-    monkeypatch.setattr(main, "work", work)
-    monkeypatch.setattr(main.idist, "spawn", functools.partial(idist.spawn, start_method="fork"))
+    original = launching.work
+    monkeypatch.setattr(launching, "work", work)
+    monkeypatch.setattr(
+        launching.idist, "spawn", functools.partial(idist.spawn, start_method="fork")
+    )
 
 
 @pytest.fixture
@@ -86,13 +89,13 @@ def single(tmp_path_factory, train):
 
 
 def test_two_processes_train_and_score_like_one(launch, single, monkeypatch, tmp_path):
-    write = main.write_results
+    finish = main.finish_output
 
-    def write_of_every_rank(cfg, results):
+    def write_on_every_rank(run, folder, results):
         (tmp_path / f"rank{idist.get_rank()}.json").write_text(json.dumps(results))
-        write(cfg, results)
+        finish(run, folder, results)
 
-    monkeypatch.setattr(main, "write_results", write_of_every_rank)
+    monkeypatch.setattr(main, "finish_output", write_on_every_rank)
     code, folder = launch("two", *PLAIN, *TWO, "SOLVER.ACCUMULATION_STEPS", "2")
     assert code == 0
     assert difference(weights_of(folder), weights_of(single)) < 1e-5
@@ -138,7 +141,7 @@ def pair_run(tmp_path_factory, tiny_recipe):
     """Two processes with batch norm and dropout, never interrupted."""
     folder = tmp_path_factory.mktemp("pair") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main.idist, "spawn", functools.partial(idist.spawn, start_method="fork"))
+        patch.setattr(launching.idist, "spawn", functools.partial(idist.spawn, start_method="fork"))
         assert main.main(["-c", str(tiny_recipe), *TWO, "OUTPUT_DIR", str(folder)]) == 0
     return folder
 
@@ -149,7 +152,7 @@ def test_sigterm_to_the_parent_stops_all_and_resume_has_the_same_bits(
     at_iteration(3, 1, lambda: os.kill(os.getppid(), signal.SIGTERM))
     code, folder = launch("stopped", *TWO)
     assert code == 143
-    assert capfd.readouterr().err == "main.py: stopped by SIGTERM; --resume goes on\n"
+    assert capfd.readouterr().err == "main.py: stopped by SIGTERM; continue with --resume\n"
     assert load_checkpoint(folder / "checkpoints" / "last.pt")["progress"]["iteration"] >= 3
     at_iteration(3, 1, lambda: None)
     code, folder = launch("stopped", *TWO, "--resume")
@@ -205,7 +208,7 @@ def test_a_rank_that_is_killed_ends_all(launch, at_iteration, capfd):
     assert launch("killed", *TWO)[0] == 137
     assert time.monotonic() - started < 60
     err = capfd.readouterr().err
-    assert "main.py: process 1 was ended by SIGKILL" in err and "Traceback" not in err
+    assert "main.py: process 1 was killed by SIGKILL" in err and "Traceback" not in err
 
 
 def test_a_mistake_that_all_ranks_see_is_said_once(launch, capfd):

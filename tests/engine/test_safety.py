@@ -9,13 +9,13 @@ import pytest
 import torch
 from ember_reid.engine.checkpoint import load_checkpoint, save_checkpoint
 from ember_reid.engine.handlers.batch import iteration_seed
-from ember_reid.engine.handlers.logs import MetricsFile
 from ember_reid.engine.handlers.safety import (
     Interrupted,
     StopOnSignal,
     describe_error,
     explain_failure,
 )
+from ember_reid.engine.handlers.writers import JsonLinesWriter
 from ignite.engine import Engine
 
 
@@ -45,7 +45,7 @@ def test_errors_are_described_on_one_printable_line():
         "Caught OSError in DataLoader worker process 0.\nOriginal Traceback (most):\n  x\nOSError: a.jpg is bad\n"
     )
     assert describe_error(handed_on) == "a.jpg is bad"
-    assert "make room" in describe_error(OSError(errno.ENOSPC, "No space left on device"))
+    assert "free some space" in describe_error(OSError(errno.ENOSPC, "No space left on device"))
 
 
 def test_signals_save_once_and_a_second_one_stops_at_once(monkeypatch):
@@ -99,12 +99,13 @@ def test_checkpoints_of_others_are_refused(tmp_path):
 
 def test_a_resumed_run_forgets_the_future_of_its_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    sink = MetricsFile(path)
+    writer = JsonLinesWriter(path)
     for iteration in (2, 4, 6):
-        sink("train", 1, iteration, {"loss": 1.0})
+        writer.write("train", 1, iteration, {"loss": 1.0})
     with open(path, "a") as file:
         file.write('{"what": "tra')  # killed while writing
-    MetricsFile(path, resumed_iteration=4)("train", 1, 6, {"loss": 2.0})
+    writer.open(resumed_iteration=4)
+    writer.write("train", 1, 6, {"loss": 2.0})
     entries = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(entry["iteration"], entry["values"]["loss"]) for entry in entries] == [
         (2, 1.0),

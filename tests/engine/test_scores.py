@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.engine.scores import (
     ScoreSettings,
     describe_scores,
@@ -17,7 +17,7 @@ FEATURES = torch.stack(
 )  # queries at 0 and 40 degrees, then the gallery
 PIDS = torch.tensor([1, 2, 1, 2, 1, 2])
 CAMIDS = torch.tensor([0, 0, 0, 1, 1, 1])
-EMBEDDED = Embedded(FEATURES, PIDS, CAMIDS, torch.arange(6))
+EMBEDDED = EmbeddingBatch(FEATURES, PIDS, CAMIDS, torch.arange(6))
 
 
 def test_cross_camera_leaves_the_own_camera_out():
@@ -45,7 +45,9 @@ def test_the_trapezoid_differs_from_the_mean():
 
 
 def test_draws_report_their_spread():
-    everything = Embedded(FEATURES.repeat(2, 1), PIDS.repeat(2), CAMIDS.repeat(2), torch.arange(12))
+    everything = EmbeddingBatch(
+        FEATURES.repeat(2, 1), PIDS.repeat(2), CAMIDS.repeat(2), torch.arange(12)
+    )
     one_each = retrieval_scores(everything, 6, ScoreSettings(protocol="one-per-identity"))
     single = retrieval_scores(EMBEDDED, 2, ScoreSettings(protocol="single-shot"))
     for scores, num_valid in ((one_each, 4), (single, 2)):

@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from ember_reid.engine.criterion import Criterion, Term, mean_over
-from ember_reid.engine.handlers.ema import ModelAverage
-from ember_reid.engine.handlers.gradients import ClipGradients, Freeze, RescaleCenters
-from ember_reid.engine.trainer import TrainingEvents, create_trainer
+from ember_reid.engine.events import TrainingEvents
+from ember_reid.engine.handlers.ema import EMA
+from ember_reid.engine.handlers.gradients import ClipGradients, Freeze, RescaleCenterGradients
+from ember_reid.engine.losses.criterion import Criterion, WeightedLoss, mean_over
+from ember_reid.engine.trainer import create_trainer
 from ember_reid.layers import CenterLoss, smoothed_cross_entropy, triplet_loss
 from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Events
@@ -42,7 +43,7 @@ def criterion(center: nn.Module | None = None) -> Criterion:
     def triplet(output, batch):
         return mean_over(output.features, lambda f: triplet_loss(f, batch.pids, margin=0.3))
 
-    return Criterion({"ce": Term(1.0, ce), "triplet": Term(2.0, triplet)})
+    return Criterion({"ce": WeightedLoss(1.0, ce), "triplet": WeightedLoss(2.0, triplet)})
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_statistics_are_updated_once_by_a_joint_loss(batch):
 
 def test_parts_must_be_equal(batch):
     with pytest.raises(
-        ValueError, match="64 images cannot be run in SOLVER.ACCUMULATION_STEPS 3 equal parts"
+        ValueError, match="64 images cannot be divided into SOLVER.ACCUMULATION_STEPS 3 equal parts"
     ):
         train_step(make_net(), batch, parts=3)
 
@@ -172,7 +173,7 @@ def test_centers_move_by_their_own_learning_rate(batch):
     center = CenterLoss(16, 8)
     features, pids = torch.randn(64, 8), batch.pids
     (0.0005 * center(features, pids)).backward()
-    RescaleCenters(center.parameters(), 0.0005)()
+    RescaleCenterGradients(center.parameters(), 0.0005)()
     small = center.centers.grad.clone()
     center.zero_grad()
     center(features, pids).backward()
@@ -201,7 +202,7 @@ def test_backward_completed_is_between_backward_and_step(batch):
 def test_average_takes_its_part_of_every_step():
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)
-    average = ModelAverage(net, 0.25)
+    average = EMA(net, 0.75)
     nn.init.constant_(net.weight, 3.0)
     average()
     assert average.model.weight.item() == 1.5  # 0.75 * 1 + 0.25 * 3
@@ -211,11 +212,11 @@ def test_average_takes_its_part_of_every_step():
 
 def test_average_copies_statistics_and_is_the_model_itself_when_off():
     net = nn.BatchNorm1d(2)
-    average = ModelAverage(net, 0.1)
+    average = EMA(net, 0.9)
     net(torch.tensor([[1.0, 2.0], [3.0, 6.0]]))
     average()
     assert (
         torch.equal(average.model.running_mean, net.running_mean)
         and average.model.num_batches_tracked == 1
     )
-    assert ModelAverage(net, 0.0).model is net
+    assert EMA(net, 0.0).model is net

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from ember_reid.engine.handlers.visdom import VisdomSink
+from ember_reid.engine.handlers.visdom import VisdomWriter
 
 visdom = pytest.importorskip("visdom", reason="an optional integration: run `make test-extras`")
 pytestmark = pytest.mark.extras
@@ -53,12 +53,13 @@ def server(tmp_path_factory):
 
 
 def test_curves_and_pictures_reach_the_server(server, tmp_path):
-    sink = VisdomSink(
+    writer = VisdomWriter(
         "http://127.0.0.1", server, env="ember", replay_file=tmp_path / "visdom.jsonl"
     )
-    sink("train", 1, 10, {"loss": 2.5, "lr": 0.001})
-    sink("train", 1, 20, {"loss": 1.5, "lr": 0.001})
-    sink.image("ranked", np.zeros((8, 4, 3), dtype=np.uint8))
+    writer.open()
+    writer.write("train", 1, 10, {"loss": 2.5, "lr": 0.001})
+    writer.write("train", 1, 20, {"loss": 1.5, "lr": 0.001})
+    writer.write_image("ranked", np.zeros((8, 4, 3), dtype=np.uint8))
     client = visdom.Visdom(
         port=server, env="ember", use_incoming_socket=False, raise_exceptions=True
     )
@@ -70,8 +71,9 @@ def test_curves_and_pictures_reach_the_server(server, tmp_path):
 
 def test_without_a_server_everything_goes_into_a_replay_file(server, tmp_path):
     replay = tmp_path / "visdom.jsonl"
-    sink = VisdomSink("http://127.0.0.1", free_port(), env="replayed", replay_file=replay)
-    sink("test/quickstart", 1, 30, {"mAP": 0.5, "protocol": "all"})
+    writer = VisdomWriter("http://127.0.0.1", free_port(), env="replayed", replay_file=replay)
+    writer.open()
+    writer.write("test/quickstart", 1, 30, {"mAP": 0.5, "protocol": "all"})
     assert replay.stat().st_size > 0
     client = visdom.Visdom(
         port=server, env="replayed", use_incoming_socket=False, raise_exceptions=True

@@ -118,7 +118,7 @@ def test_ctrl_c_reaches_all_processes_of_a_run_and_loses_nothing(
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err == "main.py: stopped by SIGINT; --resume goes on\n"
+    assert err == "main.py: stopped by SIGINT; continue with --resume\n"
     assert load_checkpoint(tmp_path / "checkpoints" / "last.pt")["progress"]["iteration"] >= 2
     assert main.main(["--resume", *words]) == 0
     ours, theirs = weights_of(tmp_path), weights_of(undisturbed[0])

@@ -176,7 +176,7 @@ def test_no_identity_twice():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no checkpoint is named: TEST.WEIGHT runs/x/checkpoints/best.pt"),
+        ([], "no checkpoint to test: set TEST.WEIGHT runs/x/checkpoints/best.pt"),
         (["TEST.WEIGHT", "nowhere.pt"], "weight file nowhere.pt does not exist"),
         (
             ["TEST.WEIGHT", "person.onnx"],

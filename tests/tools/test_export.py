@@ -9,7 +9,7 @@ from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.export import check_target
 from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 from ember_reid.engine.deploy.network import DeployedNetwork, fingerprint
-from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.modeling import ReidOutput
 from ember_reid.tools.export.command import _run, check_gate, compare_images, error_rates, main
 from PIL import Image
@@ -223,7 +223,7 @@ def test_a_drop_of_map_beyond_the_limit_refuses_and_leaves_what_was_there(
 def test_error_rates_at_a_threshold_by_hand():
     # Two identities at 0 and 90 degrees; the gallery under another camera at 60 (distance 0.5), 90 (0), and junk at 0.
     degrees = torch.deg2rad(torch.tensor([0.0, 90, 60, 90, 0]))
-    embedded = Embedded(
+    embedded = EmbeddingBatch(
         embeddings=torch.stack([degrees.cos(), degrees.sin()], dim=1),
         pids=torch.tensor([1, 2, 1, 2, -1]),
         camids=torch.tensor([0, 0, 1, 1, 1]),

@@ -239,7 +239,7 @@ def test_the_command_needs_a_checkpoint_and_nothing_else(untrained, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "visualize: no checkpoint is named: TEST.WEIGHT runs/x/checkpoints/best.pt\n"),
+        ([], "visualize: no checkpoint to test: set TEST.WEIGHT runs/x/checkpoints/best.pt\n"),
         (["TEST.WEIGHT", "nowhere.pt"], "visualize: weight file nowhere.pt does not exist\n"),
         (
             ["--queries", "best,top"],

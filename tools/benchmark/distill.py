@@ -14,21 +14,16 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from ember_reid.config import Config, load_config
-from ember_reid.data.build import (
-    build_augmentation,
-    build_splits,
-    build_train_loader,
-    loader_processes,
-)
-from ember_reid.engine.build import build_amp_dtype, build_criterion, build_device, build_trainer
-from ember_reid.engine.distill.build import build_distillation
+from ember_reid.data.build import loader_processes
+from ember_reid.engine.build import build_amp_dtype, build_device
 from ember_reid.engine.distill.teachers import EmaTeacher, ViewSubsample
 from ember_reid.engine.handlers.batch import Augment, ToDevice
-from ember_reid.modeling import build_model
+from ember_reid.engine.losses.build import build_criterion
+from ember_reid.engine.run.build import TrainingRun, build_trainer, build_training_run
 from ember_reid.solver import build_optimizers
 from ember_reid.tools.common.cli import Command, add_overrides
 from ignite.engine import Engine
@@ -80,14 +75,10 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
         ValueError: a recipe without teachers.
     """
     torch.manual_seed(cfg.SEED)
-    device, corpus = build_device(cfg), build_splits(cfg)
+    device = build_device(cfg)
     amp_dtype = build_amp_dtype(cfg, device)
-    model = build_model(cfg, num_classes=corpus.num_classes).to(
-        device, memory_format=torch.channels_last
-    )
-    distillation = build_distillation(
-        cfg, model, classes=corpus.classes, records=corpus.train, device=device, amp_dtype=amp_dtype
-    )
+    run = build_training_run(cfg, device, evaluate=False)
+    model, distillation = run.model, run.distillation
     averages = [
         part.teacher.model for part in distillation.parts.values() if isinstance(part, EmaTeacher)
     ]
@@ -96,15 +87,11 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
         raise ValueError(
             "the recipe has no teacher: KD.TEACHERS is empty and KD.EMA.ENABLED is False"
         )
-    batch = _load_batch(cfg, corpus.train, device)
-
-    def create_step(terms: dict) -> Engine:
-        criterion = build_criterion(
-            cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim, extra=terms
-        ).to(device)
-        return build_trainer(
-            cfg, model, criterion, build_optimizers(cfg, model, criterion), device=device
-        )[0]
+    batch = _load_batch(run)
+    plain_criterion = build_criterion(
+        cfg, num_classes=run.data.num_classes, feature_dim=model.head.dim
+    ).to(device)
+    plain_optimizers = build_optimizers(cfg, model, plain_criterion)
 
     @torch.no_grad()
     def ask_teachers() -> None:
@@ -112,7 +99,10 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
             for teacher in teachers:
                 teacher(batch.images)
 
-    plain, distilled = create_step({}), create_step(distillation.terms)
+    plain = build_trainer(
+        cfg, model, plain_criterion, plain_optimizers, scaler=run.scaler, device=device
+    )
+    distilled = run.trainer
     distillation.attach(distilled)
     if 0 < cfg.KD.STUDENT_VIEWS < cfg.INPUT.NUM_FRAMES:
         ViewSubsample(cfg.KD.STUDENT_VIEWS, seed=cfg.SEED).attach(plain)
@@ -127,14 +117,13 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
     )
 
 
-def _load_batch(cfg: Config, records: Sequence, device: torch.device):
+def _load_batch(run: TrainingRun):
     """The first batch of training, on the device and augmented."""
     fetcher = Engine(lambda engine, batch: engine.state.batch)
-    ToDevice(device).attach(fetcher)
-    Augment(build_augmentation(cfg), seed=cfg.SEED, rank=0, world_size=1).attach(fetcher)
-    loader = build_train_loader(cfg, records)
-    with loader_processes(loader):
-        return fetcher.run(loader, max_epochs=1, epoch_length=1).output
+    ToDevice(run.device).attach(fetcher)
+    Augment(run.augmentation, seed=run.cfg.SEED, rank=0, world_size=1).attach(fetcher)
+    with loader_processes(run.train_loader):
+        return fetcher.run(run.train_loader, max_epochs=1, epoch_length=1).output
 
 
 def _take_turns(

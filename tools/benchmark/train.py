@@ -19,22 +19,11 @@ from typing import NamedTuple
 
 import torch
 from ember_reid.config import Config, load_config
-from ember_reid.data.build import (
-    build_augmentation,
-    build_splits,
-    build_train_loader,
-    loader_processes,
-)
-from ember_reid.engine.build import (
-    attach_handlers,
-    build_average,
-    build_criterion,
-    build_device,
-    build_trainer,
-)
+from ember_reid.data.build import loader_processes
+from ember_reid.engine.build import build_device
 from ember_reid.engine.handlers.batch import Augment, ToDevice
-from ember_reid.modeling import build_model
-from ember_reid.solver import build_optimizers, build_schedule
+from ember_reid.engine.handlers.build import build_control, build_handlers
+from ember_reid.engine.run.build import build_trainer, build_training_run
 from ember_reid.tools.common.cli import Command, add_overrides
 from ignite.engine import Engine, Events
 
@@ -87,6 +76,10 @@ def run(options: argparse.Namespace) -> None:
             "1000000",
             "SOLVER.EVAL_PERIOD",
             "1000000",
+            "LOG.TENSORBOARD",
+            "False",
+            "LOG.VISDOM",
+            "False",
             "OUTPUT_DIR",
             folder,
         )
@@ -114,57 +107,29 @@ def run(options: argparse.Namespace) -> None:
 
 
 def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], float]) -> Speeds:
-    """Build what main.run builds, and time it."""
+    """Build what main.py builds, and time it."""
     started = clock()
     torch.manual_seed(cfg.SEED)
     device = build_device(cfg)
-    corpus = build_splits(cfg)
-    model = build_model(cfg, num_classes=corpus.num_classes).to(
-        device, memory_format=torch.channels_last
-    )
-    criterion = build_criterion(cfg, num_classes=corpus.num_classes, feature_dim=model.head.dim).to(
-        device
-    )
-    optimizers = build_optimizers(cfg, model, criterion)
-    loader = build_train_loader(cfg, corpus.train, device=device)
-
-    def create_trainer() -> tuple[Engine, torch.amp.GradScaler]:
-        return build_trainer(cfg, model, criterion, optimizers, device=device)
-
-    def prepare(engine: Engine) -> None:
-        ToDevice(device).attach(engine)
-        Augment(build_augmentation(cfg), seed=cfg.SEED, rank=0, world_size=1).attach(engine)
-
-    trainer, scaler = create_trainer()
-    attach_handlers(
-        cfg,
-        trainer,
-        device=device,
-        model=model,
-        average=build_average(cfg, model),
-        criterion=criterion,
-        optimizers=optimizers,
-        scaler=scaler,
-        schedule=build_schedule(cfg, len(loader)),
-        augmentation=build_augmentation(cfg),
-        train_loader=loader,
-        train_records=corpus.train,
-        benchmarks={},
-        sinks=[],
-        description={"config": cfg.dump()},
-    )
+    run = build_training_run(cfg, device, evaluate=False)
+    for handler in build_handlers(run, build_control(run)):
+        handler.attach(run.trainer)
+    trainer, loader = run.trainer, run.train_loader
     first_step: list[float] = []
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED(once=1), lambda: first_step.append(clock() - started)
     )
     budget = {"iterations": iterations, "warmup": warmup, "clock": clock, "device": device}
     images = cfg.SOLVER.IMS_PER_BATCH
-    with loader_processes(loader):
+    with run.writers.opened(), loader_processes(loader):
         end_to_end = images / _time(trainer, loader, **budget)
         fetcher = Engine(lambda engine, batch: engine.state.batch)
-        prepare(fetcher)
+        ToDevice(device).attach(fetcher)
+        Augment(run.augmentation, seed=cfg.SEED, rank=0, world_size=1).attach(fetcher)
         seconds = _time(fetcher, loader, **budget)
-    stepper, _ = create_trainer()
+    stepper = build_trainer(
+        cfg, run.model, run.criterion, run.optimizers, scaler=run.scaler, device=device
+    )
     step = images / _time(stepper, [fetcher.state.output] * (iterations + warmup), **budget)
     return Speeds(end_to_end, step, images / seconds, first_step[0], _peak_memory(device))
 

@@ -24,7 +24,7 @@ from ember_reid.engine.build import (
     read_test_config,
 )
 from ember_reid.engine.deploy.detect import check_checkpoint
-from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.evaluate import identification_scores, verification_scores
 from ember_reid.tools.calibrate.calibration import (
@@ -96,7 +96,7 @@ def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
     check_pairs(name, splits)
     model = build_trained_model(cfg, device)
     benchmark = build_benchmarks(cfg, {name: splits}, model, device)[name]
-    embedded = Embedded(*(tensor.cpu() for tensor in benchmark.embed()))
+    embedded = EmbeddingBatch(*(tensor.cpu() for tensor in benchmark.embed()))
     weights = Path(cfg.TEST.WEIGHT)
     calibration = {
         "dataset": name,
@@ -130,7 +130,7 @@ def check_pairs(name: str, splits: Splits) -> None:
         )
 
 
-def measure(embedded: Embedded, num_query: int, arguments, *, metric: str, seed: int) -> dict:
+def measure(embedded: EmbeddingBatch, num_query: int, arguments, *, metric: str, seed: int) -> dict:
     """Everything that the file says about distances; the first `num_query` rows [Q, D] ask, the others [G, D] answer."""
     features, ids = embedded.embeddings, [embedded.pids.numpy(), embedded.camids.numpy()]
     pair = (features[:num_query], features[num_query:])

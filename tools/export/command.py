@@ -33,7 +33,7 @@ from ember_reid.engine.deploy.export import (
     write_network,
 )
 from ember_reid.engine.deploy.runtimes import create_embedder
-from ember_reid.engine.evaluator import Embedded
+from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.scores import retrieval_scores
@@ -203,14 +203,16 @@ def compare_tests(
     compared = {}
     for name, benchmark in benchmarks.items():
         settings = benchmark.settings._replace(rerank=None, metric="cosine")
-        rows: list[tuple[Embedded, Embedded]] = []
+        rows: list[tuple[EmbeddingBatch, EmbeddingBatch]] = []
         for batch in benchmark.loader:
             ids = (batch.pids, batch.camids, batch.indices)
             rows.append(
-                tuple(Embedded(_run(one, batch.images), *ids) for one in (reference, exported))
+                tuple(
+                    EmbeddingBatch(_run(one, batch.images), *ids) for one in (reference, exported)
+                )
             )
         ours, theirs = (
-            Embedded(*(torch.cat(column) for column in zip(*side, strict=True)))
+            EmbeddingBatch(*(torch.cat(column) for column in zip(*side, strict=True)))
             for side in zip(*rows, strict=True)
         )
         scores = [
@@ -229,7 +231,7 @@ def compare_tests(
     return compared
 
 
-def error_rates(embedded: Embedded, num_query: int, threshold: float) -> dict[str, float]:
+def error_rates(embedded: EmbeddingBatch, num_query: int, threshold: float) -> dict[str, float]:
     """At a cosine distance: false matches of the different pairs, and false non-matches of the same ones."""
     features = embedded.embeddings[:num_query], embedded.embeddings[num_query:]
     ids = [

@@ -14,7 +14,7 @@ MACHINE = (
     "GPU",
     "CUDA",
     "processes x threads",
-)  # of made_with.json; the rest are versions
+)  # of environment.json; the rest are versions
 ELSEWHERE = (
     "OUTPUT_DIR",
     "OVERWRITE",
@@ -39,7 +39,9 @@ class Run(NamedTuple):
     weights: Path | None
     weights_hash: str
     machine: str  # the run's first words in log.txt
-    starts: tuple[dict, ...]  # made_with.json: each start of the run with its versions and machine
+    starts: tuple[
+        dict, ...
+    ]  # environment.json: each start of the run with its versions and machine
 
 
 def read_run(folder: Path) -> Run:
@@ -76,7 +78,7 @@ def read_run(folder: Path) -> Run:
         weights=weights,
         weights_hash=hash_file(weights) if weights else "",
         machine=_first_words(folder / "log.txt"),
-        starts=_read_starts(folder / "made_with.json"),
+        starts=_read_starts(_environment_file(folder)),
     )
 
 
@@ -115,6 +117,12 @@ def _read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, found a {type(content).__name__}")
     return content
+
+
+def _environment_file(folder: Path) -> Path:
+    """environment.json, or made_with.json, its name in older runs."""
+    current = folder / "environment.json"
+    return current if current.is_file() else folder / "made_with.json"
 
 
 def _read_starts(path: Path) -> tuple[dict, ...]:

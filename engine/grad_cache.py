@@ -1,0 +1,145 @@
+"""Backward passes over a batch that is processed in several microbatches."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from ember_reid.data.batch import Batch
+from ember_reid.modeling.output import ReidOutput
+from torch import Tensor, nn
+
+Value = TypeVar("Value")
+Forward = Callable[[Tensor], ReidOutput]
+ComputeLosses = Callable[[ReidOutput, Batch], dict[str, Tensor]]
+# Detached losses and accuracy of a microbatch, or of the whole batch.
+Measured = tuple[dict[str, Tensor], Tensor]
+
+
+def per_microbatch(
+    batch: Batch,
+    *,
+    model: nn.Module,
+    forward: Forward,
+    compute_losses: ComputeLosses,
+    scaler: torch.amp.GradScaler,
+    num_parts: int,
+) -> list[Measured]:
+    """Accumulate the gradients of the mean loss of `num_parts` microbatches."""
+    measured = []
+    for part, synchronize in microbatches(batch, num_parts, model):
+        with synchronize():
+            output = forward(part.images)
+            losses = compute_losses(output, part)
+            scaler.scale(total(losses) / num_parts).backward()
+        measured.append(_measure(losses, output, part))
+    return measured
+
+
+def grad_cache(
+    batch: Batch,
+    *,
+    model: nn.Module,
+    forward: Forward,
+    compute_losses: ComputeLosses,
+    scaler: torch.amp.GradScaler,
+    num_parts: int,
+) -> list[Measured]:
+    """Compute the gradient of one loss over the whole batch with the memory of a microbatch.
+
+    Gao et al. 2021 (arXiv 2101.06983), section 3, at the cost of a second forward pass: compute the
+    outputs without a graph; the loss and its gradient with respect to the outputs; then repeat the
+    forward pass of each microbatch and backpropagate that gradient.
+    """
+    # Both passes use the same dropout masks and start from the same buffers.
+    seed = torch.initial_seed()
+    torch.manual_seed(seed)
+    buffers = [buffer.clone() for buffer in model.buffers()]
+    with torch.no_grad():
+        outputs = [forward(part.images) for part, _ in microbatches(batch, num_parts, model)]
+        for buffer, value in zip(model.buffers(), buffers, strict=True):
+            buffer.copy_(value)
+    whole = _join(outputs)
+    losses = compute_losses(whole, batch)
+    scaler.scale(total(losses)).backward()
+    gradients = _map_tensors(lambda tensor: tensor.grad, whole)
+    torch.manual_seed(seed)
+    for index, (part, synchronize) in enumerate(microbatches(batch, num_parts, model)):
+        with synchronize():
+            size = len(part.pids)
+            tensors = _leaves(forward(part.images))
+            cached = _leaves(_slice_rows(gradients, index * size, size))
+            pairs = [
+                (tensor, gradient)
+                for tensor, gradient in zip(tensors, cached, strict=True)
+                if gradient is not None and tensor.requires_grad
+            ]
+            torch.autograd.backward(*zip(*pairs, strict=True))
+    return [_measure(losses, whole, batch)]
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    """The sum of all losses, in their order."""
+    first, *others = losses.values()
+    for loss in others:
+        first = first + loss
+    return first
+
+
+@torch.no_grad()
+def _measure(losses: dict[str, Tensor], output: ReidOutput, batch: Batch) -> Measured:
+    """Losses, and the fraction of images that the first classifier assigns correctly (0 without)."""
+    losses = {name: loss.detach() for name, loss in losses.items()}
+    if not output.logits:
+        return losses, batch.pids.new_zeros((), dtype=torch.float32)
+    return losses, (output.logits[0].argmax(dim=1) == batch.pids).float().mean()
+
+
+def microbatches(
+    batch: Batch, num_parts: int, model: nn.Module
+) -> Iterator[tuple[Batch, Callable[[], AbstractContextManager]]]:
+    """Split the batch into equal parts, each with the context for its backward pass.
+
+    A distributed model exchanges gradients during the last part only. Outputs of teachers are
+    split along with the images.
+
+    Raises:
+        ValueError: the batch cannot be split into equal parts.
+    """
+    if len(batch.pids) % num_parts:
+        raise ValueError(
+            f"a batch of {len(batch.pids)} images cannot be divided into "
+            f"SOLVER.ACCUMULATION_STEPS {num_parts} equal parts"
+        )
+    size = len(batch.pids) // num_parts
+    no_sync = getattr(model, "no_sync", nullcontext)
+    for index in range(num_parts):
+        part = _slice_rows(batch, index * size, size)
+        yield part, nullcontext if index == num_parts - 1 else no_sync
+
+
+def _map_tensors(function: Callable[..., Any], *values: Any) -> Any:
+    """Apply a function to the corresponding items of equally nested tuples; keeps the nesting."""
+    if not isinstance(values[0], tuple):
+        return function(*values)
+    items = [_map_tensors(function, *item) for item in zip(*values, strict=True)]
+    return type(values[0])(*items) if hasattr(values[0], "_fields") else tuple(items)
+
+
+def _leaves(value: Any) -> list:
+    """The items of nested tuples, in order."""
+    if not isinstance(value, tuple):
+        return [value]
+    return [leaf for item in value for leaf in _leaves(item)]
+
+
+def _slice_rows(value: Value, start: int, size: int) -> Value:
+    """Rows start..start+size of every tensor in nested tuples; other values are kept."""
+    return _map_tensors(
+        lambda leaf: leaf[start : start + size] if isinstance(leaf, Tensor) else leaf, value
+    )
+
+
+def _join(outputs: Sequence[ReidOutput]) -> ReidOutput:
+    """Concatenate outputs into leaf tensors, which collect gradients."""
+    return _map_tensors(lambda *parts: torch.cat(parts).requires_grad_(), *outputs)

@@ -1,0 +1,122 @@
+"""From a training run to its handlers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import ignite.distributed as idist
+from ember_reid.engine.handlers.batch import Augment, SamplerEpoch, Seeder, ToDevice
+from ember_reid.engine.handlers.checkpoints import Checkpoints
+from ember_reid.engine.handlers.evaluation import Evaluation
+from ember_reid.engine.handlers.gradients import (
+    AllReduceGradients,
+    ClipGradients,
+    Freeze,
+    RescaleCenterGradients,
+)
+from ember_reid.engine.handlers.logs import TrainLog
+from ember_reid.engine.handlers.precise_bn import PreciseBN
+from ember_reid.engine.handlers.safety import StopOnSignal, TerminateOnNan
+from ember_reid.engine.handlers.schedule import LearningRate
+from ember_reid.engine.run.build import TrainingRun
+
+
+@dataclass(frozen=True)
+class RunControl:
+    """The handlers that `main` also uses directly, to resume, to evaluate and to stop a run."""
+
+    evaluation: Evaluation
+    checkpoints: Checkpoints
+    stop_on_signal: StopOnSignal
+
+
+def build_control(run: TrainingRun) -> RunControl:
+    """The handlers with a state of their own; `build_handlers` puts them in their place."""
+    evaluation = _build_evaluation(run)
+    checkpoints = _build_checkpoints(run, evaluation)
+    stop_on_signal = StopOnSignal(
+        checkpoints.save,
+        evaluators=[benchmark.evaluator for benchmark in run.benchmarks.values()],
+        period=_check_period(run),
+    )
+    return RunControl(evaluation, checkpoints, stop_on_signal)
+
+
+def _build_evaluation(run: TrainingRun) -> Evaluation:
+    """Scores the benchmarks during training."""
+    cfg = run.cfg
+    return Evaluation(
+        run.benchmarks,
+        period=cfg.SOLVER.EVAL_PERIOD,
+        held_out=cfg.TEST.VALIDATION > 0,
+        writer=run.writers,
+        before_last=PreciseBN(
+            run.ema.model,
+            run.train_loader,
+            run.augmentation,
+            num_batches=cfg.SOLVER.PRECISE_BN_ITERS,
+            device=run.device,
+            seed=cfg.SEED,
+        ),
+        seed=cfg.SEED,
+    )
+
+
+def _build_checkpoints(run: TrainingRun, evaluation: Evaluation) -> Checkpoints:
+    """Saves and restores everything that has a state."""
+    return Checkpoints(
+        Path(run.cfg.OUTPUT_DIR) / "checkpoints",
+        description={
+            "config": run.cfg.dump(),
+            "num_classes": run.data.num_classes,
+            "classes": [list(identity) for identity in run.data.classes],
+            "environment": run.environment,
+        },
+        model=run.model,
+        evaluated_model=run.ema.model,
+        optimizers=run.optimizers,
+        parts={
+            "criterion": run.criterion,
+            "scaler": run.scaler,
+            "evaluation": evaluation,
+            **run.distillation.parts,
+        },
+        period=run.cfg.SOLVER.CHECKPOINT_PERIOD,
+    )
+
+
+def build_handlers(run: TrainingRun, control: RunControl) -> list:
+    """All handlers in firing order; each has `attach(trainer)`."""
+    cfg, rank, world_size = run.cfg, idist.get_rank(), idist.get_world_size()
+    centers = [p for name, p in run.criterion.named_parameters() if name.endswith("centers")]
+    learned = [p for p in run.criterion.parameters() if p.requires_grad]
+    return [
+        SamplerEpoch(run.train_loader.batch_sampler),
+        ToDevice(run.device),
+        Seeder(cfg.SEED, rank),
+        Augment(run.augmentation, seed=cfg.SEED, rank=rank, world_size=world_size),
+        run.distillation,
+        LearningRate(run.optimizers[:1], run.schedule),
+        AllReduceGradients(learned),
+        RescaleCenterGradients(centers, cfg.LOSS.CENTER.WEIGHT),
+        Freeze(run.model, cfg.SOLVER.FREEZE, cfg.SOLVER.FREEZE_ITERS),
+        ClipGradients(run.model.parameters(), cfg.SOLVER.CLIP_NORM),
+        TerminateOnNan(
+            lambda index: str(run.data.train[index].paths[0]), period=_check_period(run)
+        ),
+        run.ema,
+        TrainLog(
+            run.optimizers[0],
+            run.writers,
+            period=cfg.SOLVER.LOG_PERIOD,
+            show_bar=cfg.LOG.PROGRESS and rank == 0,
+            world_size=world_size,
+        ),
+        control.evaluation,
+        control.checkpoints,
+        control.stop_on_signal,
+    ]
+
+
+def _check_period(run: TrainingRun) -> int:
+    """How often losses and signals are checked, which waits for a GPU: once per log period there."""
+    return 1 if run.device.type == "cpu" else run.cfg.SOLVER.LOG_PERIOD

@@ -1,0 +1,1 @@
+"""The training criterion: a weighted sum of named losses."""

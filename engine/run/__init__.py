@@ -1,0 +1,1 @@
+"""One training run: its objects, its processes and its output folder."""

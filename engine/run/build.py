@@ -1,0 +1,235 @@
+"""From the configuration to a training run."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ignite.distributed as idist
+import torch
+from ember_reid.config import Config
+from ember_reid.data.augment import Augmentation
+from ember_reid.data.build import (
+    DataBundle,
+    build_augmentation,
+    build_splits,
+    build_train_loader,
+)
+from ember_reid.data.images import num_cpus
+from ember_reid.engine.build import build_amp_dtype, build_benchmarks
+from ember_reid.engine.distill.build import Distillation, build_distillation
+from ember_reid.engine.environment import collect_env_info
+from ember_reid.engine.handlers.ema import EMA
+from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.handlers.visdom import VisdomWriter
+from ember_reid.engine.handlers.writers import (
+    JsonLinesWriter,
+    MetricWriter,
+    MetricWriters,
+    TensorBoardWriter,
+)
+from ember_reid.engine.losses.build import build_criterion
+from ember_reid.engine.losses.criterion import Criterion
+from ember_reid.engine.trainer import create_trainer
+from ember_reid.modeling import build_model, check_model
+from ember_reid.solver import build_optimizers, build_schedule
+from ignite.engine import Engine
+from torch import nn
+from torch.utils.data import DataLoader
+
+logger = logging.getLogger("ember.train")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """All objects of a training, on one of possibly several processes.
+
+    Attributes:
+        ema: its `model` is evaluated and saved; it is `model` itself if SOLVER.EMA_DECAY is 0.
+        schedule: iteration, counted from 1 -> factor on the initial learning rates.
+        trainer: without handlers; `engine.handlers.build.build_handlers` creates them.
+        benchmarks: by name; the first one selects `best.pt`.
+        writers: closed until the training starts.
+        environment: versions, commit and machine.
+    """
+
+    cfg: Config
+    device: torch.device
+    data: DataBundle
+    train_loader: DataLoader
+    augmentation: Augmentation
+    model: nn.Module
+    ema: EMA
+    criterion: Criterion
+    optimizers: list[torch.optim.Optimizer]
+    schedule: Callable[[int], float]
+    scaler: torch.amp.GradScaler
+    trainer: Engine
+    distillation: Distillation
+    benchmarks: dict[str, Benchmark]
+    writers: MetricWriters
+    environment: dict[str, str]
+
+
+def build_training_run(
+    cfg: Config, device: torch.device, *, pretrained: bool = True, evaluate: bool = True
+) -> TrainingRun:
+    """Build and check everything that a training needs. Nothing is written.
+
+    Args:
+        pretrained: load the initial weights; not needed to resume.
+        evaluate: build the benchmarks; without them, SOLVER.EVAL_PERIOD must never be reached.
+
+    Raises:
+        ValueError, OSError: the configuration, the data or the weights cannot be used.
+    """
+    check_model(cfg)
+    data = build_splits(cfg)
+    model = build_model(cfg, num_classes=data.num_classes, pretrained=pretrained)
+    model = model.to(device, memory_format=torch.channels_last)
+    distillation = build_distillation(
+        cfg,
+        model,
+        classes=data.classes,
+        records=data.train,
+        device=device,
+        amp_dtype=build_amp_dtype(cfg, device),
+    )
+    criterion = build_criterion(
+        cfg,
+        num_classes=data.num_classes,
+        feature_dim=model.head.dim,
+        extra=distillation.terms,
+    ).to(device)
+    optimizers = build_optimizers(cfg, model, criterion)
+    train_loader = build_train_loader(
+        cfg, data.train, rank=idist.get_rank(), world_size=idist.get_world_size(), device=device
+    )
+    augmentation = build_augmentation(cfg)
+    ema = EMA(model, cfg.SOLVER.EMA_DECAY)
+    tests = data.validation | data.tests if evaluate else {}
+    benchmarks = build_benchmarks(cfg, tests, ema.model, device)
+    schedule = build_schedule(cfg, len(train_loader))
+    scaler = build_scaler(cfg, device)
+    trainer = build_trainer(cfg, model, criterion, optimizers, scaler=scaler, device=device)
+    return TrainingRun(
+        cfg=cfg,
+        device=device,
+        data=data,
+        train_loader=train_loader,
+        augmentation=augmentation,
+        model=model,
+        ema=ema,
+        criterion=criterion,
+        optimizers=optimizers,
+        schedule=schedule,
+        scaler=scaler,
+        trainer=trainer,
+        distillation=distillation,
+        benchmarks=benchmarks,
+        writers=build_writers(cfg),
+        environment=collect_env_info(device),
+    )
+
+
+def build_trainer(
+    cfg: Config,
+    model: nn.Module,
+    criterion: Criterion,
+    optimizers: Sequence[torch.optim.Optimizer],
+    *,
+    scaler: torch.amp.GradScaler,
+    device: torch.device,
+) -> Engine:
+    """The trainer without handlers. With several processes, the model is wrapped here."""
+    # Without a classification loss, no gradient reaches the classifier.
+    has_unused_parameters = cfg.LOSS.CE.WEIGHT == cfg.LOSS.FOCAL.WEIGHT == 0
+    return create_trainer(
+        _distribute(model, device, has_unused_parameters=has_unused_parameters),
+        criterion,
+        optimizers,
+        scaler=scaler,
+        device_type="cuda" if device.type == "cuda" else "cpu",
+        amp_dtype=build_amp_dtype(cfg, device),
+        accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+        joint_loss=cfg.SOLVER.MINING == "global",
+        compile_mode=build_compile_mode(cfg, device),
+    )
+
+
+def build_scaler(cfg: Config, device: torch.device) -> torch.amp.GradScaler:
+    """Loss scaling, enabled for float16 only."""
+    is_float16 = build_amp_dtype(cfg, device) == torch.float16
+    return torch.amp.GradScaler(device.type, enabled=is_float16)
+
+
+def build_compile_mode(cfg: Config, device: torch.device) -> str:
+    """SOLVER.COMPILE; "auto" means CUDA graphs on a single GPU, and no compilation elsewhere."""
+    if cfg.SOLVER.COMPILE != "auto":
+        return cfg.SOLVER.COMPILE
+    return "reduce-overhead" if device.type == "cuda" and idist.get_world_size() == 1 else "none"
+
+
+def _distribute(
+    model: nn.Module, device: torch.device, *, has_unused_parameters: bool
+) -> nn.Module:
+    """DistributedDataParallel, if there are several processes.
+
+    Batch norms share their statistics on GPUs only, because torch cannot synchronize them on CPUs.
+    """
+    if idist.get_world_size() == 1:
+        return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=[device.index], find_unused_parameters=has_unused_parameters
+        )
+    logger.warning(
+        "%d processes on CPUs: each batch norm uses the images of its own process only",
+        idist.get_world_size(),
+    )
+    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=has_unused_parameters)
+
+
+def build_writers(cfg: Config) -> MetricWriters:
+    """metrics.jsonl, and TensorBoard and Visdom if selected; none on ranks above 0."""
+    if idist.get_rank() > 0:
+        return MetricWriters()
+    folder = Path(cfg.OUTPUT_DIR)
+    writers: list[MetricWriter] = [JsonLinesWriter(folder / "metrics.jsonl")]
+    if cfg.LOG.TENSORBOARD:
+        writers.append(TensorBoardWriter(folder / "tensorboard"))
+    if cfg.LOG.VISDOM:
+        writers.append(
+            VisdomWriter(
+                cfg.LOG.VISDOM_SERVER,
+                cfg.LOG.VISDOM_PORT,
+                env=folder.name,
+                replay_file=folder / "visdom.jsonl",
+            )
+        )
+    return MetricWriters(writers)
+
+
+def seed_everything(cfg: Config) -> None:
+    """Seed torch and choose threads and kernels, which affect the last bits of a sum.
+
+    Call it before anything is built. During training, `handlers.batch.Seeder` seeds each iteration.
+    """
+    torch.manual_seed(cfg.SEED)
+    num_processes = idist.get_nproc_per_node()
+    if cfg.NUM_THREADS or num_processes > 1:
+        torch.set_num_threads(cfg.NUM_THREADS or max(1, num_cpus() // num_processes))
+    if cfg.DETERMINISTIC:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = not cfg.DETERMINISTIC
+
+
+def describe_load(cfg: Config) -> str:
+    """What has to fit into memory, for messages."""
+    height, width = cfg.INPUT.SIZE_TRAIN
+    images = cfg.SOLVER.IMS_PER_BATCH // idist.get_world_size() // cfg.SOLVER.ACCUMULATION_STEPS
+    clips = f" x {cfg.INPUT.NUM_FRAMES} frames" if cfg.INPUT.NUM_FRAMES > 1 else ""
+    return f"{cfg.MODEL.BACKBONE.NAME} and {images} images{clips} of {height}x{width} at a time"

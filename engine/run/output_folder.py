@@ -1,0 +1,107 @@
+"""The output folder of a run: what may be written, and the files around a training."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ember_reid.engine.checkpoint import LAST
+from ember_reid.engine.scores import describe_transfer
+
+import ember_reid
+
+logger = logging.getLogger("ember.main")
+
+ENVIRONMENT_FILE = "environment.json"
+# Files of a training, which a new run with OVERWRITE True deletes first.
+RUN_FILES = (
+    "log.txt",
+    "metrics.jsonl",
+    ENVIRONMENT_FILE,
+    "made_with.json",  # the former name of environment.json
+    "results.json",
+    "distillation.json",
+    "report.html",
+    "visdom.jsonl",
+)
+
+
+def is_restarted(folder: Path, config: str) -> bool:
+    """Whether torchrun (--max-restarts) restarts the run of this folder after a failure.
+
+    Such a run resumes automatically. Another run must not take over the folder, so the
+    configurations are compared.
+    """
+    recorded = folder / "config.yml"
+    has_failed = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return has_failed and recorded.is_file() and recorded.read_text(encoding="utf-8") == config
+
+
+def check_output_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse to overwrite an existing run, and to resume one that does not exist.
+
+    Raises:
+        ValueError: the folder contains a run, or is a file.
+        FileNotFoundError: there is no checkpoint to resume from.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"OUTPUT_DIR {folder} is a file; name a folder")
+    found = [
+        name
+        for name in ("checkpoints", "results.json", "metrics.jsonl")
+        if (folder / name).exists()
+    ]
+    if found and not (resume or overwrite):
+        raise ValueError(
+            f"OUTPUT_DIR {folder} already contains a run ({', '.join(found)}): continue it with "
+            "--resume, replace it with OVERWRITE True, or choose another OUTPUT_DIR"
+        )
+    if resume and not (folder / "checkpoints" / LAST).is_file():
+        raise FileNotFoundError(
+            f"--resume: there is no {folder / 'checkpoints' / LAST}; start without --resume"
+        )
+
+
+def prepare_output_folder(folder: Path, *, config: str, resume: bool) -> None:
+    """Create the folder and `config.yml`. A new run deletes only the previous run's files."""
+    # Temporary files of a run that was killed while saving.
+    for unfinished in (folder / "checkpoints").glob(".*.tmp"):
+        unfinished.unlink(missing_ok=True)
+    if not resume:
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in RUN_FILES:
+            (folder / name).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yml").write_text(config, encoding="utf-8")
+
+
+def write_results(
+    folder: Path, results: Mapping[str, dict], *, trained_on: tuple[str, ...]
+) -> None:
+    """Write `results.json`, and log a table if there are several test sets."""
+    path = folder / "results.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    for line in describe_transfer(trained_on, dict(results)):
+        logger.info(line)
+    logger.info("results: %s", path)
+
+
+def write_report(folder: Path) -> None:
+    """Write `report.html` with tools.report, in a separate process so that it cannot fail the run."""
+    packages = str(Path(ember_reid.__file__).resolve().parents[1])
+    # Not `-m`: that would search the current directory, which may contain a package of that name.
+    program = (
+        "import sys; sys.path[0] = sys.argv.pop(1); "
+        "from ember_reid.tools.report import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, packages, str(folder)]
+    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        logger.warning("the report was not written; try: python -m tools.report %s", folder)
+    else:
+        logger.info("report: %s", folder / "report.html")
