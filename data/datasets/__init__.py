@@ -1,8 +1,9 @@
-"""Datasets by name: one function `Path -> Splits` each, and people's own data as a csv list or as folders."""
+"""Datasets by name: one function `Path -> Splits` each; own data is a CSV list or folders."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from ember_reid.data.datasets.cuhk03 import (
     load_cuhk03_classic_detected,
@@ -24,6 +25,7 @@ from ember_reid.data.datasets.market_style import (
 from ember_reid.data.datasets.persons import (
     load_cuhk01,
     load_msmt17,
+    load_msmt17_trainval,
     load_occluded_reid,
     load_partial_ilids,
     load_partial_reid,
@@ -48,6 +50,21 @@ from ember_reid.data.datasets.video import (
 )
 from ember_reid.data.records import Splits
 
+
+class SplitReader(Protocol):
+    """A reader of a dataset with several splits."""
+
+    def __call__(self, path: Path, *, split: int = 0) -> Splits: ...
+
+
+@dataclass(frozen=True)
+class SplitDataset:
+    """A reader and the number of its splits."""
+
+    load: SplitReader
+    num_splits: int
+
+
 DATASETS: dict[str, Callable[[Path], Splits]] = {
     "quickstart": load_quickstart,
     "quickstart-video": load_quickstart_video,
@@ -56,6 +73,7 @@ DATASETS: dict[str, Callable[[Path], Splits]] = {
     "dukemtmc": load_dukemtmc,
     "occluded-duke": load_occluded_duke,
     "msmt17": load_msmt17,
+    "msmt17-trainval": load_msmt17_trainval,
     "cuhk01": load_cuhk01,
     "cuhk03-labeled": load_cuhk03_labeled,
     "cuhk03-detected": load_cuhk03_detected,
@@ -84,26 +102,29 @@ DATASETS: dict[str, Callable[[Path], Splits]] = {
     "folder": load_folder,
 }
 
-# Datasets with several splits, chosen as NAME@SPLIT; their functions take `split`.
-NUM_SPLITS = {
-    "cuhk01": 10,
-    "cuhk03-classic-labeled": 20,
-    "cuhk03-classic-detected": 20,
-    "viper": 10,
-    "ilids-vid": 10,
-    "prid2011": 10,
+# Datasets with several splits, chosen as NAME@SPLIT.
+SPLIT_DATASETS: dict[str, SplitDataset] = {
+    "cuhk01": SplitDataset(load_cuhk01, 10),
+    "cuhk03-classic-labeled": SplitDataset(load_cuhk03_classic_labeled, 20),
+    "cuhk03-classic-detected": SplitDataset(load_cuhk03_classic_detected, 20),
+    "viper": SplitDataset(load_viper, 10),
+    "ilids-vid": SplitDataset(load_ilids_vid, 10),
+    "prid2011": SplitDataset(load_prid2011, 10),
 }
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The folder that a dataset's archive unpacks to, and its contents (for messages)."""
+    """The folders that a dataset's archive unpacks to, and their contents (for messages)."""
 
     folders: tuple[str, ...]
     contents: str
 
 
 _MARKET = "bounding_box_train/, query/, bounding_box_test/"
+_MSMT17 = Layout(
+    ("MSMT17_V2", "MSMT17_V1"), "list_train.txt, list_query.txt, list_gallery.txt and images"
+)
 _VEHICLEID = Layout(("VehicleID_V1.0", "VehicleID"), "image/, train_test_split/")
 _VERI_WILD = Layout(("VERI-Wild", "veri-wild"), "images/, train_test_split/")
 _CUHK03 = Layout(("cuhk03", "cuhk03_release"), "cuhk-03.mat, cuhk03_new_protocol_config_*.mat")
@@ -116,9 +137,8 @@ LAYOUTS: dict[str, Layout] = {
     "market1501-500k": Layout(("Market-1501-v15.09.15", "Market-1501"), _MARKET + ", images/"),
     "dukemtmc": Layout(("DukeMTMC-reID", "dukemtmc-reid"), _MARKET),
     "occluded-duke": Layout(("Occluded_Duke", "Occluded-DukeMTMC"), _MARKET),
-    "msmt17": Layout(
-        ("MSMT17_V2", "MSMT17_V1"), "list_train.txt, list_query.txt, list_gallery.txt and images"
-    ),
+    "msmt17": _MSMT17,
+    "msmt17-trainval": _MSMT17,
     "cuhk01": Layout(("CUHK01", "CUHK-01"), "campus/"),
     "cuhk03-labeled": _CUHK03,
     "cuhk03-detected": _CUHK03,
@@ -156,7 +176,13 @@ LAYOUTS: dict[str, Layout] = {
 
 @dataclass(frozen=True)
 class Source:
-    """What to read: a name of DATASETS, a place, and the number of the split (0 when there is one only)."""
+    """What to read.
+
+    Attributes:
+        name: a name of DATASETS.
+        path: the folder, or the CSV list.
+        split: the number of the split; 0 if there is only one.
+    """
 
     name: str
     path: Path
@@ -164,11 +190,16 @@ class Source:
 
 
 def resolve(spec: str, root: Path) -> Source:
-    """A dataset's name and place from "NAME", "NAME:/path", "NAME@SPLIT", "csv:/path/list.csv" or
-    "folder:/path".
+    """Find a dataset.
 
-    A bare NAME lies in root/NAME or in the folder that its archive unpacks to, upper and lower case alike.
-    Raises ValueError for an unknown name or split and FileNotFoundError when no such folder is there.
+    Args:
+        spec: "NAME", "NAME:/path", "NAME@SPLIT", "csv:/path/list.csv" or "folder:/path".
+        root: where a bare NAME is looked for: in root/NAME, or in the folder that its archive
+            unpacks to. Upper and lower case are the same.
+
+    Raises:
+        ValueError: if the name or the split is unknown.
+        FileNotFoundError: if there is no such folder.
     """
     head, colon, place = spec.partition(":")
     name, at, number = head.partition("@")
@@ -176,39 +207,40 @@ def resolve(spec: str, root: Path) -> Source:
         raise ValueError(
             f'unknown dataset "{name}"; choose one of {", ".join(DATASETS)}, or NAME:/path'
         )
-    splits = NUM_SPLITS.get(name, 1)
-    if at and not (number.isdigit() and int(number) < splits):
-        raise ValueError(f'"{spec}": {name} has the splits 0 to {splits - 1}, not "{number}"')
+    num_splits = SPLIT_DATASETS[name].num_splits if name in SPLIT_DATASETS else 1
+    if at and not (number.isdigit() and int(number) < num_splits):
+        raise ValueError(f'"{spec}": {name} has the splits 0 to {num_splits - 1}, not "{number}"')
     split = int(number or 0)
     if colon:
         if not place:
             raise ValueError(f'"{spec}" lacks the path after the colon')
         return Source(name, Path(place).expanduser(), split)
     if name in ("csv", "folder"):
-        raise ValueError(
-            f'"{name}" needs a path: {name}:/path/to/{"list.csv" if name == "csv" else "folder"}'
-        )
-    root = Path(root).expanduser()
+        example = "list.csv" if name == "csv" else "folder"
+        raise ValueError(f'"{name}" needs a path: {name}:/path/to/{example}')
+    return Source(name, _find_folder(name, Path(root).expanduser()), split)
+
+
+def _find_folder(name: str, root: Path) -> Path:
+    """The dataset's folder in `root`. Raises FileNotFoundError."""
+    entries = sorted(root.iterdir()) if root.is_dir() else []
+    by_name = {entry.name.lower(): entry for entry in entries}
     wanted = list(dict.fromkeys((*LAYOUTS[name].folders, name)))
-    by_name = (
-        {entry.name.lower(): entry for entry in sorted(root.iterdir())} if root.is_dir() else {}
-    )
     for folder in wanted:
         top, _, below = folder.lower().partition("/")
         if top in by_name and (by_name[top] / below).is_dir():
-            return Source(name, by_name[top] / below, split)
+            return by_name[top] / below
     raise FileNotFoundError(
-        f"{name} was looked for in {root} as {' or '.join(wanted)}, and is not there; put it there, set"
-        f" DATASETS.ROOT, or name its place: {name}:/path"
+        f"{name} is not in {root} (looked for {' or '.join(wanted)}); put it there, set"
+        f" DATASETS.ROOT, or give its path: {name}:/path"
     )
 
 
 def read(source: Source) -> Splits:
     """Read a dataset. Raises ValueError and OSError in one sentence each."""
-    load = DATASETS[source.name]
-    if source.name not in NUM_SPLITS:
-        return load(source.path)
-    splits = load(source.path, split=source.split)
+    if source.name not in SPLIT_DATASETS:
+        return DATASETS[source.name](source.path)
+    splits = SPLIT_DATASETS[source.name].load(source.path, split=source.split)
     return replace(splits, name=f"{source.name}@{source.split}")
 
 

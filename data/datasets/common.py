@@ -1,26 +1,35 @@
-"""What the dataset readers share: finding the folder, listing images, parsing names, checking counts."""
+"""Shared by the dataset readers: finding folders, listing images, parsing names, checking counts."""
 
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ember_reid.data.images import IMAGE_SUFFIXES
-from ember_reid.data.records import JUNK, Record, Splits, count, relabel, statistics_table
+from ember_reid.data.records import (
+    CROSS_CAMERA,
+    JUNK,
+    Record,
+    Splits,
+    count,
+    relabel,
+    statistics_table,
+)
 
 logger = logging.getLogger("ember.data")
 
-Official = dict[
-    str, tuple[int | None, int | None, int | None]
-]  # subset: identities, items, cameras
+# Published sizes by split: identities, items, cameras; None where a number is not published.
+Official = dict[str, tuple[int | None, int | None, int | None]]
 _SEARCH_DEPTH = 3
 
 
 def find_root(path: Path, *, needed: Sequence[str], name: str) -> Path:
-    """The folder that holds one of the entries `needed`: `path`, or the one folder inside or above that does.
+    """The folder that holds one of the entries `needed`: `path`, or one folder below or above it.
 
-    Raises FileNotFoundError, naming what was expected and what was found.
+    Raises:
+        FileNotFoundError: if there is none or several; the message names what was found.
     """
     path = Path(path)
     if not path.exists():
@@ -32,19 +41,17 @@ def find_root(path: Path, *, needed: Sequence[str], name: str) -> Path:
         found = [path.parent]
     if not found:
         inside = sorted(entry.name for entry in path.iterdir())
-        shown = (
-            ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "") if inside else "nothing"
+        shown = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
+        raise FileNotFoundError(
+            f"{name}: no {' or '.join(needed)} in {path}; found there: {shown or 'nothing'}"
         )
-        raise FileNotFoundError(f"{name}: no {' or '.join(needed)} in {path}; found there: {shown}")
     if len(found) > 1:
         raise FileNotFoundError(
             f"{name}: {needed[0]} is in several folders of {path}; name one of them:"
             f" {', '.join(str(folder) for folder in found)}"
         )
     if found[0] != path:
-        logger.warning(
-            "%s: found %s inside %s: using that", name, _holds(found[0], needed) + "/", found[0]
-        )
+        logger.warning("%s: found %s/ in %s; using it", name, _holds(found[0], needed), found[0])
     return found[0]
 
 
@@ -66,34 +73,43 @@ def _holders(path: Path, needed: Sequence[str]) -> list[Path]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted by name; an empty list when there is no such folder."""
+    """Image files directly in a folder, sorted by name; empty if the folder does not exist."""
     if not folder.is_dir():
         return []
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."
-    )
+    return sorted(path for path in folder.iterdir() if _is_image_name(path))
 
 
 def list_images_below(folder: Path) -> list[Path]:
-    """Image files in a folder and all folders in it, sorted by path."""
+    """Image files in a folder and its subfolders, sorted by path."""
     found = folder.rglob("*") if folder.is_dir() else ()
-    return sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+    return sorted(path for path in found if _is_image_name(path))
+
+
+def _is_image_name(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def require_folder(folder: Path, *, name: str) -> Path:
-    """The folder itself. Raises FileNotFoundError when it is not there."""
+    """Return the folder. Raises FileNotFoundError if it does not exist."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{name}: the folder {folder} does not exist")
     return folder
 
 
 def parse_names(
-    paths: Iterable[Path], pattern: re.Pattern, *, name: str, example: str
+    paths: Iterable[Path], pattern: re.Pattern[str], *, name: str, example: str
 ) -> list[Record]:
-    """Records from file names; `pattern`, matched from the name's start, has the groups `pid` and perhaps
-    `camid`.
+    """Records from file names.
 
-    Cameras count from 1 in names. Raises ValueError naming the first file that does not match.
+    Args:
+        paths: the images.
+        pattern: matched from the start of the name; has the group `pid` and perhaps `camid`, which
+            counts from 1.
+        name: the dataset, for messages.
+        example: a file name, for messages.
+
+    Raises:
+        ValueError: names the first file that does not match.
     """
     records = []
     for path in paths:
@@ -108,8 +124,11 @@ def parse_names(
 
 
 def read_lines(path: Path, *, name: str) -> list[tuple[int, str]]:
-    """The lines of a list file that are not blank, with their numbers from 1. Raises FileNotFoundError,
-    ValueError.
+    """The lines of a list file that are not blank, with their numbers from 1.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not text in UTF-8.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{name}: the list file {path} does not exist")
@@ -120,9 +139,10 @@ def read_lines(path: Path, *, name: str) -> list[tuple[int, str]]:
     return [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
-def read_mat(path: Path, key: str, *, name: str) -> np.ndarray:
+def read_mat(path: Path, key: str, *, name: str) -> np.ndarray[Any, Any]:
     """A variable of a MATLAB file of version 5 to 7. Raises FileNotFoundError and ValueError."""
-    from scipy.io import loadmat  # half a second to import, and few datasets need it
+    # Importing scipy.io takes half a second, and few datasets need it.
+    from scipy.io import loadmat
 
     if not path.is_file():
         raise FileNotFoundError(f"{name}: the file {path} does not exist")
@@ -141,7 +161,7 @@ def read_mat(path: Path, key: str, *, name: str) -> np.ndarray:
 
 
 def forbid_pids(records: Iterable[Record], pids: Sequence[int], *, name: str, subset: str) -> None:
-    """Raise ValueError when a record has an identity that has no business in this split."""
+    """Raise ValueError when a record has an identity that is not allowed in this split."""
     for record in records:
         if record.pid in pids:
             kind = "junk" if record.pid == JUNK else "a distractor"
@@ -158,37 +178,69 @@ def finish(
     train: Iterable[Record],
     query: Iterable[Record],
     gallery: Iterable[Record],
-    protocol: str = "cross-camera",
+    protocol: str = CROSS_CAMERA,
     official: Official | None = None,
     labels: Mapping[int, str] | None = None,
 ) -> Splits:
-    """Number the training identities, log the statistics and compare them with the official ones.
+    """Number the training identities, log the statistics and compare them with `official`.
 
-    `official` maps a subset to its identities, images or tracklets, and cameras; junk does not count, None is
-    unknown. `labels` are the words that pids stand for, where they are words. Raises FileNotFoundError when
-    there is no image at all.
+    Args:
+        name: the dataset.
+        root: its folder, for messages.
+        train: training records with the dataset's own pids.
+        query: query records.
+        gallery: gallery records.
+        protocol: the evaluation rule.
+        official: published sizes; junk does not count.
+        labels: the texts that pids stand for, if they are not numbers.
+
+    Raises:
+        FileNotFoundError: if there is no image.
     """
     train = tuple(train)
-    train_labels = tuple(
-        (labels or {}).get(pid, str(pid)) for pid in sorted({r.pid for r in train})
-    )
+    names = labels or {}
+    train_labels = tuple(names.get(pid, str(pid)) for pid in sorted({r.pid for r in train}))
     splits = Splits(relabel(train), tuple(query), tuple(gallery), protocol, name, train_labels)
     if not (splits.train or splits.query or splits.gallery):
         raise FileNotFoundError(f"{name}: no images in {root}")
-    logger.info(
-        "%s loaded from %s (protocol: %s)\n%s", name, root, protocol, statistics_table(splits)
-    )
-    differences = []
-    for subset, expected in (official or {}).items():
-        counts = count(getattr(splits, subset))
-        for what, found, wanted in zip(
-            ("identities", "items", "cameras"),
-            (counts.pids, counts.records, counts.camids),
-            expected,
-            strict=True,
-        ):
-            if counts.records and wanted is not None and found != wanted:
-                differences.append(f"{subset} has {found} {what} (officially {wanted})")
+    table = statistics_table(splits)
+    logger.info("%s loaded from %s (protocol: %s)\n%s", name, root, protocol, table)
+    differences = _differences(splits, official or {})
     if differences:
         logger.warning("%s: not the official data: %s", name, ", ".join(differences))
     return splits
+
+
+def _differences(splits: Splits, official: Official) -> list[str]:
+    """Where the sizes of the splits differ from the published ones; empty splits are skipped."""
+    differences = []
+    for subset, expected in official.items():
+        counts = count(getattr(splits, subset))
+        found = (counts.pids, counts.records, counts.camids)
+        for what, number, wanted in zip(
+            ("identities", "items", "cameras"), found, expected, strict=True
+        ):
+            if counts.records and wanted is not None and number != wanted:
+                differences.append(f"{subset} has {number} {what} (officially {wanted})")
+    return differences
+
+
+def finish_two_cameras(
+    name: str,
+    root: Path,
+    *,
+    train: Iterable[Record],
+    test: Sequence[Record],
+    official: Official,
+    protocol: str = CROSS_CAMERA,
+) -> Splits:
+    """`finish` for datasets with two cameras: camera 0 is the query, camera 1 the gallery."""
+    return finish(
+        name,
+        root,
+        train=train,
+        query=[record for record in test if record.camid == 0],
+        gallery=[record for record in test if record.camid == 1],
+        protocol=protocol,
+        official=official,
+    )

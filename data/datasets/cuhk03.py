@@ -1,11 +1,12 @@
-"""CUHK03 (Li et al. 2014) as its authors ship it: cuhk-03.mat, a MATLAB file of version 7.3.
+"""CUHK03 (Li et al. 2014) as its authors publish it: cuhk-03.mat, a MATLAB file of version 7.3.
 
-The pictures are unpacked once into images_labeled/ or images_detected/ beside it. The 767/700 protocol (Zhong
-et al. 2017) needs cuhk03_new_protocol_config_labeled.mat or ..._detected.mat; the classic one has 20 splits
-with 100 test identities.
+The images are unpacked once, into images_labeled/ or images_detected/ beside it. The 767/700
+protocol (Zhong et al. 2017) needs cuhk03_new_protocol_config_labeled.mat or ..._detected.mat. The
+classic protocol has 20 splits with 100 test identities.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ember_reid.data.datasets.common import Official, find_root, finish, logger, read_mat
@@ -16,7 +17,8 @@ OFFICIAL: dict[str, Official] = {
     "labeled": {"train": (767, 7368, 2), "query": (700, 1400, 2), "gallery": (700, 5328, 2)},
     "detected": {"train": (767, 7365, 2), "query": (700, 1400, 2), "gallery": (700, 5332, 2)},
 }
-NUM_PERSONS = 10_000  # more than any camera pair has; numbers a person over all pairs
+# More than any camera pair has: pid = pair * NUM_PERSONS + person.
+NUM_PERSONS = 10_000
 MAT_NAME = "cuhk-03.mat"
 
 
@@ -49,20 +51,20 @@ def _load_new(path: Path, boxes: str) -> Splits:
     images = unpack_images(root, boxes, name=name)
     records = []
     for file, label in zip(files.flatten(), labels.flatten(), strict=True):
-        file = str(
-            np.asarray(file).flatten()[0]
-        )  # 1_001_1_01.png: camera pair, person, view, number
-        records.append(Record((images / file,), int(label), int(file.split("_")[2]) - 1))
-    parts = {}
-    for subset in ("train", "query", "gallery"):
-        rows = read_mat(place, f"{subset}_idx", name=name).flatten().astype(np.int64) - 1
-        parts[subset] = [records[row] for row in rows]
+        # 1_001_1_01.png: camera pair, person, view, number
+        image = str(np.asarray(file).flatten()[0])
+        records.append(Record((images / image,), int(label), int(image.split("_")[2]) - 1))
+
+    def select(key: str) -> list[Record]:
+        rows = read_mat(place, key, name=name).flatten().astype(np.int64) - 1
+        return [records[row] for row in rows]
+
     return finish(
         name,
         root,
-        train=parts["train"],
-        query=parts["query"],
-        gallery=parts["gallery"],
+        train=select("train_idx"),
+        query=select("query_idx"),
+        gallery=select("gallery_idx"),
         official=OFFICIAL[boxes],
     )
 
@@ -76,7 +78,8 @@ def _load_classic(path: Path, boxes: str, split: int) -> Splits:
         if not 0 <= split < len(sets):
             raise ValueError(f"{name}: there is no split {split}; choose 0 to {len(sets) - 1}")
         tested = {(int(pair), int(person)) for pair, person in mat[sets[split]][:].T}
-    train, test = [], []
+    train: list[Record] = []
+    test: list[Record] = []
     for image in sorted(images.glob("*.png")):
         pair, person, view, _ = (int(field) for field in image.stem.split("_"))
         record = Record((image,), pair * NUM_PERSONS + person, view - 1)
@@ -85,34 +88,40 @@ def _load_classic(path: Path, boxes: str, split: int) -> Splits:
 
 
 def unpack_images(root: Path, boxes: str, *, name: str) -> Path:
-    """Write the pictures of `boxes` as pair_person_view_number.png beside the .mat file, once."""
+    """Write the images of `boxes` as pair_person_view_number.png beside the .mat file, once."""
     folder = root / f"images_{boxes}"
     finished = folder / ".complete"
     if finished.is_file():
         return folder
-    logger.info("%s: unpacking the pictures of %s into %s, once", name, root / MAT_NAME, folder)
+    logger.info("%s: unpacking the images of %s into %s, once", name, root / MAT_NAME, folder)
     with _open_mat(root / MAT_NAME, name=name) as mat:
         folder.mkdir(exist_ok=True)
         for pair, reference in enumerate(mat[boxes][0], start=1):
-            persons = mat[reference][:].T  # [persons, 10]; the first five columns are view 1
+            # [persons, 10]; the first five columns are view 1
+            persons = mat[reference][:].T
             for person, row in enumerate(persons, start=1):
-                for number, cell in enumerate(row, start=1):
-                    pixels = mat[cell][:].T  # [H, W, 3]; an empty cell is no picture
-                    if pixels.ndim == 3 and pixels.size:
-                        view = 1 if number <= 5 else 2
-                        file = folder / f"{pair}_{person:03d}_{view}_{number:02d}.png"
-                        Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).save(file)
+                _write_images(folder / f"{pair}_{person:03d}", [mat[cell][:].T for cell in row])
     finished.touch()
     return folder
 
 
-def _open_mat(path: Path, *, name: str):
-    """Open a MATLAB file of version 7.3, which is HDF5. Raises ValueError when that is not possible."""
+def _write_images(prefix: Path, cells: list[np.ndarray[Any, Any]]) -> None:
+    """Write the cells [H, W, 3] of one person; an empty cell has another shape and is skipped."""
+    for number, pixels in enumerate(cells, start=1):
+        if pixels.ndim == 3 and pixels.size:
+            view = 1 if number <= 5 else 2
+            file = prefix.with_name(f"{prefix.name}_{view}_{number:02d}.png")
+            Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).save(file)
+
+
+def _open_mat(path: Path, *, name: str) -> Any:
+    """Open a MATLAB file of version 7.3, which is HDF5: an `h5py.File`. Raises ValueError."""
     try:
         import h5py
     except ImportError:
         raise ValueError(
-            f"{name}: {path.name} is a MATLAB file of version 7.3, which needs h5py: pip install h5py"
+            f"{name}: {path.name} is a MATLAB file of version 7.3, which needs h5py:"
+            " pip install h5py"
         ) from None
     try:
         mat = h5py.File(path, "r")

@@ -1,4 +1,4 @@
-"""Vehicles with list files: VehicleID and VERI-Wild."""
+"""Vehicle datasets with list files: VehicleID and VERI-Wild."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ from ember_reid.data.datasets.common import Official, find_root, finish, read_li
 from ember_reid.data.records import ONE_PER_IDENTITY, Record, Splits
 
 VEHICLEID_TRAIN = (13164, 113346, None)
+# Images of the test lists, by number of identities.
 VEHICLEID_TEST = {800: 6493, 1600: 13377, 2400: 19777}
 VERI_WILD_TRAIN = (30671, 277797, None)
+# Query and gallery images, by number of identities.
 VERI_WILD_TEST = {3000: (3000, 38861), 5000: (5000, 64389), 10000: (10000, 128517)}
 
 
@@ -27,10 +29,10 @@ def load_vehicleid_2400(path: Path) -> Splits:
 
 
 def _load_vehicleid(path: Path, num_identities: int) -> Splits:
-    """VehicleID (Liu et al. 2016): image/0000001.jpg, train_test_split/ with lists of "image vehicle".
+    """VehicleID (Liu et al. 2016): image/0000001.jpg, lists of "image vehicle", no cameras.
 
-    There are no cameras. Query and gallery are the same images here: the protocol draws one image of each
-    vehicle as the gallery, and all others ask, ten times.
+    Query and gallery are the same images here. The protocol draws one image of each vehicle as the
+    gallery, and the others are the queries, ten times.
     """
     name = f"vehicleid-{num_identities}"
     root = find_root(path, needed=("train_test_split",), name=name)
@@ -42,10 +44,10 @@ def _load_vehicleid(path: Path, num_identities: int) -> Splits:
             fields = line.split()
             if len(fields) != 2 or not fields[1].isdigit():
                 raise ValueError(
-                    f'{name}: {root / "train_test_split" / file}, line {number} does not parse: "{line}";'
-                    " a line like 0000001 1 was expected"
+                    f"{name}: {root / 'train_test_split' / file}, line {number} does not parse:"
+                    f' "{line}"; expected a line like 0000001 1'
                 )
-            image = fields[0] if fields[0].endswith(".jpg") else f"{fields[0]}.jpg"
+            image = f"{fields[0].removesuffix('.jpg')}.jpg"
             records.append(Record((root / "image" / image,), int(fields[1]), 0))
         return records
 
@@ -54,11 +56,10 @@ def _load_vehicleid(path: Path, num_identities: int) -> Splits:
         "train": VEHICLEID_TRAIN,
         "gallery": (num_identities, VEHICLEID_TEST[num_identities], None),
     }
-    train = read("train_list.txt")
     return finish(
         name,
         root,
-        train=train,
+        train=read("train_list.txt"),
         query=test,
         gallery=test,
         protocol=ONE_PER_IDENTITY,
@@ -82,25 +83,16 @@ def load_veri_wild_10000(path: Path) -> Splits:
 
 
 def _load_veri_wild(path: Path, num_identities: int) -> Splits:
-    """VERI-Wild (Lou et al. 2019): images/00001/000001.jpg, train_test_split/ with lists of "vehicle/image".
+    """VERI-Wild (Lou et al. 2019): images/00001/000001.jpg, lists of "vehicle/image".
 
-    vehicle_info.txt has a head line and lines "vehicle/image;camera;...". Test lists are named
-    test_3000_id_query.txt and test_3000_id.txt by the authors, test_3000_query.txt and test_3000.txt in other
-    copies.
+    The authors name the test lists test_3000_id_query.txt and test_3000_id.txt; other copies name
+    them test_3000_query.txt and test_3000.txt.
     """
     name = f"veri-wild-{num_identities}"
     root = find_root(path, needed=("train_test_split",), name=name)
     lists = root / "train_test_split"
     require_folder(root / "images", name=name)
-    cameras: dict[str, int] = {}
-    for number, line in read_lines(lists / "vehicle_info.txt", name=name)[1:]:
-        fields = [field.strip() for field in line.split(";")]
-        if len(fields) < 2 or not fields[1].isdigit():
-            raise ValueError(
-                f'{name}: {lists / "vehicle_info.txt"}, line {number} does not parse: "{line}"; a line like'
-                " 00001/000001;55;... was expected"
-            )
-        cameras[fields[0].removesuffix(".jpg")] = int(fields[1]) - 1
+    cameras = _read_veri_wild_cameras(lists / "vehicle_info.txt", name)
 
     def read(*files: str) -> list[Record]:
         file = next((lists / f for f in files if (lists / f).is_file()), lists / files[0])
@@ -110,8 +102,8 @@ def _load_veri_wild(path: Path, num_identities: int) -> Splits:
             vehicle = key.split("/")[0]
             if not vehicle.isdigit() or "/" not in key:
                 raise ValueError(
-                    f'{name}: {file}, line {number} does not parse: "{line}"; a line like'
-                    " 00001/000001.jpg was expected"
+                    f'{name}: {file}, line {number} does not parse: "{line}"; expected a line like'
+                    " 00001/000001.jpg"
                 )
             if key not in cameras:
                 raise ValueError(
@@ -133,3 +125,17 @@ def _load_veri_wild(path: Path, num_identities: int) -> Splits:
             "gallery": (num_identities, num_gallery, None),
         },
     )
+
+
+def _read_veri_wild_cameras(path: Path, name: str) -> dict[str, int]:
+    """Cameras by "vehicle/image", from a heading and lines "vehicle/image;camera;..."."""
+    cameras = {}
+    for number, line in read_lines(path, name=name)[1:]:
+        fields = [field.strip() for field in line.split(";")]
+        if len(fields) < 2 or not fields[1].isdigit():
+            raise ValueError(
+                f'{name}: {path}, line {number} does not parse: "{line}"; expected a line like'
+                " 00001/000001;55;..."
+            )
+        cameras[fields[0].removesuffix(".jpg")] = int(fields[1]) - 1
+    return cameras

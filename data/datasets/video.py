@@ -1,6 +1,4 @@
-"""Tracklets: MARS, DukeMTMC-VideoReID, VeRi-776, iLIDS-VID and PRID2011. A record's paths are its frames in
-order.
-"""
+"""Datasets of tracklets. A record's paths are the frames of one tracklet, in temporal order."""
 
 from dataclasses import replace
 from itertools import groupby
@@ -11,6 +9,7 @@ from ember_reid.data.datasets.common import (
     Official,
     find_root,
     finish,
+    finish_two_cameras,
     forbid_pids,
     list_images,
     list_images_below,
@@ -19,7 +18,7 @@ from ember_reid.data.datasets.common import (
     read_mat,
     require_folder,
 )
-from ember_reid.data.datasets.market_style import load_veri776
+from ember_reid.data.datasets.market_style import load_veri776, warn_withdrawn
 from ember_reid.data.datasets.persons import split_halves
 from ember_reid.data.records import JUNK, Record, Splits
 
@@ -33,22 +32,25 @@ DUKE_OFFICIAL: Official = {
     "query": (702, 702, None),
     "gallery": (1110, 2636, None),
 }
-PRID_SHORTEST = 22  # frames; shorter persons are left out (Wang et al. 2014), 178 remain
+# Frames per tracklet; people with a shorter one are left out (Wang et al. 2014), 178 remain.
+PRID_SHORTEST = 22
 
 
 def load_mars(path: Path) -> Splits:
-    """MARS (Zheng et al. 2016): bbox_train/, bbox_test/ and the authors' info/ with name lists and tracklet
-    tables.
+    """MARS (Zheng et al. 2016): bbox_train/, bbox_test/ and info/ with name lists and tables.
 
-    The tables are .mat files; the same columns as text (tracks_train_info.txt, tracks_test_info.txt,
-    query_IDX.txt, numbers separated by blanks) are read too. The gallery includes the queries: without them
-    140 queries have no match. Raises FileNotFoundError and ValueError.
+    The authors' tables are .mat files. Tables with the same columns as text are read too
+    (tracks_train_info.txt, tracks_test_info.txt, query_IDX.txt, numbers separated by blanks). The
+    gallery includes the queries: without them 140 queries have no match.
+
+    Raises:
+        FileNotFoundError, ValueError: if a file is missing or does not parse.
     """
     return _load_mars(path, "mars", MARS_OFFICIAL)
 
 
 def load_quickstart_video(path: Path) -> Splits:
-    """The rendered tracklets of tools/quickstart_data, which lie in the form of MARS."""
+    """The tracklets rendered by tools/quickstart_data, in the layout of MARS."""
     return _load_mars(path, "quickstart-video", {})
 
 
@@ -89,8 +91,8 @@ def _tracklets(folder: Path, names_file: Path, table_file: Path, key: str) -> li
     for row, (first, last, pid, camera) in enumerate(table.tolist(), start=1):
         if not 1 <= first <= last <= len(names):
             raise ValueError(
-                f"mars: row {row} of {key} is a tracklet of lines {first} to {last}, which {names_file}"
-                f" with its {len(names)} lines does not have"
+                f"mars: row {row} of {key} is a tracklet of lines {first} to {last}, but {names_file}"
+                f" has {len(names)} lines"
             )
         frames = names[first - 1 : last]
         if len({frame[:6] for frame in frames}) > 1:
@@ -117,9 +119,10 @@ def _read_table(stem: Path, key: str) -> np.ndarray:
 
 
 def load_dukemtmc_video(path: Path) -> Splits:
-    """DukeMTMC-VideoReID (Wu et al. 2018): train/, query/, gallery/ with names like 0001_C6_F0001_X30823.jpg.
+    """DukeMTMC-VideoReID (Wu et al. 2018): train/, query/, gallery/.
 
-    The frames of one folder with the same identity and camera are a tracklet.
+    Names are like 0001_C6_F0001_X30823.jpg. The frames of one folder with the same identity and
+    camera are a tracklet.
     """
     name = "dukemtmc-video"
     root = find_root(path, needed=("query", "gallery"), name=name)
@@ -130,10 +133,7 @@ def load_dukemtmc_video(path: Path) -> Splits:
             Record(tuple(frames), pid, camid)
             for (_, pid, camid), frames in groupby(images, lambda image: _duke_key(image, name))
         ]
-    logger.warning(
-        "%s comes from DukeMTMC, withdrawn by its owners in 2019; only compare with old results",
-        name,
-    )
+    warn_withdrawn(name)
     return finish(
         name,
         root,
@@ -154,11 +154,11 @@ def _duke_key(image: Path, name: str) -> tuple[Path, int, int]:
 
 
 def load_veri776_video(path: Path) -> Splits:
-    """VeRi-776 as tracklets (VKD, Porrello et al. 2020): the names in name_train.txt, name_query.txt,
-    test_track.txt.
+    """VeRi-776 as tracklets (VKD, Porrello et al. 2020).
 
-    Consecutive training names of one vehicle and camera are a tracklet; a line of test_track.txt is one of
-    the gallery. A query is the gallery's first tracklet of the query image's vehicle and camera.
+    Consecutive names of one vehicle and camera in name_train.txt are a training tracklet; a line of
+    test_track.txt is a tracklet of the gallery. For each image of name_query.txt, the query is the
+    gallery's first tracklet of the same vehicle and camera.
     """
     name = "veri776-video"
     root = find_root(path, needed=("name_train.txt", "test_track.txt"), name=name)
@@ -191,14 +191,14 @@ def load_veri776_video(path: Path) -> Splits:
         pid, camid = parse("test_track.txt", number, track)
         gallery.append(Record(tuple(root / "image_test" / frame for frame in frames), pid, camid))
     first = {(record.pid, record.camid): record for record in reversed(gallery)}
-    asked = [
+    keys = [
         parse("name_query.txt", number, line)
         for number, line in _lines(root, "name_query.txt", name)
     ]
-    query = [first[key] for key in asked if key in first]
-    if len(query) < len(asked):
+    query = [first[key] for key in keys if key in first]
+    if len(query) < len(keys):
         logger.warning(
-            "%s: %d query images have no tracklet in the gallery", name, len(asked) - len(query)
+            "%s: %d query images have no tracklet in the gallery", name, len(keys) - len(query)
         )
     return finish(
         name, root, train=train, query=query, gallery=gallery, official={"train": (576, None, 20)}
@@ -206,7 +206,11 @@ def load_veri776_video(path: Path) -> Splits:
 
 
 def load_veri776_image_to_video(path: Path) -> Splits:
-    """VeRi-776 with its query images against the gallery's tracklets; training is on tracklets (VKD)."""
+    """VeRi-776 with the images of image_query/ as queries and tracklets as the gallery.
+
+    This is the image-to-video protocol of VKD (data/veri/data_manager.py:136 there). The protocol
+    "image-to-video" of veri776-video differs: its queries are first frames of gallery tracklets.
+    """
     images, video = load_veri776(path), load_veri776_video(path)
     return replace(video, query=images.query, name="veri776-image-to-video")
 
@@ -216,11 +220,11 @@ def _lines(root: Path, file: str, name: str) -> list[tuple[int, str]]:
 
 
 def load_ilids_vid(path: Path, *, split: int = 0) -> Splits:
-    """iLIDS-VID (Wang et al. 2014): sequences/cam1/person001/, .../cam2/, ten splits of 150/150 in a .mat
-    file.
+    """iLIDS-VID (Wang et al. 2014): sequences/cam1/person001/, .../cam2/, ten splits of 150/150.
 
-    The file, "train-test people splits/train_test_splits_ilidsvid.mat", has a row of the numbers 1..300 for
-    each split: the first half is tested on, the second trains. Camera 1 asks, camera 2 answers.
+    "train-test people splits/train_test_splits_ilidsvid.mat" has a row of the numbers 1..300 for
+    each split: the first half is for testing, the second for training. Camera 1 is the query,
+    camera 2 the gallery.
     """
     name = "ilids-vid"
     root = find_root(path, needed=("sequences",), name=name)
@@ -236,20 +240,21 @@ def load_ilids_vid(path: Path, *, split: int = 0) -> Splits:
         )
     tested = {persons[number - 1] for number in row[: len(row) // 2]}
     trained = {persons[number - 1] for number in row[len(row) // 2 :]}
-    return _finish_two_cameras(
+    return finish_two_cameras(
         name,
         root,
-        [record for record in records if record.pid in trained],
-        [record for record in records if record.pid in tested],
+        train=[record for record in records if record.pid in trained],
+        test=[record for record in records if record.pid in tested],
         official={"train": (150, 300, 2), "query": (150, 150, 1), "gallery": (150, 150, 1)},
     )
 
 
 def load_prid2011(path: Path, *, split: int = 0) -> Splits:
-    """PRID2011 (Hirzer et al. 2011): multi_shot/cam_a/person_0001/, .../cam_b/; half of 178 persons train.
+    """PRID2011 (Hirzer et al. 2011): multi_shot/cam_a/person_0001/, .../cam_b/.
 
-    Only persons 1 to 200, who are seen by both cameras, with more than 21 frames in each. The splits are
-    drawn with the split's number as the seed, as the authors ship none. Camera A asks, camera B answers.
+    Used are the people 1 to 200, who are seen by both cameras, with more than 21 frames in each:
+    178, half of them for training. The authors publish no splits: ours are drawn with the number of
+    the split as the seed. Camera A is the query, camera B the gallery.
     """
     name = "prid2011"
     root = find_root(path, needed=("multi_shot",), name=name)
@@ -262,11 +267,11 @@ def load_prid2011(path: Path, *, split: int = 0) -> Splits:
     kept = [record for record in records if record.pid <= 200 and long_enough[record.pid] == 2]
     train, test = split_halves(kept, split=split)
     official: Official = {"train": (89, 178, 2), "query": (89, 89, 1), "gallery": (89, 89, 1)}
-    return _finish_two_cameras(name, root, train, test, official=official)
+    return finish_two_cameras(name, root, train=train, test=test, official=official)
 
 
 def _two_cameras(root: Path, cameras: tuple[str, str], *, name: str) -> list[Record]:
-    """A tracklet per person folder; its number is the digits of its name."""
+    """One tracklet per person folder; the pid is the digits of the folder's name."""
     records = []
     for camid, camera in enumerate(cameras):
         for folder in sorted(
@@ -280,15 +285,6 @@ def _two_cameras(root: Path, cameras: tuple[str, str], *, name: str) -> list[Rec
                 raise ValueError(f"{name}: the tracklet {folder} has no frames")
             records.append(Record(tuple(frames), int(digits), camid))
     return records
-
-
-def _finish_two_cameras(
-    name: str, root: Path, train: list[Record], test: list[Record], *, official: Official
-) -> Splits:
-    """The first camera asks, the second answers."""
-    query = [record for record in test if record.camid == 0]
-    gallery = [record for record in test if record.camid == 1]
-    return finish(name, root, train=train, query=query, gallery=gallery, official=official)
 
 
 def _find_file(root: Path, file: str) -> Path:

@@ -1,4 +1,4 @@
-"""A tiny made-up tree of every dataset in its authors' layout: functions that fill a folder and return it."""
+"""Small synthetic datasets in their authors' layouts: functions that fill a folder and return it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -279,6 +279,7 @@ TREES: dict[str, Callable[[Path], Path]] = {
     "dukemtmc": write_duke,
     "occluded-duke": write_duke,
     "msmt17": write_msmt17,
+    "msmt17-trainval": write_msmt17,
     "cuhk01": write_cuhk01,
     "cuhk03-labeled": write_cuhk03,
     "cuhk03-detected": write_cuhk03,

@@ -153,7 +153,7 @@ def test_mars_tables_as_text(tmp_path):
     [
         (
             {"track_train_info": np.array([[1, 9, 7, 1]])},
-            "row 1 .* lines 1 to 9, .* its 3 lines does not have",
+            "row 1 .* lines 1 to 9, .*train_name.txt has 3 lines",
         ),
         (
             {"track_train_info": np.array([[2, 1, 7, 1]])},

@@ -147,7 +147,11 @@ def test_resolve(tmp_path):
             ValueError,
             'unknown dataset "market"; choose one of quickstart, .*folder, or',
         ),
-        ("mars", FileNotFoundError, "mars was looked for in .* as MARS or mars, and is not there"),
+        (
+            "mars",
+            FileNotFoundError,
+            "mars is not in .* \\(looked for MARS or mars\\); put it there",
+        ),
         ("csv", ValueError, '"csv" needs a path: csv:/path/to/list.csv'),
         ("mars:", ValueError, "lacks the path"),
         ("viper@10", ValueError, "viper has the splits 0 to 9"),
@@ -171,4 +175,4 @@ def test_a_folder_too_deep_is_found(tmp_path, caplog):
     write_image(tmp_path / "bounding_box_test" / "0001_c2s1_1_1.jpg")
     with caplog.at_level(logging.WARNING):
         assert len(load_splits(f"market1501:{tmp_path / 'query'}").gallery) == 1
-    assert f"found query/ inside {tmp_path}: using that" in caplog.text
+    assert f"found query/ in {tmp_path}; using it" in caplog.text

@@ -89,6 +89,17 @@ EXPECTED = {
         [
             ("0000_000_01_0303morning_0008_0.jpg", 0, 0),
             ("0001_000_15_0303noon_0008_1.jpg", 1, 14),
+        ],
+        [("0000_000_03_0303morning_0001_0.jpg", 0, 2)],
+        [
+            ("0000_001_04_0303morning_0002_0.jpg", 0, 3),
+            ("0001_000_04_0303morning_0003_0.jpg", 1, 3),
+        ],
+    ),
+    "msmt17-trainval": (
+        [
+            ("0000_000_01_0303morning_0008_0.jpg", 0, 0),
+            ("0001_000_15_0303noon_0008_1.jpg", 1, 14),
             ("0001_001_02_0303noon_0009_1.jpg", 1, 1),
         ],
         [("0000_000_03_0303morning_0001_0.jpg", 0, 2)],
@@ -229,4 +240,4 @@ def test_a_folder_too_high_is_found(name, tmp_path, caplog):
     TREES[name](tmp_path / "download" / "unpacked")
     splits = DATASETS[name](tmp_path / "download")
     assert splits.query and splits.gallery
-    assert "using that" in caplog.text
+    assert "; using it" in caplog.text

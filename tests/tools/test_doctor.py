@@ -76,6 +76,6 @@ def test_what_cannot_be_read_at_all(own, tmp_path, capsys):
         and err.count("\n") == 1
     )
     code, _, err = run(capsys, "mars", "--root", tmp_path)
-    assert code == 1 and "mars was looked for in" in err
+    assert code == 1 and "mars is not in" in err
     code, _, err = run(capsys, "nothing:/x")
     assert code == 2 and 'unknown dataset "nothing"' in err
