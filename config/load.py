@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ember_reid.config.node import Config
 from ember_reid.config.overrides import expand_overrides
 from ember_reid.config.recipes import RECIPE_FOLDER, SUFFIXES, find_recipe
 from ember_reid.config.renamed import RENAMED_KEYS, warn_about_old_names
+from ember_reid.config.schema import CHECKS, Text
 from ember_reid.config.validate import find_errors
 from ember_reid.config.yaml_reader import MAX_CHARACTERS, read_yaml
 
@@ -161,6 +163,7 @@ class _Merge:
         self.add_words(words)
         _raise_if_any(self.errors)
         _raise_if_any(find_errors(self.cfg))
+        _expand_home(self.cfg)
         warn_about_old_names(self.old_names)
         self.cfg.freeze()
         return self.cfg
@@ -181,6 +184,22 @@ class _Merge:
         except (TypeError, ValueError) as error:
             self.errors.append(f"{name} in {source} must be {error}, found {show(value)}")
         return current
+
+
+def _expand_home(cfg: Config) -> None:
+    """Replace a leading `~` of paths by the home folder."""
+    for name, check in CHECKS.items():
+        if not (isinstance(check, Text) and check.path):
+            continue
+        *groups, key = name.split(".")
+        node = cfg
+        for group in groups:
+            node = node[group]
+        value = node[key]
+        if check.items:
+            node[key] = tuple(os.path.expanduser(path) for path in value)
+        else:
+            node[key] = os.path.expanduser(value)
 
 
 def _raise_if_any(errors: list[str]) -> None:

@@ -1,29 +1,31 @@
-"""The configuration tree: yacs' CfgNode with its back doors closed."""
+"""The configuration tree: yacs' CfgNode without its own ways to merge."""
+
+from typing import Any, NoReturn
 
 from yacs.config import CfgNode
 
 
 class Config(CfgNode):
-    """A yacs tree that is filled by `config.load_config` alone.
+    """A yacs tree that only `config.load_config` and `config.parse_config` fill.
 
-    yacs' own merge methods execute `.py` files, change frozen trees and refuse an int where a float is meant, so they
-    raise here; attribute access, `dump`, `clone` and `freeze` are yacs' own.
+    The merge methods of yacs execute `.py` files, change frozen trees and refuse an int for a
+    float, so they raise an error here. Attribute access, `dump` and `freeze` are yacs' own.
     """
 
-    def _refuse(self, *_):
+    def _refuse(self, *_: Any) -> NoReturn:
         raise AttributeError(
             "a configuration is merged by config.load_config(path, overrides) only"
         )
 
     merge_from_file = merge_from_list = merge_from_other_cfg = _refuse
 
-    def __setitem__(self, key, value):
+    def __setitem__(self, key: str, value: Any) -> None:
         if self.__dict__.get(CfgNode.IMMUTABLE):
             raise AttributeError(f"the configuration is frozen: {key} cannot be set to {value!r}")
         super().__setitem__(key, value)
 
     def clone(self) -> "Config":
-        """An unfrozen copy."""
+        """Return an unfrozen copy."""
         copy = Config(
             {
                 key: value.clone() if isinstance(value, Config) else value

@@ -60,7 +60,7 @@ def test_all_mistakes_at_once(complain):
     assert "7 is not divisible by DATALOADER.NUM_INSTANCES 2" in line
     assert (
         "DEVICE is 'tpu', allowed: auto, cpu, cuda" in line
-        and "SOLVER.STEPS (9, 3) must rise" in line
+        and "SOLVER.STEPS (9, 3) must be in increasing order" in line
     )
 
 

@@ -115,7 +115,7 @@ def run_and_read(capsys, tiny_recipe, out, *words) -> str:
         ("KD.STUDENT_WEIGHTS teacher", "KD.STUDENT_WEIGHTS teacher needs KD.TEACHERS"),
         ("KD.LOGITS.TEMPERATURE 0", "KD.LOGITS.TEMPERATURE is 0"),
         ("KD.FEATURE.STAGE_WEIGHTS (1,2)", "wants 4 numbers"),
-        ("KD.FEATURE.EVERY 0", "at least 1"),
+        ("KD.FEATURE.EVERY 0", "allowed: 1 to"),
         ("KD.SELF.WEIGHT 1 SOLVER.ACCUMULATION_STEPS 2", "they need SOLVER.MINING local"),
         (
             "KD.TEACHERS ('TEACHER',) KD.FEATURE.WEIGHT 1 KD.STUDENT_VIEWS 1 INPUT.NUM_FRAMES 2",

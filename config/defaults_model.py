@@ -1,0 +1,94 @@
+"""Defaults of the network and its losses; see config/defaults.py."""
+
+from ember_reid.config.node import Config as CN
+
+MODEL = CN()
+MODEL.BACKBONE = CN()
+# A backbone of modeling/backbones, or timm:NAME.
+MODEL.BACKBONE.NAME = "resnet50"
+# imagenet (torchvision's weights, downloaded), none, or a local file.
+MODEL.BACKBONE.WEIGHTS = "imagenet"
+# Stride of the last stage: 1 gives a 16x8 map for a 256x128 image, 2 an 8x4 map.
+MODEL.BACKBONE.LAST_STRIDE = 1
+# Channels as a multiple of the published ones (ResNets without weights).
+MODEL.BACKBONE.WIDTH = 1.0
+# ReLU in the stem of a ResNet. False reproduces reid-strong-baseline, which omits it.
+MODEL.BACKBONE.STEM_RELU = True
+# Max pooling in the stem: padded (torchvision) or ceil (FastReID since November 2020).
+MODEL.BACKBONE.STEM_POOL = "padded"
+# Dilation of the last stage of ResNeSt: 2 in FastReID since December 2020.
+MODEL.BACKBONE.LAST_DILATION = 1
+# ReLU at the end of the last block. False reproduces VKD's networks.
+MODEL.BACKBONE.LAST_RELU = True
+# Non-local blocks per stage, (0, 2, 3, 0) in AGW; () for none.
+MODEL.BACKBONE.NON_LOCAL = ()
+# Inner channels of a non-local block; 0: half of the stage's channels. FastReID has 1.
+MODEL.BACKBONE.NON_LOCAL_WIDTH = 0
+MODEL.POOL = CN()
+# Global pooling: average, maximum, their sum, or generalized mean.
+MODEL.POOL.NAME = "avg"
+# Exponent of generalized-mean pooling.
+MODEL.POOL.GEM_P = 3.0
+# Whether the exponent is trained.
+MODEL.POOL.GEM_LEARNABLE = True
+MODEL.HEAD = CN()
+# global: one embedding. mgn: eight branches over parts of the image.
+MODEL.HEAD.NAME = "global"
+# bnneck: batch normalization between the pooled feature and the classifier.
+MODEL.HEAD.NECK = "bnneck"
+# Channels of a 1x1 reduction before the neck; 0: no reduction.
+MODEL.HEAD.EMBEDDING_DIM = 0
+# linear, or bn_relu: batch norm and ReLU follow the reduction (OSNet, FastReID's first MGN).
+MODEL.HEAD.REDUCTION = "linear"
+# The feature that the metric losses use: before or after the neck.
+MODEL.HEAD.METRIC_FEATURE = "before"
+# linear, or cosine (logits = scale * cosine).
+MODEL.HEAD.CLASSIFIER = "linear"
+# Scale of the cosine classifier.
+MODEL.HEAD.SCALE = 64.0
+
+# Weights of 0 turn a loss off; all others are added.
+LOSS = CN()
+# Cross-entropy over the training identities.
+LOSS.CE = CN()
+LOSS.CE.WEIGHT = 1.0
+# Label smoothing.
+LOSS.CE.EPSILON = 0.1
+# all: epsilon/C on every class. others: epsilon/(C-1) on the wrong classes (FastReID).
+LOSS.CE.SMOOTH_OVER = "all"
+# Margin of the cosine classifier.
+LOSS.CE.MARGIN_TYPE = "none"
+LOSS.CE.MARGIN = 0.0
+LOSS.TRIPLET = CN()
+LOSS.TRIPLET.WEIGHT = 1.0
+# 0: the soft margin log(1 + exp(d_ap - d_an)).
+LOSS.TRIPLET.MARGIN = 0.3
+# hard: the hardest positive and negative. weighted: softmax-weighted means of all.
+LOSS.TRIPLET.MINING = "hard"
+# Whether features are L2-normalized first.
+LOSS.TRIPLET.NORMALIZE = False
+LOSS.CENTER = CN()
+# 0.0005 in reid-strong-baseline.
+LOSS.CENTER.WEIGHT = 0.0
+# Learning rate of the centers.
+LOSS.CENTER.LR = 0.5
+# Pairwise circle loss.
+LOSS.CIRCLE = CN()
+LOSS.CIRCLE.WEIGHT = 0.0
+LOSS.CIRCLE.MARGIN = 0.25
+LOSS.CIRCLE.GAMMA = 128.0
+# Pairwise CosFace loss.
+LOSS.COSFACE = CN()
+LOSS.COSFACE.WEIGHT = 0.0
+LOSS.COSFACE.MARGIN = 0.25
+LOSS.COSFACE.GAMMA = 128.0
+# Cross-batch memory: the pairwise losses above, between the batch and earlier embeddings.
+LOSS.XBM = CN()
+# Number of embeddings in the memory; 0: off.
+LOSS.XBM.SIZE = 0
+LOSS.XBM.WEIGHT = 1.0
+# Iterations before embeddings are stored; the network changes quickly at first.
+LOSS.XBM.START = 1000
+LOSS.FOCAL = CN()
+LOSS.FOCAL.WEIGHT = 0.0
+LOSS.FOCAL.GAMMA = 2.0

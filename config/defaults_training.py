@@ -1,0 +1,125 @@
+"""Defaults of optimization and distillation; see config/defaults.py."""
+
+from ember_reid.config.node import Config as CN
+
+# docs/distillation.md explains each term. Weights of 0 turn a term off; all others are added.
+KD = CN()
+# Checkpoints of this program, e.g. ('runs/r101/checkpoints/best.pt',).
+KD.TEACHERS = ()
+# Batch norms of teachers: running statistics, or those of the batch (FastReID 1.0, VKD).
+KD.TEACHER_STATISTICS = "running"
+# Initial weights of the student: empty (MODEL.BACKBONE.WEIGHTS), teacher, or a checkpoint.
+KD.STUDENT_WEIGHTS = ""
+# What is initialized randomly in them: none, head, or last-stage (with the head, as in VKD).
+KD.REINIT = "last-stage"
+# Views that the student sees, of the INPUT.NUM_FRAMES that teachers see; 0: all.
+KD.STUDENT_VIEWS = 0
+# One more teacher: the running average of the student.
+KD.EMA = CN()
+KD.EMA.ENABLED = False
+# Part of the average that each step keeps.
+KD.EMA.DECAY = 0.999
+# Whether the decay is at most (1 + i) / (10 + i) in iteration i. False in FastReID.
+KD.EMA.RAMP = True
+KD.LOGITS = CN()
+KD.LOGITS.WEIGHT = 0.0
+# symmetric (FastReID 1.0), kl (Hinton, VKD, DistillReID), or mse.
+KD.LOGITS.KIND = "symmetric"
+KD.LOGITS.TEMPERATURE = 16.0
+# Maps of the stages before their ReLU (overhaul).
+KD.FEATURE = CN()
+# 1e-4 in FastReID.
+KD.FEATURE.WEIGHT = 0.0
+# published: stages 1 to 3 are compared after their ReLU, as in FastReID.
+KD.FEATURE.FORM = "intended"
+KD.FEATURE.STAGE_WEIGHTS = (0.125, 0.25, 0.5, 1.0)
+# Compare the maps of every n-th image (frame): cheaper, with the same expected value.
+KD.FEATURE.EVERY = 1
+# All pairwise squared distances of the metric features.
+KD.DISTANCES = CN()
+# 1e-4 in VKD.
+KD.DISTANCES.WEIGHT = 0.0
+KD.RELATION = CN()
+# All pairwise cosines of the embeddings.
+KD.RELATION.SIMILARITY_WEIGHT = 0.0
+# RKD: distances divided by their mean.
+KD.RELATION.DISTANCE_WEIGHT = 0.0
+# RKD: angles of all triplets.
+KD.RELATION.ANGLE_WEIGHT = 0.0
+KD.EMBEDDING = CN()
+# 1 - cosine of the embeddings, projected where the widths differ.
+KD.EMBEDDING.WEIGHT = 0.0
+# Self-distillation: shallow stages learn from a deeper one of the same network.
+KD.SELF = CN()
+KD.SELF.WEIGHT = 0.0
+# described: mean over images, all students. published: as the program computes it.
+KD.SELF.FORM = "described"
+# The stage that teaches, counted from 1.
+KD.SELF.TEACHER = 3
+# The stages that learn.
+KD.SELF.LEARNERS = (1, 2)
+# Weight of a cross-entropy on the adapters of all these stages.
+KD.SELF.CLASSIFY_WEIGHT = 0.0
+
+SOLVER = CN()
+SOLVER.OPTIMIZER = "adam"
+# Optimizer kernels: auto (torch chooses), torch, apex (NVIDIA's, on GPUs), or none.
+SOLVER.FUSED = "auto"
+SOLVER.BASE_LR = 3.5e-4
+# Batch size for which BASE_LR is given; it is scaled to IMS_PER_BATCH. 0: no scaling.
+SOLVER.BASE_BATCH = 0
+# Learning rate of biases, as a multiple.
+SOLVER.BIAS_LR_FACTOR = 1.0
+# Learning rate of the head, as a multiple.
+SOLVER.HEAD_LR_FACTOR = 1.0
+SOLVER.WEIGHT_DECAY = 5e-4
+SOLVER.WEIGHT_DECAY_BIAS = 5e-4
+SOLVER.WEIGHT_DECAY_NORM = 5e-4
+# Momentum of SGD.
+SOLVER.MOMENTUM = 0.9
+SOLVER.NESTEROV = False
+SOLVER.MAX_EPOCHS = 120
+# Images per optimizer step over all processes.
+SOLVER.IMS_PER_BATCH = 64
+# Forward passes per optimizer step.
+SOLVER.ACCUMULATION_STEPS = 1
+SOLVER.SCHEDULE = "multistep"
+# epoch: one learning rate per epoch. iteration: it changes in every iteration.
+SOLVER.SCHEDULE_BY = "epoch"
+# Epochs after which the learning rate is multiplied by GAMMA.
+SOLVER.STEPS = (40, 70)
+# Count STEPS from the end of the warm-up, as FastReID does since version 1.0.
+SOLVER.STEPS_AFTER_WARMUP = False
+SOLVER.GAMMA = 0.1
+# Cosine schedule: the last learning rate, as a part of BASE_LR.
+SOLVER.ETA_MIN_FACTOR = 0.01
+# Cosine schedule: epochs at BASE_LR before the descent.
+SOLVER.DELAY_EPOCHS = 0
+# Epochs of warm-up; fractions are allowed.
+SOLVER.WARMUP_EPOCHS = 10.0
+# First learning rate of the warm-up, as a part of BASE_LR.
+SOLVER.WARMUP_FACTOR = 0.01
+SOLVER.WARMUP_METHOD = "linear"
+# Largest norm of all gradients together; 0: no clipping.
+SOLVER.CLIP_NORM = 0.0
+# Child modules of the network that do not change in the first FREEZE_ITERS iterations.
+SOLVER.FREEZE = ()
+SOLVER.FREEZE_ITERS = 0
+# Part of the weights' running average that each step keeps, e.g. 0.999; the average is tested.
+# 0: no average.
+SOLVER.EMA_DECAY = 0.0
+# Pairs for metric losses: global (all processes and accumulated parts) or local.
+SOLVER.MINING = "global"
+# Batches from which batch-norm statistics are estimated before the last evaluation; 0: off.
+SOLVER.PRECISE_BN_ITERS = 0
+# Mixed precision.
+SOLVER.FP16 = False
+SOLVER.AMP_DTYPE = "float16"
+# Compilation of the step: auto (on one GPU), none, default, or reduce-overhead (CUDA graphs).
+SOLVER.COMPILE = "auto"
+# Iterations between two log lines.
+SOLVER.LOG_PERIOD = 20
+# Epochs between two evaluations.
+SOLVER.EVAL_PERIOD = 40
+# Epochs between two writes of last.pt.
+SOLVER.CHECKPOINT_PERIOD = 1
