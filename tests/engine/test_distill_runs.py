@@ -111,10 +111,10 @@ def run_and_read(capsys, tiny_recipe, out, *words) -> str:
             "which ResNets have and TinyBackbone has not",
         ),
         ("KD.SELF.WEIGHT 1", "hands out the maps of 2 stage"),
-        ("KD.SELF.WEIGHT 1 KD.SELF.LEARNERS (3,)", "KD.SELF.LEARNERS (3,) must name stages"),
+        ("KD.SELF.WEIGHT 1 KD.SELF.LEARNERS (3,)", "KD.SELF.LEARNERS (3,) must be before"),
         ("KD.STUDENT_WEIGHTS teacher", "KD.STUDENT_WEIGHTS teacher needs KD.TEACHERS"),
         ("KD.LOGITS.TEMPERATURE 0", "KD.LOGITS.TEMPERATURE is 0"),
-        ("KD.FEATURE.STAGE_WEIGHTS (1,2)", "wants 4 numbers"),
+        ("KD.FEATURE.STAGE_WEIGHTS (1,2)", "allowed: 4 numbers"),
         ("KD.FEATURE.EVERY 0", "allowed: 1 to"),
         ("KD.SELF.WEIGHT 1 SOLVER.ACCUMULATION_STEPS 2", "they need SOLVER.MINING local"),
         (
