@@ -119,7 +119,7 @@ def run_and_read(capsys, tiny_recipe, out, *words) -> str:
         ("KD.SELF.WEIGHT 1 SOLVER.ACCUMULATION_STEPS 2", "they need SOLVER.MINING local"),
         (
             "KD.TEACHERS ('TEACHER',) KD.FEATURE.WEIGHT 1 KD.STUDENT_VIEWS 1 INPUT.NUM_FRAMES 2",
-            "maps of the same pictures",
+            "maps of the same images",
         ),
     ],
 )
