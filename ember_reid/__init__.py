@@ -11,6 +11,7 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -21,18 +22,22 @@ if (_ROOT / "main.py").is_file() and (_ROOT / "config" / "defaults.py").is_file(
 
 # Public name -> the module that defines it.
 _EXPORTS = {
+    "Model": "ember_reid.api",
     "Rerank": "ember_reid.evaluate",
+    "Run": "ember_reid.api",
     "evaluate_features": "ember_reid.evaluate",
     "load_config": "ember_reid.config",
-    "load_model": "ember_reid.engine",
+    "load_model": "ember_reid.api",
     "rank_metrics": "ember_reid.evaluate",
     "rerank_distances": "ember_reid.evaluate",
+    "test": "ember_reid.api",
+    "train": "ember_reid.api",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_EXPORTS[name]), name)

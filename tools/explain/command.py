@@ -1,19 +1,19 @@
-"""Explain a recipe: what is trained, with which losses and schedule, and what it costs.
+"""Explain a recipe: what is trained, with which losses and schedule, and its cost.
 
-    python -m tools.explain configs/quickstart.yml
-    python -m tools.explain configs/market1501/bot_R50.yml --against configs/market1501/sbs_R50.yml
+    python -m tools.explain quickstart
+    python -m tools.explain market1501/bot_R50 --against market1501/sbs_R50
 
-The learning rate is drawn over the epochs. `--against` lists every setting that differs.
+The learning rate is drawn over the epochs. --against lists every setting that differs.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 
 from ember_reid.config import Config, load_config
 from ember_reid.data.build import build_splits, build_train_loader
 from ember_reid.modeling import build_model
 from ember_reid.solver import build_schedule
+from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ember_reid.tools.explain.cost import measure_cost
 from ember_reid.tools.explain.description import describe
 from ember_reid.tools.explain.differences import find_differences
@@ -24,24 +24,17 @@ CHART_COLUMNS = 60
 DEFAULT_CLASSES = 751
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.explain",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe file or the name of one")
     parser.add_argument("--against", metavar="OTHER", help="list the differences to this recipe")
-    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="any configuration key")
-    arguments = parser.parse_intermixed_args(argv)
-    try:
-        for line in explain(arguments.recipe, arguments.overrides, against=arguments.against):
-            print(line)
-    except (ValueError, OSError) as error:
-        print(f"explain: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    add_overrides(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command."""
+    for line in explain(options.recipe, options.overrides, against=options.against):
+        echo(line)
 
 
 def explain(recipe: str, overrides: list[str], *, against: str | None = None) -> Iterator[str]:
@@ -96,3 +89,6 @@ def _compare(first: Config, second: Config, *, names: tuple[str, str]) -> Iterat
     yield f"{'':{width}}  {names[0]}  ->  {names[1]}"
     for difference in differences:
         yield f"{difference.key:{width}}  {difference.first}  ->  {difference.second}"
+
+
+main = Command("explain", __doc__ or "", add_options, run).main
