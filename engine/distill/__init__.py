@@ -1,1 +1,1 @@
-"""Distillation: teachers, views and terms that are added to a training run. See docs/distillation.md."""
+"""Distillation: teachers, handlers and losses that are added to a training. See docs/distillation.md."""

@@ -78,7 +78,7 @@ def _build_checkpoints(run: TrainingRun, evaluation: Evaluation) -> Checkpoints:
             "criterion": run.criterion,
             "scaler": run.scaler,
             "evaluation": evaluation,
-            **run.distillation.parts,
+            **run.distillation.state,
         },
         period=run.cfg.SOLVER.CHECKPOINT_PERIOD,
     )
@@ -94,7 +94,7 @@ def build_handlers(run: TrainingRun, control: RunControl) -> list:
         ToDevice(run.device),
         Seeder(cfg.SEED, rank),
         Augment(run.augmentation, seed=cfg.SEED, rank=rank, world_size=world_size),
-        run.distillation,
+        *run.distillation.handlers,
         LearningRate(run.optimizers[:1], run.schedule),
         AllReduceGradients(learned),
         RescaleCenterGradients(centers, cfg.LOSS.CENTER.WEIGHT),

@@ -100,7 +100,7 @@ def build_training_run(
         cfg,
         num_classes=data.num_classes,
         feature_dim=model.head.dim,
-        extra=distillation.terms,
+        extra=distillation.losses,
     ).to(device)
     optimizers = build_optimizers(cfg, model, criterion)
     train_loader = build_train_loader(

@@ -1,9 +1,9 @@
-"""Teachers whose batch norms are folded into their convolutions answer as before."""
+"""Fusing batch norms into convolutions does not change the outputs of teachers."""
 
 import pytest
 import torch
-from ember_reid.engine.distill.fuse_conv_bn import fold_norms
-from ember_reid.engine.distill.teachers import Teacher
+from ember_reid.engine.distill.teachers.fuse_conv_bn import fuse_conv_bn
+from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.modeling.backbones import BackboneOptions, create_backbone
 from ember_reid.modeling.heads import GlobalHead, HeadOptions
 from ember_reid.modeling.model import ReidModel
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def randomize_norms(model: nn.Module) -> nn.Module:
-    """Stored statistics and weights as training leaves them, not 0 and 1."""
+    """Running statistics and weights that differ from 0 and 1, as after a training."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -29,33 +29,33 @@ def test_one_norm_by_hand():
     ):
         tensor.data.fill_(value)
     model = nn.Sequential(conv, norm).eval()
-    assert fold_norms(model) == 1
+    assert fuse_conv_bn(model) == 1
     # (2 x - 1) / sqrt(3 + 1) * 4 + 5 = 4 x + 3
     assert (model[0].weight.item(), model[0].bias.item()) == pytest.approx((4, 3))
     assert isinstance(model[1], nn.Identity)
 
 
 @pytest.mark.parametrize(
-    ("name", "norms", "folded"),
+    ("name", "norms", "fused"),
     [
         ("resnet18", 20, 20),
         ("resnet18_ibn_a", 20, 14),  # six blocks of stages 1 to 3 normalize half of their channels
         ("mobilenet_v2", 52, 52),
     ],
 )
-def test_outputs_are_equal_up_to_rounding(name, norms, folded):
+def test_outputs_are_equal_up_to_rounding(name, norms, fused):
     options = BackboneOptions(width=0.125) if name.startswith("resnet") else BackboneOptions()
     backbone = randomize_norms(create_backbone(name, options)).double()
     images = torch.randn(2, 3, 32, 16, dtype=torch.double)
     before = backbone(images)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in backbone.modules()) == norms
-    assert fold_norms(backbone) == folded
+    assert fuse_conv_bn(backbone) == fused
     for one, two in zip(before, backbone(images), strict=True):
         torch.testing.assert_close(one, two)
 
 
 class Shared(nn.Module):
-    """A convolution that is also read without its norm."""
+    """A convolution whose output is also used without the norm."""
 
     def __init__(self):
         super().__init__()
@@ -76,46 +76,46 @@ class Untraceable(nn.Module):
 
 
 @pytest.mark.parametrize("create", [Shared, Untraceable])
-def test_what_cannot_be_folded_stays(create):
+def test_networks_that_cannot_be_fused_are_unchanged(create):
     model = create().eval()
-    assert fold_norms(model) == 0
+    assert fuse_conv_bn(model) == 0
     assert isinstance(model.norm, nn.BatchNorm2d)
 
 
 @pytest.mark.parametrize(("statistics", "left"), [("running", 0), ("batch", 20)])
-def test_a_folded_teacher_answers_as_its_model_does(statistics, left):
+def test_a_fused_teacher_has_the_outputs_of_its_model(statistics, left):
     model = ReidModel(
         randomize_norms(create_backbone("resnet18", BackboneOptions(width=0.125))),
         GlobalHead(64, 5, HeadOptions()),
     )
-    plain = Teacher(model, name="t", with_maps=True)
+    plain = Teacher(model, name="t", keep_maps=True)
     images = torch.randn(2, 3, 32, 16)
     expected = plain(images)
-    teacher = Teacher(model, name="t", statistics=statistics, folded=True, with_maps=True)
+    teacher = Teacher(model, name="t", statistics=statistics, fuse=True, keep_maps=True)
     assert sum(isinstance(m, nn.BatchNorm2d) for m in teacher.model.backbone.modules()) == left
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.backbone.modules()) == 20
     for one, two in zip(plain.margins(), teacher.margins(), strict=True):
         assert torch.equal(one, two)
     if statistics == "running":
-        answer = teacher(images)
+        output = teacher(images)
         for one, two in zip(
-            (expected.embedding, *expected.maps), (answer.embedding, *answer.maps), strict=True
+            (expected.embedding, *expected.maps), (output.embedding, *output.maps), strict=True
         ):
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3 * two.abs().max().item())
 
 
 def test_weights_kept_in_half_precision_change_no_bit():
-    """Autocast casts them in every forward pass; casting them once is the same."""
+    """Autocast converts the weights in each forward pass; converting them once is equivalent."""
     model = ReidModel(
         randomize_norms(create_backbone("resnet18_ibn_a", BackboneOptions(width=0.125))),
         GlobalHead(64, 5, HeadOptions()),
     )
     images = torch.randn(2, 3, 32, 16)
-    kept = Teacher(model, name="t", folded=True, amp_dtype=torch.bfloat16)
+    kept = Teacher(model, name="t", fuse=True, amp_dtype=torch.bfloat16)
     assert kept.model.backbone.layer1[0].conv2.weight.dtype == torch.bfloat16
     assert kept.model.backbone.layer1[0].bn1.BN.weight.dtype == torch.float32
     assert model.backbone.layer1[0].conv2.weight.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        answer, expected = kept(images), Teacher(model, name="t", folded=True)(images)
-    assert torch.equal(answer.embedding, expected.embedding)
-    assert torch.equal(answer.logits[0], expected.logits[0])
+        output, expected = kept(images), Teacher(model, name="t", fuse=True)(images)
+    assert torch.equal(output.embedding, expected.embedding)
+    assert torch.equal(output.logits[0], expected.logits[0])

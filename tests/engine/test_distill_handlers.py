@@ -1,4 +1,4 @@
-"""Teachers, averages, views, and what two processes make of a term."""
+"""Teachers, the averaged teacher, views, and losses on two processes."""
 
 import logging
 import socket
@@ -6,14 +6,9 @@ import socket
 import pytest
 import torch
 from ember_reid.data.batch import Batch
-from ember_reid.engine.distill.student import start_student
-from ember_reid.engine.distill.teachers import (
-    EmaTeacher,
-    InputAdapter,
-    Teacher,
-    TeacherForward,
-    ViewSubsample,
-)
+from ember_reid.engine.distill.handlers import EmaTeacher, TeacherForward, ViewSubsample
+from ember_reid.engine.distill.student import init_student
+from ember_reid.engine.distill.teachers.teacher import InputAdapter, Teacher
 from ember_reid.engine.distributed import gather_rows
 from ember_reid.layers import distance_matching, relational_distances, similarity_matching
 from ember_reid.modeling.heads import GlobalHead, HeadOptions
@@ -34,7 +29,7 @@ def make_batch(*shape: int) -> Batch:
 
 
 def run_handlers(batch: Batch, *handlers, iterations: int = 1) -> Batch:
-    """What the batch of the last iteration is when the step sees it."""
+    """The batch that the training step receives in the last iteration."""
     engine = Engine(lambda engine, _: engine.state.batch)
     for handler in handlers:
         handler.attach(engine)
@@ -42,7 +37,7 @@ def run_handlers(batch: Batch, *handlers, iterations: int = 1) -> Batch:
 
 
 @pytest.mark.parametrize("statistics", ["running", "batch"])
-def test_nothing_of_a_teacher_moves(statistics):
+def test_a_teacher_never_changes(statistics):
     teacher = Teacher(make_model(), name="t", statistics=statistics)
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
     batch = run_handlers(
@@ -66,12 +61,12 @@ def test_batch_statistics_normalize_the_batch():
     assert by_running.mean(dim=0).abs().max().item() > 1e-3
 
 
-def test_every_teacher_answers_in_its_order():
+def test_outputs_have_the_order_of_the_teachers():
     teachers = [Teacher(make_model(), name=name) for name in "ab"]
     batch = make_batch(4, 3, 16, 8)
-    answered = run_handlers(batch, TeacherForward(teachers, device_type="cpu"))
-    assert len(answered.teachers) == 2
-    for teacher, output in zip(teachers, answered.teachers, strict=True):
+    result = run_handlers(batch, TeacherForward(teachers, device_type="cpu"))
+    assert len(result.teachers) == 2
+    for teacher, output in zip(teachers, result.teachers, strict=True):
         assert torch.equal(output.embedding, teacher(batch.images).embedding)
 
 
@@ -87,7 +82,7 @@ def test_images_are_renormalized_by_hand_and_resized():
 
 def test_average_of_the_student_by_hand():
     student = make_model()
-    average = EmaTeacher(student, momentum=0.9, ramp=False, statistics="running")
+    average = EmaTeacher(student, decay=0.9, ramp=False, statistics="running")
     start = student.backbone.stem[0].bias.detach().clone()
     with torch.no_grad():
         student.backbone.stem[0].bias += 1
@@ -95,7 +90,7 @@ def test_average_of_the_student_by_hand():
     run_handlers(make_batch(2, 3, 16, 8), average)
     assert torch.allclose(average.teacher.model.backbone.stem[0].bias, start + 0.1)
     assert torch.allclose(average.teacher.model.backbone.stem[1].running_mean, torch.tensor(0.2))
-    ramped = EmaTeacher(make_model(), momentum=0.999, ramp=True, statistics="running")
+    ramped = EmaTeacher(make_model(), decay=0.999, ramp=True, statistics="running")
     ramped.load_state_dict({k: torch.zeros_like(v) for k, v in ramped.state_dict().items()})
     run_handlers(make_batch(2, 3, 16, 8), ramped)  # momentum (1 + 1) / (10 + 1)
     assert torch.allclose(
@@ -103,7 +98,7 @@ def test_average_of_the_student_by_hand():
     )
 
 
-def test_the_student_sees_some_of_the_teachers_views():
+def test_the_student_sees_a_random_subset_of_the_views():
     batch = make_batch(3, 5, 3, 8, 4)
     seen = run_handlers(batch, ViewSubsample(2, seed=1)).images
     assert seen.shape == (3, 2, 3, 8, 4)
@@ -116,7 +111,7 @@ def test_the_student_sees_some_of_the_teachers_views():
     assert not all(torch.equal(seen, other) for other in others)
 
 
-def test_teachers_see_all_views_when_they_come_first():
+def test_teachers_see_all_views():
     teacher = Teacher(make_model(), name="t")
     batch = make_batch(3, 4, 3, 16, 8)
     result = run_handlers(
@@ -129,12 +124,12 @@ def test_teachers_see_all_views_when_they_come_first():
 @pytest.mark.parametrize(
     ("reinit", "same"), [("none", {"backbone", "head"}), ("head", {"backbone"})]
 )
-def test_a_student_starts_from_a_checkpoint(tmp_path, reinit, same):
+def test_student_weights_come_from_a_checkpoint(tmp_path, reinit, same):
     from ember_reid.engine.checkpoint import save_checkpoint
 
     teacher, student = make_model(), make_model()
     save_checkpoint(tmp_path / "t.pt", {"model": teacher.state_dict()})
-    start_student(student, str(tmp_path / "t.pt"), reinit=reinit)
+    init_student(student, str(tmp_path / "t.pt"), reinit=reinit)
     equal = {
         part
         for part in ("backbone", "head")
@@ -146,17 +141,17 @@ def test_a_student_starts_from_a_checkpoint(tmp_path, reinit, same):
     assert equal == same
 
 
-def test_another_architecture_cannot_be_a_start(tmp_path):
+def test_weights_of_another_architecture_are_refused(tmp_path):
     from ember_reid.engine.checkpoint import save_checkpoint
 
     save_checkpoint(tmp_path / "t.pt", {"model": nn.Linear(2, 2).state_dict()})
     with pytest.raises(ValueError, match="another architecture than the student"):
-        start_student(make_model(), str(tmp_path / "t.pt"), reinit="head")
-    with pytest.raises(ValueError, match="KD.REINIT last-stage knows ResNets"):
-        start_student(make_model(), str(tmp_path / "t.pt"), reinit="last-stage")
+        init_student(make_model(), str(tmp_path / "t.pt"), reinit="head")
+    with pytest.raises(ValueError, match="KD.REINIT last-stage supports ResNets"):
+        init_student(make_model(), str(tmp_path / "t.pt"), reinit="last-stage")
 
 
-def test_a_resnet_starts_with_a_new_last_stage(tmp_path):
+def test_the_last_stage_of_a_resnet_is_reinitialized(tmp_path):
     from ember_reid.engine.checkpoint import save_checkpoint
     from ember_reid.modeling.backbones import BackboneOptions, create_backbone
 
@@ -167,7 +162,7 @@ def test_a_resnet_starts_with_a_new_last_stage(tmp_path):
 
     teacher, student = resnet(), resnet()
     save_checkpoint(tmp_path / "t.pt", {"model": teacher.state_dict()})
-    start_student(student, str(tmp_path / "t.pt"), reinit="last-stage")
+    init_student(student, str(tmp_path / "t.pt"), reinit="last-stage")
     assert torch.equal(
         student.backbone.layer3[1].conv1.weight, teacher.backbone.layer3[1].conv1.weight
     )
@@ -178,7 +173,7 @@ def test_a_resnet_starts_with_a_new_last_stage(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "begins_anew"),
+    ("name", "reinitialized"),
     [
         ("resnet18", "layer4.1.conv2.weight"),
         ("resnet34", "layer4.2.conv2.weight"),
@@ -190,7 +185,7 @@ def test_a_resnet_starts_with_a_new_last_stage(tmp_path):
         ("mobilenet_v2", ""),
     ],
 )
-def test_every_backbone_of_vkd_has_its_last_stage(name, begins_anew):
+def test_every_backbone_of_vkd_has_its_last_stage(name, reinitialized):
     from ember_reid.engine.distill.student import last_stage
     from ember_reid.modeling.backbones import BackboneOptions, create_backbone
 
@@ -202,7 +197,7 @@ def test_every_backbone_of_vkd_has_its_last_stage(name, begins_anew):
         for parameter, _ in backbone.named_parameters()
         if f"backbone.{parameter}".startswith(prefixes)
     ]
-    assert begins_anew in new if begins_anew else not new
+    assert reinitialized in new if reinitialized else not new
     assert len(new) < len(list(backbone.parameters())) / 2
 
 
@@ -236,7 +231,7 @@ def work(rank: int, port: int, rows: torch.Tensor, teacher: torch.Tensor, result
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_have_the_gradients_of_one():
+def test_two_processes_compute_the_gradients_of_one():
     generator = torch.Generator().manual_seed(0)
     rows, teacher = torch.randn(6, 4, generator=generator), torch.randn(6, 5, generator=generator)
     with socket.socket() as probe:
@@ -256,13 +251,13 @@ def test_two_processes_have_the_gradients_of_one():
         assert torch.allclose(one, torch.tensor(two), rtol=1e-4, atol=1e-6)
 
 
-def test_fewer_views_than_asked_for_are_counted(caplog):
+def test_identities_with_too_few_views_are_counted(caplog):
     from ember_reid.config import load_config
     from ember_reid.data.records import Record
-    from ember_reid.engine.distill.build import _count_views
+    from ember_reid.engine.distill.build import _check_views
 
     cfg = load_config(None, ["INPUT.NUM_FRAMES", "3", "INPUT.FRAME_SAMPLING", "multiview"])
     records = [Record((), pid, 0) for pid in (0, 0, 0, 1, 1, 2)]
     with caplog.at_level(logging.WARNING, logger="ember.distill"):
-        _count_views(records, cfg)
+        _check_views(cfg, records)
     assert "2 of 3 identities have fewer than 3" in caplog.text

@@ -1,4 +1,4 @@
-"""Distillation from the command line: a teacher by its checkpoint alone, and every mistake in one line."""
+"""Distillation from the command line; each error is one line."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ def teacher(tiny_run) -> str:
 
 @pytest.fixture(scope="module")
 def student_run(tmp_path_factory, train, teacher):
-    """A student of the tiny network on smaller images, with all terms that need no stage maps."""
+    """A tiny student on smaller images, with all losses that need no stage maps."""
     return train(tmp_path_factory.mktemp("kd") / "student", *student_words(teacher))
 
 
@@ -27,7 +27,7 @@ def student_words(teacher: str) -> list[str]:
         MODEL.HEAD.EMBEDDING_DIM 12 INPUT.SIZE_TRAIN (24,12) INPUT.SIZE_TEST (24,12)""".split()
 
 
-def test_a_distilled_checkpoint_is_one_like_any_other(student_run, tmp_path):
+def test_a_distilled_checkpoint_contains_only_the_student(student_run, tmp_path):
     content = load_checkpoint(student_run / "checkpoints" / "best.pt")
     assert not any("projection" in name or "connector" in name for name in content["model"])
     assert any("projections.1" in name for name in content["criterion"])
@@ -44,7 +44,7 @@ def test_a_distilled_checkpoint_is_one_like_any_other(student_run, tmp_path):
     )  # best.pt may be of an earlier epoch
 
 
-def test_all_terms_are_logged_with_finite_values(student_run):
+def test_all_losses_are_logged_and_finite(student_run):
     lines = [json.loads(line) for line in (student_run / "metrics.jsonl").read_text().splitlines()]
     text = json.dumps(lines)
     for name in ("kd", "distances", "embedding", "similarity"):
@@ -52,7 +52,7 @@ def test_all_terms_are_logged_with_finite_values(student_run):
     assert "NaN" not in text
 
 
-def test_teacher_and_student_end_side_by_side(student_run):
+def test_teacher_and_student_are_compared(student_run):
     table = json.loads((student_run / "distillation.json").read_text())
     assert [row["name"].split()[0] for row in table["rows"]] == ["teacher", "student"]
     rows = table["rows"]
@@ -61,7 +61,7 @@ def test_teacher_and_student_end_side_by_side(student_run):
     assert rows[1]["gflops"] < rows[0]["gflops"]  # smaller images
 
 
-def test_checkpoints_know_their_identities(teacher):
+def test_checkpoints_list_their_identities(teacher):
     classes = load_checkpoint(teacher)["classes"]
     assert classes == [["market1501", str(pid)] for pid in range(1, 9)]
 
@@ -95,7 +95,7 @@ def run_and_read(capsys, tiny_recipe, out, *words) -> str:
     code = main.main(["-c", str(tiny_recipe), *words, "OUTPUT_DIR", str(out)])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert code == 2
-    assert not out.exists(), "nothing is written before everything was checked"
+    assert not out.exists(), "nothing may be written before all checks have passed"
     return error
 
 
@@ -108,9 +108,9 @@ def run_and_read(capsys, tiny_recipe, out, *words) -> str:
         ("KD.STUDENT_VIEWS 4 INPUT.NUM_FRAMES 2", "KD.STUDENT_VIEWS is 4, more than the 2 views"),
         (
             "KD.TEACHERS ('TEACHER',) KD.FEATURE.WEIGHT 1",
-            "which ResNets have and TinyBackbone has not",
+            "which TinyBackbone does not have",
         ),
-        ("KD.SELF.WEIGHT 1", "hands out the maps of 2 stage"),
+        ("KD.SELF.WEIGHT 1", "returns the maps of 2 stage"),
         ("KD.SELF.WEIGHT 1 KD.SELF.LEARNERS (3,)", "KD.SELF.LEARNERS (3,) must be before"),
         ("KD.STUDENT_WEIGHTS teacher", "KD.STUDENT_WEIGHTS teacher needs KD.TEACHERS"),
         ("KD.LOGITS.TEMPERATURE 0", "KD.LOGITS.TEMPERATURE is 0"),
@@ -128,7 +128,7 @@ def test_mistakes_end_in_one_line(capsys, tiny_recipe, tmp_path, teacher, words,
     assert message in run_and_read(capsys, tiny_recipe, tmp_path / "out", *words)
 
 
-def test_a_teacher_that_is_no_checkpoint(capsys, tiny_recipe, tmp_path):
+def test_a_file_that_is_not_a_checkpoint_is_refused(capsys, tiny_recipe, tmp_path):
     (tmp_path / "text.pt").write_text("no weights")
     torch.save({"weight": torch.zeros(2)}, tmp_path / "foreign.pt")
     for name, message in (
@@ -139,7 +139,9 @@ def test_a_teacher_that_is_no_checkpoint(capsys, tiny_recipe, tmp_path):
         assert message in run_and_read(capsys, tiny_recipe, tmp_path / "out", *words)
 
 
-def test_a_teacher_of_other_identities(capsys, tiny_recipe, tmp_path, teacher, train):
+def test_a_teacher_without_common_identities_is_refused_for_logits(
+    capsys, tiny_recipe, tmp_path, teacher, train
+):
     content = load_checkpoint(teacher)
     save_checkpoint(
         tmp_path / "other.pt", content | {"classes": [["duke", str(i)] for i in range(8)]}
@@ -150,10 +152,12 @@ def test_a_teacher_of_other_identities(capsys, tiny_recipe, tmp_path, teacher, t
     assert (train(tmp_path / "fine", *words) / "results.json").is_file()
 
 
-def test_a_teacher_of_another_size_is_said_aloud(
+def test_a_teacher_of_another_size_gives_a_warning(
     student_run, capsys, tiny_recipe, tmp_path, teacher
 ):
     words = f"KD.TEACHERS ('{teacher}',) KD.EMBEDDING.WEIGHT 1 INPUT.SIZE_TRAIN (24,12) SOLVER.MAX_EPOCHS 1".split()
     assert main.main(["-c", str(tiny_recipe), *words, "OUTPUT_DIR", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
-    assert "made for 32 x 16: the student's images of 24 x 12 are resized" in said.err + said.out
+    assert (
+        "expects 32 x 16 pixels: the student's images of 24 x 12 are resized" in said.err + said.out
+    )

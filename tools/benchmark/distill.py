@@ -20,7 +20,7 @@ import torch
 from ember_reid.config import Config, load_config
 from ember_reid.data.build import loader_processes
 from ember_reid.engine.build import build_amp_dtype, build_device
-from ember_reid.engine.distill.teachers import EmaTeacher, ViewSubsample
+from ember_reid.engine.distill.handlers import ViewSubsample
 from ember_reid.engine.handlers.batch import Augment, ToDevice
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.run.build import TrainingRun, build_trainer, build_training_run
@@ -79,10 +79,8 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
     amp_dtype = build_amp_dtype(cfg, device)
     run = build_training_run(cfg, device, evaluate=False)
     model, distillation = run.model, run.distillation
-    averages = [
-        part.teacher.model for part in distillation.parts.values() if isinstance(part, EmaTeacher)
-    ]
-    teachers = [*averages, *(contestant.model.eval() for contestant in distillation.contestants)]
+    averages = [average.teacher.model for average in distillation.state.values()]
+    teachers = [*averages, *(entry.model.eval() for entry in distillation.teachers)]
     if not teachers:
         raise ValueError(
             "the recipe has no teacher: KD.TEACHERS is empty and KD.EMA.ENABLED is False"
@@ -103,7 +101,8 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
         cfg, model, plain_criterion, plain_optimizers, scaler=run.scaler, device=device
     )
     distilled = run.trainer
-    distillation.attach(distilled)
+    for handler in distillation.handlers:
+        handler.attach(distilled)
     if 0 < cfg.KD.STUDENT_VIEWS < cfg.INPUT.NUM_FRAMES:
         ViewSubsample(cfg.KD.STUDENT_VIEWS, seed=cfg.SEED).attach(plain)
     return _take_turns(

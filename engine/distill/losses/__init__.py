@@ -1,0 +1,1 @@
+"""Losses between the outputs of a student and of its teachers."""
