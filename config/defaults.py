@@ -50,6 +50,9 @@ _C.INPUT.RE_PROB = 0.5
 _C.INPUT.RE_FILL = "mean"
 # AutoAugment with the ReID policy table (data/strong_augmentations.py).
 _C.INPUT.AUTOAUG_PROB = 0.0
+# 0: AUTOAUG_PROB is constant. D: it is multiplied by (1 - 1 / D)^n at the n-th image of the run, as
+# in FastReID of 2020, where D is the total_iter of AutoAugment times the loader processes.
+_C.INPUT.AUTOAUG_DECAY = 0
 # Rotation up to 10 degrees, scale 0.9..1.1, shear 0.1.
 _C.INPUT.AFFINE_PROB = 0.0
 _C.INPUT.AUGMIX_PROB = 0.0

@@ -1,12 +1,12 @@
-"""Augmentation of whole batches on their device, with one draw per image.
+"""Augmentation of whole batches on their device, with random parameters per image.
 
-N images (all frames of a batch), 3 channels, H x W pixels. All parameters are drawn on the CPU from the
-generator that is passed in, so a CPU and a GPU augment alike, and nothing waits for the device.
+N is the number of images (all frames of a batch), H x W their size in pixels. All parameters are
+drawn on the CPU from the generator that is passed in. A CPU and a GPU therefore augment alike, and
+nothing waits for the device.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from ember_reid.data.batch import upload
@@ -20,15 +20,16 @@ from ember_reid.data.strong_augmentations import (
 from torch import Tensor
 from torch.nn import functional as F
 
-Policies = tuple[tuple[Callable[[Tensor, float, torch.Generator], Tensor], float], ...]
+Policies = tuple[
+    tuple[Callable[[Tensor, "float | Tensor", torch.Generator], Tensor], "float | Tensor"], ...
+]
 
-_ERASE_TRIES = (
-    20  # the strong baseline tries 100 times; all 20 fail for 1 image in 10^12 at 256 x 128
-)
+# The strong baseline tries 100 times; at 256 x 128 all 20 fail for 1 image in 10^12.
+_ERASE_TRIES = 20
 
 
 class Normalization:
-    """uint8 [..., 3, H, W] to float32 (x / 255 - mean) / std; `mean` and `std` are of RGB values in 0..1."""
+    """uint8 [..., 3, H, W] to float32 (x / 255 - mean) / std; mean and std of RGB values in 0..1."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -48,10 +49,21 @@ class Normalization:
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """Probabilities in 0..1; `padding` in pixels; `jitter` = brightness, contrast, saturation, hue strengths.
+    """What the augmentation does; 0 switches a probability off.
 
-    `erase_fill` is the value of erased pixels *after* normalization: 0 is the gray of the pixel mean. The
-    strong baseline erased after normalizing with the mean itself, (0.485, 0.456, 0.406).
+    Attributes:
+        flip_prob: of a horizontal flip.
+        padding: black pixels around the image before the random crop.
+        erase_prob: of erasing a rectangle.
+        erase_fill: RGB value of erased pixels after normalization. 0 is the pixel mean; the strong
+            baseline uses the values of the mean itself, (0.485, 0.456, 0.406).
+        jitter_prob: of the color jitter.
+        jitter: strengths of brightness, contrast, saturation and hue.
+        autoaug_prob: of AutoAugment.
+        autoaug_decay: images after which AutoAugment's probability has fallen to 1/e, see
+            `decayed_probs`; 0 keeps it constant.
+        affine_prob, augmix_prob, patch_prob, cutout_prob: of the others in
+            `strong_augmentations`.
     """
 
     flip_prob: float = 0.5
@@ -61,6 +73,7 @@ class AugmentationSettings:
     jitter_prob: float = 0.0
     jitter: tuple[float, float, float, float] = (0.15, 0.15, 0.1, 0.1)
     autoaug_prob: float = 0.0
+    autoaug_decay: int = 0
     affine_prob: float = 0.0
     augmix_prob: float = 0.0
     patch_prob: float = 0.0
@@ -68,75 +81,122 @@ class AugmentationSettings:
 
 
 class Augmentation:
-    """AutoAugment, flip, pad and crop, affine, AugMix, patches, cutout, color jitter, normalization, erasing."""
+    """AutoAugment, flip, crop, affine, AugMix, patch, cutout, jitter, normalization, erasing."""
 
     def __init__(self, normalization: Normalization, settings: AugmentationSettings) -> None:
         self.normalization = normalization
         self.settings = settings
 
     def __call__(
-        self, images: Tensor, generator: torch.Generator, *, rank: int = 0, world_size: int = 1
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        *,
+        step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Tensor:
-        """uint8 [..., 3, H, W] to float32 of the same shape, normalized; the input is left as it is.
+        """Augment a batch; the input is not changed.
 
-        Every image, and every frame of a clip, has its own draw. `generator` is one of the CPU. With several
-        processes `images` are the rows of `rank` in the global batch; draws are made for all of it, so that the
-        number of processes does not change them (AutoAugment, affine, AugMix, patches and cutout draw apart).
+        Every image, and every frame of a clip, has its own random parameters. With several
+        processes `images` are the rows of `rank` in the global batch. Parameters are drawn for the
+        global batch, so they do not depend on the number of processes (except for AutoAugment,
+        affine, AugMix, patch and cutout, which each process draws for itself).
+
+        Args:
+            images: uint8 [..., 3, H, W].
+            generator: a CPU generator.
+            step: training iterations before this one, for `autoaug_decay`.
+            rank: this process.
+            world_size: the number of processes.
+
+        Returns:
+            float32 [..., 3, H, W], normalized.
         """
-        shape = images.shape
-        flat = images.reshape(-1, *shape[-3:])  # [B, (T,) 3, H, W] -> [N, 3, H, W]
-        s = self.settings
+        shape, s = images.shape, self.settings
+        # [B, (T,) 3, H, W] -> [N, 3, H, W]
+        flat = images.reshape(-1, *shape[-3:])
         num = flat.shape[0]
         total, own = num * world_size, slice(rank * num, (rank + 1) * num)
-        apart = generator
+        own_generator = generator
         if world_size > 1:
-            apart = torch.Generator().manual_seed(generator.initial_seed() + 1 + rank)
-        flat = _apply(flat, ((auto_augment, s.autoaug_prob),), apart)
+            own_generator = torch.Generator().manual_seed(generator.initial_seed() + 1 + rank)
+        autoaug_prob: float | Tensor = s.autoaug_prob
+        if s.autoaug_prob > 0 and s.autoaug_decay:
+            first = step * total
+            autoaug_prob = decayed_probs(s.autoaug_prob, s.autoaug_decay, first, total)[own]
+        flat = _apply(flat, ((auto_augment, autoaug_prob),), own_generator)
         flips = torch.rand(total, generator=generator)[own] < s.flip_prob
         offsets = torch.randint(2 * s.padding + 1, (total, 2), generator=generator)[own]
         flat = flip_and_crop(flat, flips, offsets, padding=s.padding)
-        policies = (
+        policies: Policies = (
             (random_affine, s.affine_prob),
             (aug_mix, s.augmix_prob),
             (random_patch, s.patch_prob),
             (cutout, s.cutout_prob),
         )
-        flat = _apply(flat, policies, apart)
+        flat = _apply(flat, policies, own_generator)
         if s.jitter_prob > 0:
             chosen = torch.rand(total, generator=generator)[own] < s.jitter_prob
             factors = draw_jitter(total, s.jitter, generator)[own]
-            pixels = flat.to(torch.float32)
-            index = chosen.nonzero().flatten()
-            if len(index):
-                where = upload(index, flat.device)
-                pixels[where] = 255.0 * jitter_colors(pixels[where] / 255.0, factors[index])
-            flat = pixels
+            flat = _jitter_chosen(flat, chosen, factors)
         out = self.normalization(flat)
         if s.erase_prob > 0:
-            boxes = draw_boxes(total, tuple(shape[-2:]), s.erase_prob, generator)
-            mine = boxes.index.div(num, rounding_mode="floor") == rank
-            boxes = Boxes(*(values[mine] for values in boxes))
-            erase_(out, boxes._replace(index=boxes.index - rank * num), s.erase_fill)
+            boxes = draw_boxes(total, (shape[-2], shape[-1]), s.erase_prob, generator)
+            erase_(out, boxes.select(own), s.erase_fill)
         return out.reshape(shape)
 
 
+def decayed_probs(prob: float, decay: int, first: int, num: int) -> Tensor:
+    """The probabilities prob * (1 - 1 / decay)^n of the images n = first .. first + num - 1.
+
+    FastReID 2020 (commit 64861ea, autoaugment.py:499-505) augments with probability 1 - g and adds
+    1 / T to g each time it does. The expectation of 1 - g after n images is (1 - 1 / T)^n. Every
+    loader process counts on its own there, so `decay` is T x the number of its processes.
+
+    Returns:
+        float64 [num], on the CPU.
+    """
+    numbers = torch.arange(first, first + num, dtype=torch.float64)
+    return prob * (1 - 1 / decay) ** numbers
+
+
 def _apply(images: Tensor, policies: Policies, generator: torch.Generator) -> Tensor:
-    """The policies whose probability is above 0, in their order; the others draw nothing."""
+    """Apply the policies with a probability above 0 in order; the others draw no numbers."""
     for policy, prob in policies:
-        if prob > 0:
+        if isinstance(prob, Tensor) or prob > 0:
             images = policy(images, prob, generator)
     return images
 
 
-def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: int) -> Tensor:
-    """Mirror the chosen images, add a black border, cut the input size out again. uint8 [N, 3, H, W] in and
-    out.
+def _jitter_chosen(images: Tensor, chosen: Tensor, factors: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] to float32 in 0..255, with the colors of the `chosen` images changed."""
+    pixels = images.to(torch.float32)
+    index = chosen.nonzero().flatten()
+    if len(index):
+        where = upload(index, images.device)
+        pixels[where] = 255.0 * jitter_colors(pixels[where] / 255.0, factors[index])
+    return pixels
 
-    flips: bool [N], offsets: int64 [N, 2] (down, right) in 0..2 * padding, both on the CPU. Rows are gathered
-    from a view in which every position of the padded images starts a row, so a crop is one `index_select`.
+
+def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: int) -> Tensor:
+    """Mirror the chosen images, add a black border, and crop to the input size.
+
+    Rows are gathered from a view in which every position of the padded images starts a row, so the
+    crop is one `index_select`.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        flips: bool [N], on the CPU.
+        offsets: int64 [N, 2] (down, right) in 0..2 * padding, on the CPU.
+        padding: pixels.
+
+    Returns:
+        uint8 [N, 3, H, W].
     """
     num, channels, height, width = images.shape
-    out = F.pad(images, (padding,) * 4) if padding else images.clone()  # [N, 3, H + 2p, W + 2p]
+    # [N, 3, H + 2 * padding, W + 2 * padding]
+    out = F.pad(images, (padding,) * 4) if padding else images.clone()
     mirrored = flips.nonzero().flatten()
     if len(mirrored):
         where = upload(mirrored, images.device)
@@ -144,60 +204,86 @@ def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: in
     if not padding:
         return out
     padded_height, padded_width = out.shape[-2:]
-    rows = torch.arange(height) + offsets[:, :1]  # [N, H], in the padded image
-    planes = torch.arange(num * channels).view(num, channels, 1) * padded_height  # [N, 3, 1]
-    starts = (planes + rows[:, None]) * padded_width + offsets[:, 1].view(num, 1, 1)  # [N, 3, H]
-    windows = out.view(-1).unfold(
-        0, width, 1
-    )  # [positions, W], overlapping views of the same memory
+    # [N, H], rows of the padded image
+    rows = torch.arange(height) + offsets[:, :1]
+    # [N, 3, 1], first row of each plane
+    planes = torch.arange(num * channels).view(num, channels, 1) * padded_height
+    # [N, 3, H], positions of the first pixels
+    starts = (planes + rows[:, None]) * padded_width + offsets[:, 1].view(num, 1, 1)
+    # [positions, W], overlapping views of the same memory
+    windows = out.view(-1).unfold(0, width, 1)
     cropped = windows.index_select(0, upload(starts.flatten(), images.device))
     return cropped.view(num, channels, height, width)
 
 
-class Boxes(NamedTuple):
-    """Rectangles [top, bottom) x [left, right), int64 [M] each, of the images `index`, int64 [M]."""
+@dataclass(frozen=True)
+class Boxes:
+    """Rectangles [top, bottom) x [left, right) of the images `image`; int64 [M] each, on the CPU."""
 
-    index: Tensor
+    image: Tensor
     top: Tensor
     bottom: Tensor
     left: Tensor
     right: Tensor
 
+    def select(self, images: slice) -> "Boxes":
+        """The boxes of a range of images, which are numbered from 0."""
+        kept = (self.image >= images.start) & (self.image < images.stop)
+        return Boxes(
+            self.image[kept] - images.start,
+            self.top[kept],
+            self.bottom[kept],
+            self.left[kept],
+            self.right[kept],
+        )
+
 
 def draw_boxes(num: int, size: tuple[int, int], prob: float, generator: torch.Generator) -> Boxes:
-    """Rectangles to erase (Zhong et al. 2020, arXiv 1708.04896): with `prob`, 2 to 40 % of the area.
+    """Rectangles to erase (Zhong et al. 2020, arXiv 1708.04896): 2 to 40 % of the area.
 
-    As in the strong baseline the aspect height / width is uniform in 0.3..1/0.3 (torchvision: log-uniform).
+    As in the strong baseline the aspect height / width is uniform in 0.3..1/0.3; torchvision's is
+    log-uniform.
+
+    Args:
+        num: images.
+        size: (H, W).
+        prob: of a rectangle in an image.
+        generator: a CPU generator.
     """
     height, width = size
     chosen = torch.rand(num, generator=generator) < prob
     area = torch.empty(num, _ERASE_TRIES).uniform_(0.02, 0.4, generator=generator) * height * width
     aspect = torch.empty(num, _ERASE_TRIES).uniform_(0.3, 1 / 0.3, generator=generator)
-    heights = (area * aspect).sqrt().round().long()  # [N, tries]
+    # [N, tries]
+    heights = (area * aspect).sqrt().round().long()
     widths = (area / aspect).sqrt().round().long()
     fits = (heights < height) & (widths < width)
-    first = fits.int().argmax(dim=1, keepdim=True)  # the first try that fits
+    # The first try that fits.
+    first = fits.int().argmax(dim=1, keepdim=True)
     box_height = heights.gather(1, first).squeeze(1)
     box_width = widths.gather(1, first).squeeze(1)
     place = torch.rand(num, 2, generator=generator)
-    index = (chosen & fits.any(dim=1)).nonzero().flatten()
+    image = (chosen & fits.any(dim=1)).nonzero().flatten()
     top = (place[:, 0] * (height - box_height + 1)).long()
     left = (place[:, 1] * (width - box_width + 1)).long()
     return Boxes(
-        index, top[index], (top + box_height)[index], left[index], (left + box_width)[index]
+        image, top[image], (top + box_height)[image], left[image], (left + box_width)[image]
     )
 
 
 def erase_(images: Tensor, boxes: Boxes, fill: Sequence[float]) -> None:
-    """Fill the boxes of float [N, 3, H, W] in place: one slice per box, no pass over the whole batch."""
+    """Fill the boxes of float [N, 3, H, W] in place: one slice per box."""
     value = upload(torch.tensor(fill, dtype=images.dtype), images.device).view(3, 1, 1)
-    for i, top, bottom, left, right in torch.stack(boxes, dim=1).tolist():
+    corners = (boxes.image, boxes.top, boxes.bottom, boxes.left, boxes.right)
+    for i, top, bottom, left, right in torch.stack(corners, dim=1).tolist():
         images[i, :, top:bottom, left:right] = value
 
 
 def draw_jitter(num: int, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
-    """Factors [N, 4]: brightness, contrast and saturation uniform in 1 +- strength, hue in 0 +- strength (of
-    a turn).
+    """Random factors [N, 4] of brightness, contrast, saturation and hue.
+
+    The first three are uniform in 1 +- strength, the hue in 0 +- strength, as a fraction of 360
+    degrees.
     """
     strength = torch.tensor(strengths, dtype=torch.float32)
     center = torch.tensor([1.0, 1.0, 1.0, 0.0])
@@ -207,10 +293,13 @@ def draw_jitter(num: int, strengths: Sequence[float], generator: torch.Generator
 
 
 def jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, in this order, as torchvision defines them on float images.
+    """Change brightness, contrast, saturation and hue, in this order, as torchvision defines them.
 
-    images: float [N, 3, H, W] in 0..1; factors: [N, 4], see `draw_jitter`. torchvision shuffles the order of
-    the four.
+    torchvision applies the four in random order.
+
+    Args:
+        images: float [N, 3, H, W] in 0..1.
+        factors: [N, 4], see `draw_jitter`.
     """
     brightness, contrast, saturation, hue = (
         upload(factors, images.device).view(-1, 4, 1, 1, 1).unbind(1)
@@ -232,18 +321,22 @@ def _gray(images: Tensor) -> Tensor:
 
 
 def shift_hue(images: Tensor, hue: Tensor) -> Tensor:
-    """Turn the hue of [N, 3, H, W] in 0..1 by `hue` [N, 1, 1] turns; HSV saturation and value stay."""
-    red, green, blue = images.unbind(1)  # [N, H, W] each
+    """Rotate the hue of images [N, 3, H, W] in 0..1 by `hue` [N, 1, 1], a fraction of 360 degrees.
+
+    The saturation and the value of HSV do not change.
+    """
+    # [N, H, W] each
+    red, green, blue = images.unbind(1)
     value = images.amax(dim=1)
     spread = value - images.amin(dim=1)
-    # masks as numbers: torch.where is many times slower than arithmetic on a CPU
+    # Masks are numbers: torch.where is many times slower than arithmetic on a CPU.
     is_red = (value == red).to(value.dtype)
     is_green = (value == green).to(value.dtype) * (1 - is_red)
     is_blue = 1 - is_red - is_green
     sector = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
     sector = sector / (spread + (spread == 0)) + 2 * is_green + 4 * is_blue
     turned = sector + 6 * hue
-    # channel n of the HSV -> RGB formula value - spread * max(0, min(k, 4 - k, 1)), k = (n + 6 h) mod 6
+    # HSV to RGB: channel n is value - spread * max(0, min(k, 4 - k, 1)) with k = (n + 6 h) mod 6.
     channels = []
     for n in (5, 3, 1):
         k = (n + turned) % 6

@@ -316,6 +316,7 @@ def build_augmentation(cfg: CfgNode) -> Augmentation:
         jitter_prob=cfg.INPUT.JITTER_PROB,
         jitter=tuple(cfg.INPUT.JITTER),
         autoaug_prob=cfg.INPUT.AUTOAUG_PROB,
+        autoaug_decay=cfg.INPUT.AUTOAUG_DECAY,
         affine_prob=cfg.INPUT.AFFINE_PROB,
         augmix_prob=cfg.INPUT.AUGMIX_PROB,
         patch_prob=cfg.INPUT.PATCH_PROB,

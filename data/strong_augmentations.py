@@ -1,8 +1,9 @@
 """Stronger augmentations of uint8 batches: AutoAugment, AugMix, random patches, cutout, affine.
 
-N images, 3 channels, H x W pixels, uint8 in and out; the input is left as it is. Everything random comes from the CPU
-generator that is passed in, so a CPU and a GPU augment alike. Each function touches the chosen images only; with the
-usual probabilities of 0.1 to 0.5 they cost less than decoding.
+Images are uint8 [N, 3, H, W] in and out; the input is not changed. All random numbers come from the
+CPU generator that is passed in, so a CPU and a GPU augment alike. Each function processes the
+chosen images only; with the usual probabilities of 0.1 to 0.5 this costs less than decoding.
+`prob` is one probability, or a CPU tensor [N] with one per image.
 """
 
 import math
@@ -21,9 +22,10 @@ _GRAY = 128
 def _warp(
     image: Tensor, rows: tuple[tuple[float, float, float], tuple[float, float, float]]
 ) -> Tensor:
-    """uint8 [3, H, W] seen through (x, y) -> rows @ (x, y, 1), in pixels from the center; bilinear, gray beyond the border.
+    """Sample uint8 [3, H, W] at (x, y) -> rows @ (x, y, 1), in pixels from the center.
 
-    The same as torchvision's affine, whose matrix the host copies to a GPU and waits for.
+    Bilinear; pixels outside of the image are gray. torchvision's affine gives the same result, but
+    waits until its matrix has been copied to the GPU.
     """
     height, width = image.shape[-2:]
     (a, b, x), (c, d, y) = rows
@@ -37,7 +39,7 @@ def _warp(
 
 
 def _rotate(image: Tensor, degrees: float) -> Tensor:
-    """Counter-clockwise about the center."""
+    """Rotate counter-clockwise about the center."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return _warp(image, ((cos, -sin, 0.0), (sin, cos, 0.0)))
 
@@ -59,7 +61,7 @@ def _shift_y(image: Tensor, part: float) -> Tensor:
 
 
 def _shift(image: Tensor, pixels: int, *, dim: int) -> Tensor:
-    """Moved to the right or downwards by whole pixels; gray comes in."""
+    """Shift to the right or downwards by whole pixels; the uncovered pixels are gray."""
     size = image.shape[dim]
     out = torch.full_like(image, _GRAY)
     kept = max(size - abs(pixels), 0)
@@ -70,7 +72,10 @@ def _shift(image: Tensor, pixels: int, *, dim: int) -> Tensor:
 
 
 def _sharpen(image: Tensor, factor: float) -> Tensor:
-    """Away from the image blurred with 3 x 3 ones and a 5 in the middle, as Pillow does; the border stays."""
+    """Extrapolate from the image blurred with 3 x 3 ones and a 5 in the middle, as Pillow does.
+
+    The outermost pixels do not change.
+    """
     inner = image[:, 1:-1, 1:-1].float()
     blurred = ((9 * F.avg_pool2d(image.float(), 3, stride=1) + 4 * inner) / 13).round()
     out = image.clone()
@@ -80,12 +85,12 @@ def _sharpen(image: Tensor, factor: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Operation:
-    """What one word of a policy does to an image uint8 [3, H, W].
+    """One operation of a policy on an image uint8 [3, H, W].
 
     Attributes:
         apply: (image, strength) -> image.
-        strength: of a level in 0..10.
-        signed: the strength's sign is drawn.
+        strength: level in 0..10 -> strength.
+        signed: whether the sign of the strength is random.
     """
 
     apply: Callable[[Tensor, float], Tensor]
@@ -118,9 +123,10 @@ OPERATIONS: dict[str, Operation] = {
     "invert": Operation(lambda image, _: TF.invert(image)),
 }
 
-Step = tuple[str, float, float]  # operation, probability, level
+# Operation, probability, level.
+Step = tuple[str, float, float]
 
-# The 25 pairs of the ReID policy (AutoAugment's for ImageNet); equal ones are there to be drawn more often.
+# The 25 pairs of AutoAugment's ImageNet policy. Some pairs occur twice and so are drawn more often.
 AUTO_AUGMENT: tuple[tuple[Step, Step], ...] = (
     (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
     (("solarize", 0.6, 5), ("autocontrast", 0.6, 5)),
@@ -166,7 +172,7 @@ def _uniform(generator: torch.Generator, low: float = 0.0, high: float = 1.0) ->
     return low + (high - low) * torch.rand((), generator=generator).item()
 
 
-def _choose(num: int, prob: float, generator: torch.Generator) -> list[int]:
+def _choose(num: int, prob: float | Tensor, generator: torch.Generator) -> list[int]:
     return (torch.rand(num, generator=generator) < prob).nonzero().flatten().tolist()
 
 
@@ -178,8 +184,11 @@ def _operate(image: Tensor, name: str, level: float, generator: torch.Generator)
     return operation.apply(image, strength)
 
 
-def auto_augment(images: Tensor, prob: float, generator: torch.Generator) -> Tensor:
-    """Each image, with `prob`, through one of the 25 pairs of AUTO_AUGMENT, both steps with their probabilities."""
+def auto_augment(images: Tensor, prob: float | Tensor, generator: torch.Generator) -> Tensor:
+    """Apply one of the 25 pairs of AUTO_AUGMENT to each image with `prob`.
+
+    Both steps of the pair have their own probabilities (Cubuk et al. 2019, arXiv 1805.09501).
+    """
     out = images.clone()
     for i in _choose(len(images), prob, generator):
         pair = AUTO_AUGMENT[int(torch.randint(len(AUTO_AUGMENT), (), generator=generator))]
@@ -191,23 +200,23 @@ def auto_augment(images: Tensor, prob: float, generator: torch.Generator) -> Ten
 
 def aug_mix(
     images: Tensor,
-    prob: float,
+    prob: float | Tensor,
     generator: torch.Generator,
     *,
     width: int = 3,
     severity: float = 3.0,
 ) -> Tensor:
-    """AugMix (Hendrycks et al. 2020, algorithm 1, without its consistency loss): each image, with `prob`.
+    """AugMix (Hendrycks et al. 2020, algorithm 1, without its consistency loss) with `prob`.
 
-    `width` chains of one to three operations of levels up to `severity` (in 0..10) are mixed with weights from a flat
-    Dirichlet distribution, and the mixture with the image by a uniform weight.
+    `width` chains of one to three operations with levels up to `severity` (in 0..10) are mixed with
+    weights from a flat Dirichlet distribution. The mixture and the image are mixed with a uniform
+    weight.
     """
     out = images.clone()
     for i in _choose(len(images), prob, generator):
-        weights = (
-            -torch.rand(width, generator=generator).clamp(min=1e-7).log()
-        )  # exponential: flat when normalized
-        weights = (weights / weights.sum()).tolist()
+        # Exponential variates: flat Dirichlet when normalized.
+        variates = -torch.rand(width, generator=generator).clamp(min=1e-7).log()
+        weights = (variates / variates.sum()).tolist()
         mixed = torch.zeros(images.shape[1:], device=images.device)
         for weight in weights:
             chain = images[i]
@@ -224,8 +233,11 @@ def aug_mix(
 
 def _draw_box(
     size: tuple[int, int], area: tuple[float, float], generator: torch.Generator
-) -> tuple[int, ...]:
-    """(top, bottom, left, right) of a box with a part of the image's area and an aspect ratio in 0.3..3.3."""
+) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right) of a random box.
+
+    `area` is the range of its fraction of the image; its aspect ratio is in 0.3..3.3.
+    """
     height, width = size
     pixels = _uniform(generator, *area) * height * width
     aspect = math.exp(_uniform(generator, math.log(0.3), math.log(1 / 0.3)))
@@ -238,29 +250,32 @@ def _draw_box(
 
 def random_patch(
     images: Tensor,
-    prob: float,
+    prob: float | Tensor,
     generator: torch.Generator,
     *,
     area: tuple[float, float] = (0.01, 0.5),
 ) -> Tensor:
-    """Each image, with `prob`, gets a box of another image of the batch at the same place (Zhou et al. 2021).
+    """Copy a box of another image of the batch to the same place, with `prob` (Zhou et al. 2021).
 
-    The published program collects boxes of earlier images; another image of the batch needs no memory of them.
+    Departure: the published program stores boxes of earlier images and pastes one of them.
     """
     out = images.clone()
     if len(images) < 2:
         return out
     for i in _choose(len(images), prob, generator):
         other = (i + 1 + int(torch.randint(len(images) - 1, (), generator=generator))) % len(images)
-        top, bottom, left, right = _draw_box(tuple(images.shape[-2:]), area, generator)
+        top, bottom, left, right = _draw_box((images.shape[-2], images.shape[-1]), area, generator)
         out[i, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
     return out
 
 
-def cutout(images: Tensor, prob: float, generator: torch.Generator, *, side: float = 0.5) -> Tensor:
-    """Each image, with `prob`, loses a square to mid-gray (DeVries and Taylor 2017).
+def cutout(
+    images: Tensor, prob: float | Tensor, generator: torch.Generator, *, side: float = 0.5
+) -> Tensor:
+    """Fill a square of each image with mid-gray, with `prob` (DeVries and Taylor 2017).
 
-    Its center is anywhere in the image, so it may hang over the border; `side` is a part of the image's width.
+    `side` is a fraction of the width. The center of the square is anywhere in the image, so parts
+    of the square may be outside.
     """
     height, width = images.shape[-2:]
     half = max(round(side * width / 2), 1)
@@ -273,14 +288,17 @@ def cutout(images: Tensor, prob: float, generator: torch.Generator, *, side: flo
 
 def random_affine(
     images: Tensor,
-    prob: float,
+    prob: float | Tensor,
     generator: torch.Generator,
     *,
     degrees: float = 10.0,
     scale: tuple[float, float] = (0.9, 1.1),
     shear: float = 0.1,
 ) -> Tensor:
-    """Each image, with `prob`, rotated by up to `degrees`, scaled and sheared (a slope), black beyond the border."""
+    """Rotate by up to `degrees`, scale, and shear by up to the slope `shear`, with `prob`.
+
+    Pixels outside of the image are black.
+    """
     num, _, height, width = images.shape
     draws = torch.rand(num, 3, generator=generator)
     chosen = _choose(num, prob, generator)
@@ -290,9 +308,11 @@ def random_affine(
     zoom = 1 / (scale[0] + (scale[1] - scale[0]) * draws[chosen, 1])
     slope = shear * (2 * draws[chosen, 2] - 1)
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    ratio = height / width  # affine_grid counts in half heights and half widths
+    # affine_grid has half heights and half widths as units.
+    ratio = height / width
     rows = torch.stack([cos, (slope * cos - sin) * ratio, sin / ratio, slope * sin + cos], dim=1)
-    matrix = upload(F.pad(rows.view(-1, 2, 2), (0, 1)), images.device)  # [M, 2, 3], no shift
+    # [M, 2, 3], no shift
+    matrix = upload(F.pad(rows.view(-1, 2, 2), (0, 1)), images.device)
     where = upload(torch.tensor(chosen), images.device)
     pixels = images[where].float()
     grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)

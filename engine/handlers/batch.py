@@ -93,6 +93,10 @@ class Augment:
         seed = iteration_seed(self.seed + 1, engine.state.iteration)
         generator = torch.Generator().manual_seed(seed)
         images = self.augmentation(
-            batch.images, generator, rank=self.rank, world_size=self.world_size
+            batch.images,
+            generator,
+            step=engine.state.iteration - 1,
+            rank=self.rank,
+            world_size=self.world_size,
         )
         engine.state.batch = batch._replace(images=images)

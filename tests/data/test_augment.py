@@ -5,6 +5,7 @@ from ember_reid.data.augment import (
     AugmentationSettings,
     Boxes,
     Normalization,
+    decayed_probs,
     draw_boxes,
     draw_jitter,
     erase_,
@@ -77,7 +78,7 @@ def test_same_generator_state_same_result():
 def test_boxes_keep_area_and_aspect():
     boxes = draw_boxes(2000, (64, 32), 0.5, torch.Generator().manual_seed(0))
     height, width = (boxes.bottom - boxes.top).double(), (boxes.right - boxes.left).double()
-    assert 0.45 < len(boxes.index) / 2000 < 0.55
+    assert 0.45 < len(boxes.image) / 2000 < 0.55
     assert height.max() < 64 and width.max() < 32
     assert (
         boxes.top.min() == 0
@@ -161,3 +162,44 @@ def test_policies_draw_apart_on_each_rank():
         for rank in (0, 1)
     ]
     assert not torch.equal(*draws)
+
+
+def test_decayed_probabilities():
+    assert decayed_probs(0.5, 4, 0, 4).tolist() == [0.5, 0.375, 0.28125, 0.2109375]
+    assert decayed_probs(0.5, 4, 2, 2).tolist() == [0.28125, 0.2109375]
+    # FastReID's May program: total 18,000 in each of 8 processes, 18,000 iterations of 64 images.
+    probs = decayed_probs(1.0, 18_000 * 8, 0, 18_000 * 64)
+    assert probs.mean().item() == pytest.approx(0.125, abs=1e-3)
+
+
+def test_decay_is_the_expectation_of_a_running_count():
+    # FastReID: augment if u > g; every time it does, g = min(1, g + 1 / T).
+    runs, images, total = 4000, 12, 5
+    draws = torch.rand(runs, images, generator=torch.Generator().manual_seed(0))
+    used = torch.zeros(images)
+    for run in draws:
+        gate = 0.0
+        for n, u in enumerate(run.tolist()):
+            if u > gate:
+                used[n] += 1
+                gate = min(1.0, gate + 1 / total)
+    expected = decayed_probs(1.0, total, 0, images).float()
+    torch.testing.assert_close(used / runs, expected, atol=0.03, rtol=0)
+
+
+def test_auto_augment_decays_over_the_global_batches():
+    images = random_images(4, 3, 16, 8)
+    plain = create()(images, torch.Generator().manual_seed(0))
+    # With a decay of 1 only image 0 of step 0 has a probability above 0.
+    augmentation = create(autoaug_prob=1.0, autoaug_decay=1)
+    changed = set()
+    for seed in range(5):
+        out = augmentation(images, torch.Generator().manual_seed(seed))
+        changed |= {i for i in range(4) if not torch.equal(out[i], plain[i])}
+    assert changed == {0}
+    for where in ({"step": 1}, {"rank": 1, "world_size": 2}):
+        assert torch.equal(augmentation(images, torch.Generator().manual_seed(0), **where), plain)
+    # An endless decay equals a constant probability.
+    constant = create(autoaug_prob=0.5)(images, torch.Generator().manual_seed(1))
+    endless = create(autoaug_prob=0.5, autoaug_decay=10**15)
+    assert torch.equal(endless(images, torch.Generator().manual_seed(1), step=3), constant)
