@@ -29,12 +29,7 @@ $(INSTALLED): pyproject.toml constraints.txt $(KERNEL) setup.py
 	touch $(INSTALLED)
 
 demo: $(INSTALLED)
-	$(PY) -m tools.quickstart_data datasets/quickstart --images --overwrite
-	$(PY) main.py -c configs/quickstart/people.yml OVERWRITE True
-	$(PY) -m tools.visualize TEST.WEIGHT runs/quickstart/checkpoints/best.pt \
-		--queries random --count 12 --out runs/quickstart/ranked
-	@echo "scores: runs/quickstart/results.json   log: runs/quickstart/log.txt"
-	@echo "ranked results: runs/quickstart/ranked/index.html"
+	$(PY) -m ember_reid demo
 
 distill-demo: $(INSTALLED)
 	$(PY) -m tools.quickstart_data datasets/quickstart --images --overwrite

@@ -9,7 +9,7 @@ from ember_reid.engine.deploy.build import build_deployed_network, read_inferenc
 from ember_reid.engine.deploy.export import write_network
 from ember_reid.tools.common.feature_file import load_features
 from ember_reid.tools.common.inputs import read_images
-from ember_reid.tools.extract.command import Job, embed_share, main, split_words
+from ember_reid.tools.extract.command import Job, embed_share, main
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +144,6 @@ def test_a_process_whose_parent_is_gone_stops(best, photos, tmp_path, monkeypatc
     job = Job(read_images([photos]), None, [], False, False, 2, False, 1, folder=tmp_path)
     embed_share(job, load_model(best, device="cpu"), 0, 1)
     assert not list(tmp_path.glob("*.npz"))
-
-
-def test_words_are_keys_or_images():
-    given = ["a.jpg", "TEST.WEIGHT", "best.pt", "DEVICE", "cpu", "IMG.JPG", "SEEDS"]
-    assert split_words(given) == (
-        ["TEST.WEIGHT", "best.pt", "DEVICE", "cpu"],
-        ["a.jpg", "IMG.JPG", "SEEDS"],
-    )
 
 
 def test_lists_and_folders_are_read_once_and_in_order(photos, tmp_path):

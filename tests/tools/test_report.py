@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.tools.common.charts import Line, histogram, line_chart, ticks
-from ember_reid.tools.report.command import main, split_words
+from ember_reid.tools.report.command import main
 from ember_reid.tools.report.page import Card, write_page
 from ember_reid.tools.report.retrieval_analysis import (
     KINDS,
@@ -231,14 +231,6 @@ def test_damaged_files(tmp_path):
     (tmp_path / "made_with.json").write_text("[{")
     with pytest.raises(ValueError, match=r"made_with.json is damaged: "):
         read_run(tmp_path)
-
-
-def test_folders_and_keys_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "RUN").mkdir()
-    assert split_words(["RUN", "runs/b", "DATASETS.ROOT", "/data"])[1] == ("DATASETS.ROOT", "/data")
-    assert [path.name for path in split_words(["RUN", "runs/b", "SEED", "2"])[0]] == ["RUN", "b"]
-    assert split_words(["runs/a"])[1] == ()
 
 
 # ----------------------------------------------------------------------------------------------------------- the page

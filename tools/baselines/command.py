@@ -1,10 +1,11 @@
-"""What needs no training: a color histogram, and the recipe's network as it starts.
+"""Score a color histogram and the untrained network of a recipe.
 
-    python -m tools.baselines -c configs/quickstart/people.yml
-    python -m tools.baselines -c configs/market1501/cpu_r18.yml DATASETS.ROOT /data
+    python -m tools.baselines -c quickstart/people
+    python -m tools.baselines -c market1501/cpu_r18 DATASETS.ROOT /data
 
-A trained network means something only beside these two: on easy data a histogram alone finds most matches. The
-histogram counts RGB values in 8 x 8 x 8 bins; its square root is compared by cosine (Bhattacharyya coefficient).
+The scores of a trained network should be compared with these: on easy data, a histogram alone finds
+most matches. The histogram counts RGB values in 8 x 8 x 8 bins. Its square root is compared by
+cosine (Bhattacharyya coefficient).
 """
 
 import argparse

@@ -19,5 +19,5 @@ COMMANDS = {
 main = CommandGroup(
     "benchmark",
     DESCRIPTION,
-    {name: (f"ember_reid.tools.benchmark.{name}", text) for name, text in COMMANDS.items()},
+    {name: (f"ember_reid.tools.benchmark.{name}:main", text) for name, text in COMMANDS.items()},
 ).main

@@ -1,13 +1,15 @@
-"""What distillation adds to a training step: the step with and without teachers, and the teachers' forward passes alone.
+"""Measure what distillation adds to a training step.
 
-    python -m tools.benchmark distill -c configs/quickstart/logits.yml [KEY VALUE ...]
+    python -m tools.benchmark distill -c quickstart/logits
 
-The same functions as main.py build everything; all steps see one batch that is there. Rounds of the three take turns, so that
-whatever else the machine does slows all of them down.
+The same functions as in main.py build everything; all steps use one batch in memory. The three
+measurements alternate, so that other load on the machine slows all of them down.
+
     plain       the student's step without the KD section
-    distilled   the teachers' forward passes, then the student's step with all terms
-    teachers    the forward passes of all teachers as networks of their own, in evaluation mode
-    overhead    distilled - plain - teachers: what the terms cost, and what the teachers' preparation saves
+    distilled   the teachers' forward passes, then the student's step with all losses
+    teachers    the teachers' forward passes alone, as separate networks in evaluation mode
+    overhead    distilled - plain - teachers: the cost of the losses, minus what the
+                optimized teachers save
 """
 
 import argparse

@@ -1,7 +1,10 @@
-"""Ranking, evaluation from features and re-ranking, on made-up features in a benchmark's shape.
+"""Measure ranking, evaluation from features, and re-ranking on synthetic features.
 
-Every time is the median of --repeats runs. Ratios are medians of ratios of neighboring runs, which other work on the
-machine disturbs less than either time. Peak memory is what the process adds beyond the features.
+    python -m tools.benchmark evaluate --shape market1501 --rerank
+
+The features have the shape of a public test set. Every time is the median of --repeats runs. Ratios
+are medians of ratios of consecutive runs, which other load on the machine affects less than the times.
+Peak memory is what the process adds to the features.
 Letters: Q queries, G gallery entries, N = Q + G, D dimensions.
 """
 

@@ -1,10 +1,11 @@
-"""Size and speed of trained networks, side by side: parameters, multiply-adds, time of a batch and of an image.
+"""Compare size and speed of trained networks: parameters, multiply-adds, time per batch and image.
 
-python -m tools.benchmark latency runs/teacher/checkpoints/best.pt runs/student/checkpoints/best.pt
+    python -m tools.benchmark latency runs/quickstart/checkpoints/best.pt
 
-The time of a batch of 128 is what FastReID prints as Q.Time. Parameters leave the classifiers out, which retrieval does not
-need; GFLOPs are 10^9 multiply-adds of convolutions and matrix products. Times are medians, the spread is the
-distance between the quartiles. Scores are those of the run's results.json, where it lies beside checkpoints/.
+The time of a batch of 128 is what FastReID prints as Q.Time. Parameters do not include classifiers,
+which retrieval does not need; GFLOPs are 10^9 multiply-adds of convolutions and matrix products.
+Times are medians; the spread is the interquartile range. Scores come from results.json of the run, if
+it is beside checkpoints/.
 """
 
 import argparse

@@ -1,10 +1,12 @@
-"""Searching a million made-up embeddings: exactly, in tiles, and through faiss with the recall that this costs.
+"""Measure the search in synthetic embeddings: exact in tiles, and with faiss at its recall.
 
-python -m tools.benchmark search --entries 1000000 --dim 512 --faiss
+    python -m tools.benchmark search --entries 100000 --dim 512
+    python -m tools.benchmark search --entries 1000000 --dim 512 --faiss
 
-Each identity is a random direction, its entries lie around it as far as --spread says (the cosine distance between two
-entries of one identity, about). With --identities 0 all entries are unrelated, which is the hardest case for faiss and no
-case at all for people: nothing is near anything. Memory is the largest that the process held so far.
+Each identity is a random direction. Its entries are distributed around it; the cosine distance
+between two entries of one identity is about --spread. With --identities 0 all entries are unrelated,
+which is the hardest case for faiss, but does not occur in practice. Memory is the peak of the process
+so far.
 """
 
 import argparse

@@ -1,12 +1,14 @@
-"""Training of a recipe: images per second from end to end, of the step alone and of the loader alone.
+"""Measure training: images per second end to end, of the step alone, and of the loader alone.
 
-    python -m tools.benchmark train -c configs/quickstart/people.yml --iterations 50 [KEY VALUE ...]
+    python -m tools.benchmark train -c quickstart/people --iterations 50
 
-The same functions as main.py build everything; checkpoints go to a folder that is deleted, nothing is evaluated.
+The same functions as in main.py build everything. Checkpoints go to a folder that is deleted; nothing
+is evaluated.
+
     loader      fetch, move to the device, augment
-    step        forward, losses, backward, optimizer, again and again on one batch that is there
+    step        forward, losses, backward, optimizer; repeated on one batch in memory
     end to end  all handlers: loader, schedule, checks, logs, checkpoints
-    waiting     the part of the time in which the device has nothing to do: 1 - end to end / step
+    waiting     share of the time in which the device is idle: 1 - end to end / step
 """
 
 import argparse

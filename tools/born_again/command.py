@@ -1,10 +1,11 @@
-"""Distills a student, makes it the teacher of the next one, and so on (the generations of VKD, and born-again networks).
+"""Train a series of students, each of which teaches the next.
 
-    python -m tools.born_again -c configs/distill/vkd/mars/self_resnet50.yml --count 2 [KEY VALUE ...]
+    python -m tools.born_again -c distill/vkd/mars/self_resnet50 --count 2 DATASETS.ROOT /data
 
-Generation g is an ordinary run of main.py in OUTPUT_DIR/generation<g>: its teacher is the best checkpoint of generation g - 1
-(the recipe's own for the first), its learning rate BASE_LR * factor^(g - 1), not below `--lowest`. A generation that
-is complete (results.json) is left alone, one that was interrupted goes on from its last checkpoint.
+Born-again networks (Furlanello et al. 2018); VKD calls them generations. Generation g is an ordinary
+run in OUTPUT_DIR/generation<g>. Its teacher is the best checkpoint of generation g - 1; the first
+one uses the teacher of the recipe. Its learning rate is BASE_LR * factor^(g - 1), but not below
+--lowest. Generations that are complete (results.json exists) are skipped, interrupted ones resume.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Same or not: thresholds with a known error, from identities that the network never trained on.
+"""Find a decision threshold and estimate its error rates on identities outside the training set.
 
     python -m tools.calibrate TEST.WEIGHT runs/quickstart/checkpoints/best.pt
-    python -m tools.calibrate -c configs/x.yml TEST.WEIGHT FILE --fmr 0.0001 --fit logistic
+    python -m tools.calibrate weights=runs/quickstart/checkpoints/best.pt --fmr 0.01 --fit logistic
 
-Prints and writes FILE.calibration.json: the `threshold` for the chosen false-match rate (two pictures whose distance is
-at most that are taken for the same), FNMR at FMR, TPIR at FPIR, and what probability a distance means. The identities are
-those of TEST.VALIDATION where the recipe holds some out, otherwise those of the first test set. docs/evaluation.md
-explains the words.
+Prints and writes FILE.calibration.json: the `threshold` for the chosen false-match rate (two images
+are accepted as the same identity up to this distance), FNMR at FMR, TPIR at FPIR, and the
+probability of the same identity by distance. The identities are those of TEST.VALIDATION if the
+recipe holds some out, otherwise those of the first test set. See docs/evaluation.md.
 """
 
 import argparse

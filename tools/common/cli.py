@@ -111,7 +111,7 @@ class CommandGroup:
     Attributes:
         name: see `Command`.
         description: help text.
-        commands: subcommand -> (module with a function `main`, summary of one line).
+        commands: subcommand -> ("module:function", summary of one line).
     """
 
     name: str
@@ -132,7 +132,8 @@ class CommandGroup:
                 file=sys.stderr,
             )
             return USER_ERROR
-        return import_module(self.commands[name][0]).main(rest, prog=f"{prog} {name}")
+        module, _, function = self.commands[name][0].partition(":")
+        return getattr(import_module(module), function)(rest, prog=f"{prog} {name}")
 
     def help_text(self, prog: str) -> str:
         """The description and one line per subcommand."""

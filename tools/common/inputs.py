@@ -1,13 +1,44 @@
-"""People's own images as they name them: files, folders, csv lists."""
+"""Inputs as the user names them: images (files, folders, CSV files) and configuration words."""
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ember_reid.config import expand_overrides, get_defaults
+from ember_reid.config.overrides import SHORT_NAMES
 from ember_reid.data.images import IMAGE_SUFFIXES
 
 IDS = ("none", "folder", "prefix")
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate configuration words from other words, such as file names.
+
+    Args:
+        words: KEY VALUE, KEY=VALUE, short names (weights=FILE) and other words in any order.
+
+    Returns:
+        Alternating keys and values, and the other words.
+
+    Raises:
+        ValueError: the last key has no value.
+    """
+    sections = set(get_defaults())
+    overrides: list[str] = []
+    others: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, _ = word.partition("=")
+        is_key = bool(re.fullmatch(r"[A-Z][A-Z0-9_.]*", name)) and name.split(".")[0] in sections
+        if equals and (is_key or name in SHORT_NAMES):
+            overrides.append(word)
+        elif is_key and not equals and not Path(word).exists():
+            overrides += [word, *([value] if (value := next(remaining, None)) is not None else [])]
+        else:
+            others.append(word)
+    return expand_overrides(overrides, testing=True), others
 
 
 class ImageFile(NamedTuple):

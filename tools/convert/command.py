@@ -1,12 +1,11 @@
-"""Turns a checkpoint of another program into one of ours, which carries its recipe.
+"""Convert a checkpoint of another code base to ours, which contains its recipe.
 
-    python -m tools.convert FILE --from fastreid -c configs/market1501/sbs_R50-ibn.yml -o OUT.pt
-    python main.py -t TEST.WEIGHT OUT.pt
+    python -m tools.convert market_sbs_R50-ibn.pth --from fastreid -c market1501/sbs_R50-ibn -o sbs.pt
 
-Programs: fastreid (its current code and its model zoo of 2020), strong-baseline, syncbn, vkd, torchreid, or auto,
-which looks at the names of the tensors (those of strong-baseline and syncbn are the same). The file is read without
-executing anything in it. Everything but the classifier has to fit the recipe; what was loaded is printed, and
-switches on which recipe and file differ are said aloud, or with --adopt taken from the file's program.
+Supported: fastreid (current code and the model zoo of 2020), strong-baseline, syncbn, vkd and
+torchreid. `auto` recognizes the code base by the names of the tensors (strong-baseline and syncbn
+use the same names). Nothing in the file is executed. All tensors except the classifier must fit the
+recipe. A warning lists settings in which recipe and file differ; --adopt takes those of the file.
 """
 
 import argparse

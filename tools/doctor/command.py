@@ -1,10 +1,9 @@
-"""Examines a dataset before anything is trained on it, prints what it finds and writes it as a web page.
+"""Check a dataset before training, print what is found, and write it as an HTML page.
 
-    python -m tools.doctor market1501:/path/to/Market-1501-v15.09.15
-    python -m tools.doctor csv:/path/to/list.csv
-    python -m tools.doctor folder:/path/to/images --out report.html
+    python -m tools.doctor csv:cows.csv
+    python -m tools.doctor quickstart:datasets/quickstart/market1501 --out doctor.html
 
-The exit code is 1 when training on the data would fail, 2 when the command itself was wrong.
+Exit code: 0 if the dataset can be used for training, 1 if not, 2 if the command itself is wrong.
 """
 
 import argparse

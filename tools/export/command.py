@@ -1,14 +1,16 @@
-r"""Writes a trained network as a file for other programs, after checking that it still answers the same.
+r"""Export a trained network for other programs, and check that its embeddings stay the same.
 
     python -m tools.export runs/quickstart/checkpoints/best.pt --to onnx --out person.onnx
     python -m tools.export runs/quickstart/checkpoints/best.pt --to onnx --out small.onnx \
         --int8 datasets/quickstart/market1501/bounding_box_train --max-drop 0.01
-    python -m tools.export best.pt --to exported-program --out person.pt2 --images photos/
+    python -m tools.export runs/quickstart/checkpoints/best.pt --to exported-program \
+        --out person.pt2 --images photos
 
-The file takes uint8 RGB images [B, 3, H, W] of any number B at the test size and gives embeddings of length 1; it
-normalizes pixels itself. Size, mean, std, fingerprint and threshold are in its metadata. Before FILE appears, the export
-is run on the test sets: in float32 every embedding must have a cosine above 0.9999 with that of PyTorch, and in any
-precision mAP may not drop by more than --max-drop. FILE.json holds what was measured.
+The exported network maps uint8 RGB images [B, 3, H, W] of the test size, for any B, to embeddings of
+unit length. It normalizes pixels itself. Size, mean, std, fingerprint and threshold are in its
+metadata. FILE is written only if the export passes a comparison on the test sets: in float32, the
+cosine between its embeddings and those of PyTorch is above 0.9999; in any precision, mAP drops by at
+most --max-drop. FILE.json contains the measurements.
 """
 
 import argparse

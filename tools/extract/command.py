@@ -1,22 +1,21 @@
-r"""Embeds your own images: files, folders, or csv lists with a column `path` (and `pid`, `camid` if known).
+r"""Write the embeddings of images to an .npz file.
 
-    python -m tools.extract TEST.WEIGHT runs/quickstart/checkpoints/best.pt --ids prefix --out features.npz \
-        datasets/quickstart/market1501/bounding_box_test
-    python -m tools.extract -c configs/x.yml TEST.WEIGHT FILE list.csv more/*.jpg --out features.npz --processes 4
-    python -m tools.extract TEST.WEIGHT person.onnx photos/ --out features.npz
+    python -m tools.extract TEST.WEIGHT runs/quickstart/checkpoints/best.pt --ids prefix \
+        --out features.npz datasets/quickstart/market1501/bounding_box_test
+    python -m tools.extract weights=runs/quickstart/checkpoints/best.pt photos cows.csv --out cows.npz
 
-FILE.npz holds `embeddings` [N, D] of length 1, `paths`, `pids`, `camids` and the metadata of the network (`card`) with its
-fingerprint; tools.search searches it. Images that cannot be read are left out and listed at the end. A run that was
-stopped goes on where it was when the same command is given again. torchrun spreads it over machines that share a disk.
+Images are files, folders, or CSV files with a column `path` (and `pid`, `camid` if known). FILE.npz
+contains `embeddings` [N, D] of unit length, `paths`, `pids`, `camids`, and the metadata of the
+network with its fingerprint. tools.search reads it. Images that cannot be read are left out and
+listed at the end. If a run is interrupted, the same command continues it. torchrun distributes the
+work to several machines that share a file system.
 """
 
 import argparse
 import hashlib
 import os
-import re
 import shutil
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import parent_process
@@ -25,7 +24,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from ember_reid.config import get_defaults
 from ember_reid.data.images import ImageError, num_cpus
 from ember_reid.engine.build import build_device
 from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
@@ -41,7 +39,7 @@ from ember_reid.tools.common.feature_file import (
     save_features,
     words,
 )
-from ember_reid.tools.common.inputs import IDS, ImageFile, read_images
+from ember_reid.tools.common.inputs import IDS, ImageFile, read_images, split_overrides
 from ember_reid.tools.common.model_arguments import add_trust_argument
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
@@ -93,22 +91,9 @@ def run(options: argparse.Namespace) -> None:
         echo(line)
 
 
-def split_words(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(configuration keys and their values, images): a word is a key when its first part is one."""
-    sections, keys, images = set(get_defaults()), [], []
-    rest = deque(given)
-    while rest:
-        word = rest.popleft()
-        if re.fullmatch(r"[A-Z][A-Z0-9_.]*", word) and word.split(".")[0] in sections:
-            keys += [word, rest.popleft()] if rest else [word]
-        else:
-            images.append(word)
-    return keys, images
-
-
 def extract(arguments: argparse.Namespace) -> Iterator[str]:
     """Embeds and writes; yields lines for people, on the first process only."""
-    keys, sources = split_words(arguments.words)
+    keys, sources = split_overrides(arguments.words)
     if not sources:
         raise ValueError(
             "no images are named: give files, folders or csv lists after TEST.WEIGHT FILE"

@@ -1,12 +1,13 @@
-"""Where networks look: Grad-CAM of several networks side by side over test images.
+r"""Show which image regions embeddings depend on: Grad-CAM of several networks side by side.
 
-    python -m tools.heatmaps --models runs/teacher/checkpoints/best.pt runs/student/checkpoints/best.pt --out DIR
-    python -m tools.heatmaps -c configs/x.yml --models teacher.pt student.pt --what pairs --count 8 --out DIR
+    python -m tools.heatmaps --models runs/quickstart/checkpoints/best.pt --out heatmaps
+    python -m tools.heatmaps --models runs/quickstart/checkpoints/best.pt \
+        runs/quickstart/checkpoints/last.pt --what identities --count 3 --out heatmaps
 
-`identities`: images of test identities, and what the strongest identity's logit of each network rests on.
-`pairs`: a query with a match from the gallery, and what their cosine rests on, in both images. Writes DIR/index.html, which
-holds its pictures, and DIR/NNN.png, a row each. The test images come from the recipe, or without one
-from the first network's own; every network sees them at its own input size.
+`pairs` explains the cosine between a query and a match in the gallery, in both images. `identities`
+explains the largest logit of each network for images of test identities. Writes DIR/index.html,
+which contains its images, and DIR/NNN.png, one per row. The test set comes from the recipe (-c), by
+default from that of the first network. Each network receives images at its own input size.
 """
 
 import argparse

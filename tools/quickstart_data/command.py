@@ -1,12 +1,12 @@
-"""Renders the quickstart data: stylised pedestrians under six cameras, made instead of downloaded.
+"""Render synthetic pedestrians under six cameras.
 
-    python -m tools.quickstart_data OUT --images               # OUT/market1501, the layout of Market-1501
-    python -m tools.quickstart_data OUT --images --tracklets   # and OUT/mars, the same people as tracklets of
-    MARS
+    python -m tools.quickstart_data datasets/quickstart --images
+    python -m tools.quickstart_data datasets/quickstart --images --tracklets
 
-The same parameters give the same files, bit for bit on one machine. Training and test identities are
-disjoint, and both parts come with distractors (pid 0: people nobody asks for, and boxes without a person) and
-junk (pid -1: bad boxes).
+--images writes OUT/market1501 in the layout of Market-1501, --tracklets writes OUT/mars in the layout
+of MARS, with the same people. The same parameters produce the same files, bit for bit on one machine.
+Training and test identities are disjoint. Both sets contain distractors (pid 0: people who are in no
+query, and boxes without a person) and junk (pid -1: bad boxes).
 """
 
 import argparse

@@ -1,12 +1,14 @@
-"""A page about one training run, or several side by side: recipe, curves, scores and ranked lists, in one HTML file.
+"""Write an HTML page about a training run, or about several side by side.
 
     python -m tools.report runs/quickstart
-    python -m tools.report runs/student runs/teacher --heatmaps --out compare.html
-    python -m tools.report runs/x --plain                       # from the run's files alone: no network, no pictures
-    python -m tools.report runs/x DATASETS.ROOT /data           # KEY VALUE pairs, where the data lies elsewhere now
+    python -m tools.report runs/quickstart runs/other --heatmaps --out compare.html
+    python -m tools.report runs/quickstart --plain
+    python -m tools.report runs/quickstart DATASETS.ROOT datasets
 
-Writes RUN/report.html, of the first run, unless --out names another file. It needs nothing but a browser: pictures are
-inside, nothing is fetched. What a run's files do not give is left out, and the page says so.
+The page shows recipe, curves, scores and ranked lists. It contains its images and loads nothing. The
+default file is report.html in the folder of the first run. --plain uses only the files of the run,
+without network and data. KEY VALUE pairs say, for example, where the data is now. Whatever cannot be
+shown is named on the page.
 """
 
 import argparse
@@ -27,6 +29,7 @@ from ember_reid.engine.build import (
 from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, echo
+from ember_reid.tools.common.inputs import split_overrides
 from ember_reid.tools.heatmaps.command import grad_cam, overlay, pair_cosine
 from ember_reid.tools.report.page import Card, write_page
 from ember_reid.tools.report.retrieval_analysis import Examination, Labeled, examine
@@ -73,23 +76,16 @@ def run(options: argparse.Namespace) -> None:
     echo(report(options))
 
 
-def split_words(words: list[str]) -> tuple[list[Path], tuple[str, ...]]:
-    """Folders, and the KEY VALUE pairs behind them; a key is a name of capitals that is no folder."""
-    for k, word in enumerate(words):
-        if word.replace(".", "").replace("_", "").isupper() and not Path(word).exists():
-            return [Path(word) for word in words[:k]], tuple(words[k:])
-    return [Path(word) for word in words], ()
-
-
 def report(arguments: argparse.Namespace) -> Path:
     """Read the runs, examine their test sets, write the page; returns its path."""
     for name in ("count", "top"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be at least 1")
-    folders, overrides = split_words(arguments.words)
+    overrides, words = split_overrides(arguments.words)
+    folders = [Path(word) for word in words]
     if not folders:
         raise ValueError("no run is named: python -m tools.report runs/x")
-    settings = Settings(arguments.count, arguments.top, arguments.heatmaps, overrides)
+    settings = Settings(arguments.count, arguments.top, arguments.heatmaps, tuple(overrides))
     runs = [read_run(folder) for folder in folders]
     out = arguments.out or folders[0] / "report.html"
     if not out.parent.is_dir():

@@ -1,12 +1,13 @@
-"""Searches the embeddings of tools.extract for the people, vehicles or animals on query images.
+"""Search the embeddings of tools.extract for the identities on query images.
 
     python -m tools.search features.npz datasets/quickstart/market1501/query --top 5 --rerank
-    python -m tools.search features.npz query.jpg other.jpg
-    python -m tools.search features.npz queries.npz --threshold 0.35 --faiss --out found
+    python -m tools.search features.npz query.jpg photos/1.jpg
+    python -m tools.search features.npz cows.npz --threshold 0.35 --faiss --out found
 
-Writes DIR/index.html, which holds its pictures, and DIR/search.json. A query whose nearest entry is farther than the
-threshold is "unknown"; the threshold is that of tools.calibrate beside the weights, unless --threshold gives one.
-Queries are images, folders, csv lists, or one .npz of tools.extract, made by the same network.
+Writes DIR/index.html, which contains its images, and DIR/search.json. A query is "unknown" if its
+nearest entry is farther away than the threshold. The default threshold is that of tools.calibrate
+beside the weights. Queries are images, folders, CSV files, or one .npz file of tools.extract that was
+written with the same network.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Shows what a network answers: ranked lists as one web page and one picture.
+r"""Show ranked retrieval results as an HTML page and as one image.
 
-    python -m tools.visualize TEST.WEIGHT runs/x/checkpoints/best.pt
-    python -m tools.visualize -c configs/x.yml TEST.WEIGHT FILE --queries best,worst --count 5 --out DIR
+    python -m tools.visualize TEST.WEIGHT runs/quickstart/checkpoints/best.pt
+    python -m tools.visualize weights=runs/quickstart/checkpoints/best.pt --queries best,worst \
+        --count 5 --out ranked
 
-Writes DIR/index.html, which holds its pictures and opens anywhere, and DIR/ranked.png (a folder per test set
-inside DIR when there are several). Best and worst queries are chosen by their average precision, random ones
-by `SEED`.
+Writes DIR/index.html, which contains its images, and DIR/ranked.png; with several test sets, one
+folder per test set. Best and worst queries are chosen by average precision, random ones by `SEED`.
 """
 
 import argparse

@@ -1,0 +1,117 @@
+"""List the shipped recipes with their dataset, network and score.
+
+    python -m tools.recipes market1501 ibn
+    python -m tools.recipes --min-map 85
+
+A recipe is listed if its name, dataset or network contains every word. Scores are those that the
+header of the recipe states. "published" means that the authors of the method report it, "measured"
+means that this program reached it; see the header and docs/results.md.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+from ember_reid.config import find_recipe, load_config, recipe_names
+from ember_reid.tools.common.cli import Command, echo
+
+SCORE = r"{} (\d+(?:\.\d+)?) ?%|(\d+(?:\.\d+)?) ?% {}\b"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A shipped recipe.
+
+    Attributes:
+        name: what -c and `ember-reid train` accept.
+        datasets: training sets.
+        network: backbone and head.
+        source: published | measured | "".
+        mAP, rank1: percent, or None if the header states no score.
+    """
+
+    name: str
+    datasets: str
+    network: str
+    source: str
+    mAP: float | None
+    rank1: float | None
+
+
+def read_recipe(name: str) -> Recipe:
+    """Read one recipe and the score in its header."""
+    cfg = load_config(name)
+    network = cfg.MODEL.BACKBONE.NAME
+    if cfg.MODEL.HEAD.NAME != "global":
+        network += f" + {cfg.MODEL.HEAD.NAME}"
+    text = find_recipe(name).read_text(encoding="utf-8")
+    header = re.match(r"(?:#.*\n)*", text)
+    source, mAP, rank1 = read_score(header[0] if header else "")
+    datasets = ", ".join(source.partition(":")[0] for source in cfg.DATASETS.NAMES)
+    return Recipe(name, datasets, network, source, mAP, rank1)
+
+
+def read_score(header: str) -> tuple[str, float | None, float | None]:
+    """("published" | "measured" | "", mAP, Rank-1) as the comment at the top of a recipe states."""
+    for line in header.splitlines():
+        mAP, rank1 = (_find_percent(line, key) for key in ("mAP", "Rank-1"))
+        if mAP is not None or rank1 is not None:
+            return "measured" if line.startswith("# Measured") else "published", mAP, rank1
+    return "", None, None
+
+
+def _find_percent(line: str, key: str) -> float | None:
+    found = re.search(SCORE.format(key, key), line)
+    return float(found[1] or found[2]) if found else None
+
+
+def find_recipes(words: Sequence[str] = (), *, min_map: float | None = None) -> Iterator[Recipe]:
+    """The shipped recipes that contain every word and reach `min_map` percent, by name."""
+    for name in recipe_names():
+        recipe = read_recipe(name)
+        text = f"{name} {recipe.datasets} {recipe.network}".lower()
+        reached = min_map is None or (recipe.mAP is not None and recipe.mAP >= min_map)
+        if reached and all(word.lower() in text for word in words):
+            yield recipe
+
+
+def format_table(recipes: Sequence[Recipe]) -> list[str]:
+    """One line per recipe below a line of titles."""
+    rows = [("recipe", "dataset", "network", "mAP", "Rank-1", "score")]
+    rows += [
+        (one.name, one.datasets, one.network, _percent(one.mAP), _percent(one.rank1), one.source)
+        for one in recipes
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("words", nargs="*", metavar="WORD", help="part of a name (default: all)")
+    parser.add_argument("--min-map", type=float, metavar="PERCENT", help="lowest mAP to list")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the recipes that match."""
+    recipes = list(find_recipes(options.words, min_map=options.min_map))
+    if options.json:
+        echo(json.dumps([asdict(one) for one in recipes], indent=2))
+        return
+    if not recipes:
+        raise ValueError(f"no recipe matches {' '.join(options.words)!r}")
+    for line in format_table(recipes):
+        echo(line)
+
+
+main = Command("recipes", __doc__ or "", add_options, run).main
