@@ -89,7 +89,9 @@ def run_resume(options: argparse.Namespace) -> int:
     """Continue with the recipe in the folder of the run."""
     recipe = options.folder / "config.yml"
     if not recipe.is_file():
-        raise FileNotFoundError(f"{options.folder} is not the folder of a run: it has no config.yml")
+        raise FileNotFoundError(
+            f"{options.folder} is not the folder of a run: it has no config.yml"
+        )
     words = [*options.overrides, "OUTPUT_DIR", str(options.folder)]
     return _train(str(recipe), words, resume=True, debug=options.debug)
 
