@@ -51,6 +51,6 @@ def kernel(name: str) -> Extension:
 
 
 setup(
-    ext_modules=[kernel(name) for name in ("neighbors_cy", "rank_cy", "rerank_cy")],
+    ext_modules=[kernel(name) for name in ("nearest_cy", "rank_cy", "jaccard_cy")],
     cmdclass={"build_ext": BuildKernels, "build_py": BuildModules},
 )

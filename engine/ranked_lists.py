@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ember_reid.evaluate import QueryGallery, label_pairs
 from PIL import Image, ImageDraw, ImageFont
 
 CHOICES = ("best", "worst", "random")
@@ -87,15 +88,18 @@ def ranked_lists(
     if metric == "cosine":
         query, gallery = _normalized(query), _normalized(gallery)
 
+    ruling = QueryGallery(query, gallery, pids, gallery_pids, camids, gallery_camids)
+    if protocol == "all":
+        ruling = ruling.ignore_cameras()
+
     def rank(index: int) -> RankedQuery | None:
-        same = gallery_pids == pids[index]
-        keep = gallery_pids != -1
-        if protocol == "cross-camera":
-            keep &= ~(same & (gallery_camids == camids[index]))
-        kept = np.flatnonzero(keep)
+        is_match, is_excluded = label_pairs(
+            pids[index], gallery_pids, ruling.query_camids[index], ruling.gallery_camids
+        )
+        kept = np.flatnonzero(~is_excluded)
         distances = _distances(query[index], gallery[kept], metric)
         order = np.argsort(distances, kind="stable")
-        correct = same[kept[order]]
+        correct = is_match[kept[order]]
         if not correct.any():
             return None
         places = np.flatnonzero(correct)

@@ -1,5 +1,6 @@
 """From collected embeddings to the numbers of `results.json`."""
 
+from dataclasses import asdict
 from typing import NamedTuple
 
 import ignite.distributed as idist
@@ -7,15 +8,17 @@ import numpy as np
 from ember_reid.data.protocols import scoring_rule
 from ember_reid.data.records import ALL, ONE_PER_IDENTITY, SINGLE_SHOT
 from ember_reid.evaluate import (
+    QueryGallery,
+    RankScores,
     Rerank,
     distance_matrix,
-    evaluate_drawn,
     evaluate_features,
+    evaluate_random_galleries,
     expand_features,
     identification_scores,
     rerank_distances,
     single_shot_metrics,
-    summarize_draws,
+    summarize_trials,
     verification_scores,
 )
 
@@ -41,17 +44,6 @@ class ScoreSettings(NamedTuple):
     rates: tuple[float, ...] = ()
 
 
-class _Labeled(NamedTuple):
-    """Query and gallery in the order in which the functions of `evaluate` take them."""
-
-    query: object
-    gallery: object
-    query_pids: np.ndarray
-    gallery_pids: np.ndarray
-    query_camids: np.ndarray
-    gallery_camids: np.ndarray
-
-
 def retrieval_scores(
     embedded, num_query: int, settings: ScoreSettings
 ) -> dict[str, float | int | dict]:
@@ -63,7 +55,10 @@ def retrieval_scores(
         the first of these again under "reranked".
     """
     rule = scoring_rule(settings.protocol)
-    labeled = _label(embedded, num_query, cameras_count=rule != ALL)
+    pids, camids = embedded.pids.cpu().numpy(), embedded.camids.cpu().numpy()
+    labeled = QueryGallery.split(embedded.embeddings, pids, camids, num_query)
+    if rule == ALL:
+        labeled = labeled.ignore_cameras()
     if settings.expand_neighbors:
         query, gallery = expand_features(
             labeled.query,
@@ -81,37 +76,18 @@ def retrieval_scores(
     return {**scores, "protocol": settings.protocol}
 
 
-def _label(embedded, num_query: int, *, cameras_count: bool) -> _Labeled:
-    """Without cameras that count, no query shares its camera with the gallery, so nothing is left out."""
-    pids, camids = embedded.pids.cpu().numpy(), embedded.camids.cpu().numpy()
-    query_camids, gallery_camids = camids[:num_query], camids[num_query:]
-    if not cameras_count:
-        query_camids, gallery_camids = np.zeros_like(query_camids), np.ones_like(gallery_camids)
-    features = embedded.embeddings
-    return _Labeled(
-        features[:num_query],
-        features[num_query:],
-        pids[:num_query],
-        pids[num_query:],
-        query_camids,
-        gallery_camids,
-    )
-
-
-def _scores(labeled: _Labeled, rule: str, settings: ScoreSettings) -> dict[str, float | int]:
+def _scores(labeled: QueryGallery, rule: str, settings: ScoreSettings) -> dict[str, float | int]:
     counts = {"num_query": len(labeled.query_pids), "num_gallery": len(labeled.gallery_pids)}
     if rule == SINGLE_SHOT:
         if settings.rerank is None:
             distances = distance_matrix(labeled.query, labeled.gallery, metric=settings.metric)
         else:
-            distances = rerank_distances(
-                labeled.query, labeled.gallery, **settings.rerank._asdict()
-            )
-        return _drawn(
-            single_shot_metrics(distances, *labeled[2:], max_rank=settings.max_rank), counts
+            distances = rerank_distances(labeled.query, labeled.gallery, **asdict(settings.rerank))
+        return _mean_scores(
+            single_shot_metrics(distances, *labeled.ids, max_rank=settings.max_rank), counts
         )
     if rule == ONE_PER_IDENTITY:
-        draws = evaluate_drawn(
+        trials = evaluate_random_galleries(
             labeled.query,
             labeled.query_pids,
             metric=settings.metric,
@@ -119,7 +95,7 @@ def _scores(labeled: _Labeled, rule: str, settings: ScoreSettings) -> dict[str, 
             average_precision=settings.average_precision,
             memory_gib=settings.memory_gib,
         )
-        return _drawn(draws, counts)
+        return _mean_scores(trials, counts)
     result = evaluate_features(
         *labeled,
         metric=settings.metric,
@@ -141,20 +117,20 @@ def _numbers(mean_ap: float, mean_inp: float, cmc: np.ndarray) -> dict[str, floa
     return {"mAP": float(mean_ap), "mINP": float(mean_inp), **ranks}
 
 
-def _drawn(draws, counts: dict[str, int]) -> dict[str, float | int]:
-    """Means over the draws, and the standard deviations between them."""
-    summary = summarize_draws(draws)
-    spread = {"mAP_spread": summary.mAP_spread, "Rank-1_spread": float(summary.cmc_spread[0])}
+def _mean_scores(trials: tuple[RankScores, ...], counts: dict[str, int]) -> dict[str, float | int]:
+    """Means over random galleries, and their standard deviations."""
+    summary = summarize_trials(trials)
+    spread = {"mAP_spread": summary.mAP_std, "Rank-1_spread": float(summary.cmc_std[0])}
     means = _numbers(summary.mAP, summary.mINP, summary.cmc)
     return (
         means
         | counts
-        | {"num_valid": int(draws[0].num_valid), "num_draws": summary.num_draws}
+        | {"num_valid": int(trials[0].num_valid), "num_draws": summary.num_trials}
         | spread
     )
 
 
-def _operating_points(labeled: _Labeled, settings: ScoreSettings) -> dict[str, float]:
+def _operating_points(labeled: QueryGallery, settings: ScoreSettings) -> dict[str, float]:
     """TPR at FPR over all pairs; TPIR at FPIR with its 95 % interval, where some queries have nobody to find."""
     shared = {"metric": settings.metric, "memory_gib": settings.memory_gib}
     pairs = verification_scores(*labeled, fprs=settings.rates, **shared)

@@ -1,34 +1,44 @@
-"""Retrieval scores from distances or features: ranking, re-ranking, query expansion, verification."""
+"""Retrieval metrics: ranking, re-ranking, query expansion, verification, open-set identification.
+
+Start with `reference.py`, which computes the main scores in plain numpy. The other modules return
+the same numbers faster, with the implementations in `fast/` and the kernels in `eval_cylib/`.
+"""
 
 from .distances import distance_blocks, distance_matrix
 from .expansion import expand_features
+from .inputs import QueryGallery, Rerank
 from .open_set import IdentificationScores, identification_scores
 from .random_gallery import (
-    draw_one_per_identity,
-    evaluate_drawn,
+    evaluate_random_galleries,
+    random_gallery_splits,
     single_shot_metrics,
-    summarize_draws,
+    summarize_trials,
 )
 from .ranking import RankScores, rank_metrics
-from .reranking import Rerank, rerank_distances
+from .reference import JUNK_PID, label_pairs
+from .reranking import rerank_distances
 from .retrieval import evaluate_features
-from .verification import VerificationScores, verification_scores
+from .verification import VerificationScores, label_block, verification_scores
 
 __all__ = [
+    "JUNK_PID",
     "IdentificationScores",
+    "QueryGallery",
     "RankScores",
     "Rerank",
     "VerificationScores",
     "distance_blocks",
     "distance_matrix",
-    "draw_one_per_identity",
-    "evaluate_drawn",
     "evaluate_features",
+    "evaluate_random_galleries",
     "expand_features",
     "identification_scores",
+    "label_block",
+    "label_pairs",
+    "random_gallery_splits",
     "rank_metrics",
     "rerank_distances",
     "single_shot_metrics",
-    "summarize_draws",
+    "summarize_trials",
     "verification_scores",
 ]

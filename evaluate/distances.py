@@ -4,60 +4,86 @@ Letters: Q queries, G gallery entries, D dimensions, b queries of a block.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from .checks import check_budget, check_choice, check_feature_pair
-from .fast.matmul_backends import choose_product, full_precision
-from .fast.tiles import COLUMNS, METRICS, create_rows, distance_tile, plan_blocks
+from .fast.tiles import (
+    COLUMNS,
+    METRICS,
+    TQDM_DELAY,
+    choose_product,
+    create_feature_matrix,
+    distance_tile,
+    full_precision,
+    plan_blocks,
+)
+from .inputs import check_budget, check_choice, check_feature_pair
 
-SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
+
+class DistanceBlock(NamedTuple):
+    """Distances [b, G] float32 of the queries first..last-1."""
+
+    first: int
+    last: int
+    distances: torch.Tensor
 
 
 def distance_blocks(
     query, gallery, *, metric: str = "cosine", memory_gib: float | None = None, copies: int = 3
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """Yields (first, last, distances [b, G] float32 of queries first..last-1) on the features' device.
+) -> Iterator[DistanceBlock]:
+    """Yields the distances of one block of queries after another, on the features' device.
 
-    The distances are 1 - cosine, or squared Euclidean; each block overwrites the one before. `copies` is the
-    number of arrays of a block's size that the caller and this function hold together, for the plan.
-    Raises: ValueError with one sentence on the first thing that is wrong.
+    Every block overwrites the one before.
+
+    Args:
+        query, gallery: features [Q, D], [G, D].
+        metric: "cosine" (1 - cosine) or "euclidean" (squared).
+        memory_gib: budget beyond the features; None: no limit.
+        copies: for the plan, the number of arrays of a block's size that the caller and this
+            function need together.
+
+    Raises:
+        ValueError: one sentence about the first invalid argument.
     """
     check_choice(metric, "metric", METRICS)
     check_budget(memory_gib)
     query, gallery = check_feature_pair(query, gallery)
     num_query, num_gallery = len(query), len(gallery)
     with torch.no_grad():
-        rows = create_rows((query, gallery), metric)
+        features = create_feature_matrix((query, gallery), metric)
     block = plan_blocks(
         f"distances of {num_query:,} queries to a gallery of {num_gallery:,}",
-        rows,
+        features,
         num_query,
         bytes_per_row=4 * copies * num_gallery,
         bytes_fixed=0,
         memory_gib=memory_gib,
     )
-    product = choose_product(rows.device, 2.0 * num_query * num_gallery * rows.dims)
-    buffer = rows.scales.new_empty(block, num_gallery)
-    spans = list(rows.spans(0, num_query, block))
-    for first, last in tqdm(
-        spans, desc="distances", delay=SECONDS_OF_SILENCE, disable=None, leave=False
-    ):
+    product = choose_product(features.device, 2.0 * num_query * num_gallery * features.dims)
+    buffer = features.scales.new_empty(block, num_gallery)
+    spans = list(features.spans(0, num_query, block))
+    for first, last in tqdm(spans, desc="distances", delay=TQDM_DELAY, disable=None, leave=False):
         out = buffer[: last - first]
-        with torch.no_grad(), full_precision():  # not around the yield: the caller's own modes stay
-            left = rows.left_factor(torch.arange(first, last, device=rows.device))
-            for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
-                tile = distance_tile(rows, left, low, high, product, constant=rows.constant)
+        # Not around the yield: the caller's own modes must not change.
+        with torch.no_grad(), full_precision():
+            left = features.left_factor(torch.arange(first, last, device=features.device))
+            for low, high in features.spans(num_query, features.num_items, COLUMNS):
+                tile = distance_tile(features, left, low, high, product, constant=features.constant)
                 out[:, low - num_query : high - num_query] = tile
-            out.add_(rows.squares[first:last, None]).clamp_(min=0)
+            out.add_(features.squares[first:last, None]).clamp_(min=0)
             if metric == "cosine":
-                out.mul_(0.5)  # |x - y|^2 = 2 (1 - cos) for unit vectors; halving is exact
-        yield first, last, out
+                # |x - y|^2 = 2 (1 - cos) for unit vectors; division by two is exact.
+                out.mul_(0.5)
+        yield DistanceBlock(first, last, out)
 
 
 def distance_matrix(query, gallery, *, metric: str = "cosine"):
-    """All distances [Q, G] float32: 1 - cosine, or squared Euclidean; numpy for numpy, else torch."""
-    blocks = [block.clone() for _, _, block in distance_blocks(query, gallery, metric=metric)]
-    distances = torch.cat(blocks)
+    """All distances [Q, G] float32, "cosine" (1 - cosine) or "euclidean" (squared).
+
+    Returns a numpy array for numpy input, else a tensor.
+    """
+    blocks = distance_blocks(query, gallery, metric=metric)
+    distances = torch.cat([block.distances.clone() for block in blocks])
     return distances if isinstance(query, torch.Tensor) else distances.numpy()

@@ -1,37 +1,55 @@
-"""Open-set identification: some queries show nobody of the gallery, and the system should say so.
+"""Open-set identification: some queries are not in the gallery, and the system should say so.
 
-A query is mated when its identity is in the gallery under another camera. At a threshold, a mated query is
-identified when its nearest gallery entry is of its identity and at most that far (TPIR), and an unmated one
-raises a false alarm when anything is at most that far (FPIR). Terms of ISO/IEC 19795-1.
-Letters: Q queries, G gallery entries, T rates asked for, R resamples.
+A query is mated if its identity is in the gallery under another camera. At a threshold, a mated
+query is identified if its nearest gallery entry has its identity and is at most that far away
+(TPIR). An unmated query raises a false alarm if any entry is at most that far away (FPIR). Terms
+of ISO/IEC 19795-1.
+Letters: Q queries, G gallery entries, T rates, R resamples.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .checks import check_feature_pair, check_positive_int
 from .distances import distance_blocks
-from .verification import _check_rates, check_pair_ids, threshold_at
+from .inputs import check_feature_pair, check_ids, check_positive_int, check_rates, shown
+from .reference import label_pairs
+from .verification import threshold_at
 
 
-class NearestEntries(NamedTuple):
-    """What open-set identification needs to know of every query."""
+@dataclass(frozen=True, eq=False)
+class NearestEntries:
+    """The nearest gallery entry of every query.
 
-    distances: np.ndarray  # float32 [Q]  to the nearest gallery entry that is not left out
-    correct: np.ndarray  # bool [Q]       whether that entry is of the query's identity
-    mated: np.ndarray  # bool [Q]         whether any entry is
+    Attributes:
+        distances: float32 [Q], to the nearest entry that is not excluded.
+        correct: bool [Q], whether this entry has the query's identity.
+        mated: bool [Q], whether any entry has it.
+    """
+
+    distances: np.ndarray
+    correct: np.ndarray
+    mated: np.ndarray
 
 
-class IdentificationScores(NamedTuple):
-    """One operating point per false positive identification rate, with intervals from resampled queries."""
+@dataclass(frozen=True, eq=False)
+class IdentificationScores:
+    """One operating point for each false positive identification rate.
 
-    fpir: np.ndarray  # float64 [T]  as asked for
-    tpir: np.ndarray  # float64 [T]
-    low: np.ndarray  # float64 [T]   bounds of the confidence interval of tpir
-    high: np.ndarray  # float64 [T]
-    threshold: np.ndarray  # float64 [T]
+    Attributes:
+        fpir: float64 [T], the requested rates.
+        tpir: float64 [T].
+        low, high: float64 [T], confidence interval of tpir from resampled queries.
+        threshold: float64 [T].
+        num_mated, num_unmated: numbers of queries.
+    """
+
+    fpir: np.ndarray
+    tpir: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    threshold: np.ndarray
     num_mated: int
     num_unmated: int
 
@@ -53,8 +71,10 @@ def identification_scores(
 ) -> IdentificationScores:
     """TPIR at FPIR with bootstrap confidence intervals, from features, in tiles.
 
-    Gallery entries of the query's identity and camera are left out, as is junk (pid -1).
-    Raises: ValueError with one sentence on the first thing that is wrong.
+    Gallery entries of the query's identity and camera are excluded, and so is junk (pid -1).
+
+    Raises:
+        ValueError: one sentence about the first invalid argument.
     """
     nearest = nearest_entries(
         query,
@@ -79,34 +99,29 @@ def nearest_entries(
     query_camids,
     gallery_camids,
     *,
-    metric="cosine",
-    memory_gib=None,
+    metric: str = "cosine",
+    memory_gib: float | None = None,
 ) -> NearestEntries:
     """The nearest gallery entry of every query; of equally near ones, the first."""
     query, gallery = check_feature_pair(query, gallery)
-    ids = check_pair_ids(
+    ids = check_ids(
         query_pids, gallery_pids, query_camids, gallery_camids, len(query), len(gallery)
     )
-    query_pids, gallery_pids, query_camids, gallery_camids = (
-        torch.from_numpy(a).to(query.device) for a in ids
-    )
-    found = []
-    for first, last, distances in distance_blocks(
+    pids, all_pids, camids, all_camids = ids.to(query.device)
+    distances, correct, mated = [], [], []
+    for first, last, block in distance_blocks(
         query, gallery, metric=metric, memory_gib=memory_gib, copies=5
     ):
-        same = gallery_pids == query_pids[first:last, None]
-        left_out = (same & (gallery_camids == query_camids[first:last, None])) | (
-            gallery_pids == -1
+        is_match, is_excluded = label_pairs(
+            pids[first:last, None], all_pids, camids[first:last, None], all_camids
         )
-        distances[left_out] = float("inf")
-        values, columns = distances.min(dim=1)
-        found.append(
-            (values, same.gather(1, columns[:, None])[:, 0], (same & ~left_out).any(dim=1))
-        )
-    distances, correct, mated = (
-        torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)
+        values, columns = block.masked_fill_(is_excluded, float("inf")).min(dim=1)
+        distances.append(values)
+        correct.append(is_match.gather(1, columns[:, None])[:, 0])
+        mated.append(is_match.any(dim=1))
+    return NearestEntries(
+        *(torch.cat(parts).cpu().numpy() for parts in (distances, correct, mated))
     )
-    return NearestEntries(distances, correct & mated, mated)
 
 
 def rates_of_nearest(
@@ -117,20 +132,24 @@ def rates_of_nearest(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> IdentificationScores:
-    """TPIR at FPIR; mated and unmated queries are resampled apart, so the threshold's uncertainty counts."""
-    fpirs = _check_rates(fpirs)
+    """TPIR at FPIR with percentile intervals.
+
+    Mated and unmated queries are resampled separately, and the threshold is found again in each
+    resample, so that its uncertainty counts.
+    """
+    fpirs = check_rates(fpirs)
     check_positive_int(num_resamples, "num_resamples")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be a number between 0 and 1, found {confidence!r}.")
+        raise ValueError(f"confidence must be a number between 0 and 1, found {shown(confidence)}.")
     unmated = nearest.distances[~nearest.mated]
     mated = np.where(nearest.correct, nearest.distances, np.inf)[nearest.mated]
-    for name, queries, cure in (
+    for name, queries, remedy in (
         ("mated", mated, "identities shared with the gallery"),
         ("unmated", unmated, "identities missing in the gallery"),
     ):
         if len(queries) == 0:
             raise ValueError(
-                f"Open-set identification needs {name} queries, and there are none: add {cure}."
+                f"Open-set identification needs {name} queries, and there are none: add {remedy}."
             )
     tpir, threshold = _rates(mated, unmated, fpirs)
     generator = np.random.default_rng(seed)
@@ -151,9 +170,9 @@ def rates_of_nearest(
 def _rates(
     mated: np.ndarray, unmated: np.ndarray, fpirs: tuple[float, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
+    """(TPIR, threshold) at each rate; a wrong nearest entry has an infinite distance in `mated`."""
     unmated, mated = np.sort(unmated), np.sort(mated)
     thresholds = np.array([threshold_at(unmated, rate, len(unmated)) for rate in fpirs])
-    finite = np.minimum(
-        thresholds, np.finfo(np.float32).max
-    )  # a wrong nearest entry, at infinity, is no hit
+    # With an infinite threshold, wrong nearest entries must not count as identified.
+    finite = np.minimum(thresholds, np.finfo(np.float32).max)
     return np.searchsorted(mated, finite, side="right") / len(mated), thresholds

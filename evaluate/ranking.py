@@ -1,20 +1,28 @@
-"""CMC, average precision and inverse negative penalty, from the ranks of the true matches alone.
+"""CMC, average precision and inverse negative penalty from the ranks of the true matches.
 
-Only the position of each match decides every one of these scores, so nothing is sorted but the gallery
-entries at most as far away as a query's farthest match. The compiled kernel counts even those without
-sorting.
-Letters: Q queries, G gallery entries, V valid queries, M matches of all valid queries.
+Only the ranks of the matches decide these scores. So nothing is sorted except the gallery
+entries that are at most as far away as a query's farthest match, and the compiled kernel counts
+even those without sorting.
+Letters: Q queries, G gallery entries, V valid queries (with at least one match), M matches of all
+valid queries, b queries of a block.
 """
 
 import logging
 import os
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .checks import check_choice, check_distances, check_ids, check_positive_int
-from .matches import Matches, find_matches
+from .inputs import (
+    Ids,
+    check_choice,
+    check_distances,
+    check_ids,
+    check_max_rank,
+)
+from .reference import JUNK_PID, label_pairs
 
 try:
     from .eval_cylib import rank_cy
@@ -25,21 +33,28 @@ logger = logging.getLogger("ember.evaluate")
 
 BACKENDS = ("auto", "cython", "python")
 AVERAGE_PRECISIONS = ("mean", "trapezoid")
-_state = {"forked": False, "told": False}
+_state = {"forked": False, "warned": False}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _state.update(forked=True))
 
 
-class RankScores(NamedTuple):
-    """Scores of one evaluation, fractions in [0, 1]; `ap`, `inp`, `valid` speak of the V valid queries."""
+@dataclass(frozen=True, eq=False)
+class RankScores:
+    """Scores of one evaluation, fractions in [0, 1].
 
-    cmc: (
-        np.ndarray
-    )  # float64 [max_rank]  share of valid queries with a match among the first k = 1..max_rank
-    ap: np.ndarray  # float64 [V]          average precision
-    inp: np.ndarray  # float64 [V]         number of matches / rank of the last one
+    Attributes:
+        cmc: float64 [max_rank], the share of valid queries with a match among the first k.
+        ap: float64 [V], average precision of each valid query.
+        inp: float64 [V], inverse negative penalty: number of matches / rank of the last one.
+        num_valid: V, the number of queries that have a match.
+        valid: int64 [V], which queries these are.
+    """
+
+    cmc: np.ndarray
+    ap: np.ndarray
+    inp: np.ndarray
     num_valid: int
-    valid: np.ndarray  # int64 [V]         which queries were counted
+    valid: np.ndarray
 
     @property
     def mAP(self) -> float:
@@ -48,6 +63,97 @@ class RankScores(NamedTuple):
     @property
     def mINP(self) -> float:
         return float(self.inp.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Matches and excluded entries as sparse rows, one per valid query.
+
+    Attributes:
+        queries: int64 [V], rows of the distance matrix.
+        starts: int64 [V + 1]; the matches of query v are columns[starts[v]:starts[v + 1]].
+        columns: int64 [M], rising within a query.
+        excluded_starts: int64 [V + 1], the same for the entries of its own identity and camera.
+        excluded_columns: int64.
+        junk: int64, entries that are excluded for every query.
+    """
+
+    queries: np.ndarray
+    starts: np.ndarray
+    columns: np.ndarray
+    excluded_starts: np.ndarray
+    excluded_columns: np.ndarray
+    junk: np.ndarray
+
+    def select(self, numbers: np.ndarray) -> tuple["Matches", np.ndarray]:
+        """The matches of some valid queries, int64 [b], for a matrix with one row for each.
+
+        Also returns where these matches are in `columns`.
+        """
+        starts, places = select_sparse_rows(self.starts, numbers)
+        excluded_starts, excluded_places = select_sparse_rows(self.excluded_starts, numbers)
+        part = Matches(
+            queries=np.arange(len(numbers)),
+            starts=starts,
+            columns=self.columns[places],
+            excluded_starts=excluded_starts,
+            excluded_columns=self.excluded_columns[excluded_places],
+            junk=self.junk,
+        )
+        return part, places
+
+
+def select_sparse_rows(starts: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts [b + 1] of the selected sparse rows, and where their entries are in the old arrays."""
+    lengths = starts[numbers + 1] - starts[numbers]
+    selected = row_starts(lengths)
+    return selected, np.arange(selected[-1]) + np.repeat(starts[numbers] - selected[:-1], lengths)
+
+
+def row_starts(lengths: np.ndarray) -> np.ndarray:
+    """Where sparse rows of these lengths start, and after the last one their end."""
+    return np.concatenate(([0], np.cumsum(lengths)))
+
+
+def find_matches(ids: Ids) -> Matches:
+    """The matches and excluded entries of every query, by the rule of `reference.label_pairs`.
+
+    Raises:
+        ValueError: no query has a match.
+    """
+    num_query = len(ids.query_pids)
+    # Only entries with the query's identity can be matches: find them in the sorted gallery.
+    order = np.argsort(ids.gallery_pids, kind="stable")
+    sorted_pids = ids.gallery_pids[order]
+    low = np.searchsorted(sorted_pids, ids.query_pids, side="left")
+    counts = np.searchsorted(sorted_pids, ids.query_pids, side="right") - low
+    owner = np.repeat(np.arange(num_query), counts)
+    position = np.arange(counts.sum()) - np.repeat(row_starts(counts)[:-1], counts)
+    columns = order[np.repeat(low, counts) + position]
+    is_match, is_excluded = label_pairs(
+        ids.query_pids[owner],
+        ids.gallery_pids[columns],
+        ids.query_camids[owner],
+        ids.gallery_camids[columns],
+    )
+
+    num_matches = np.bincount(owner[is_match], minlength=num_query)
+    num_excluded = np.bincount(owner[is_excluded], minlength=num_query)
+    valid = num_matches > 0
+    if not valid.any():
+        raise ValueError(
+            f"None of the {num_query} queries has a match in the gallery under another camera: "
+            "check that both sets number the identities in the same way and that the cameras "
+            "differ (data without cameras: pass camera ids that differ)."
+        )
+    return Matches(
+        queries=np.flatnonzero(valid),
+        starts=row_starts(num_matches[valid]),
+        columns=columns[is_match],
+        excluded_starts=row_starts(num_excluded[valid]),
+        excluded_columns=columns[is_excluded & valid[owner]],
+        junk=np.flatnonzero(ids.gallery_pids == JUNK_PID),
+    )
 
 
 def rank_metrics(
@@ -61,118 +167,117 @@ def rank_metrics(
     backend: str = "auto",
     average_precision: str = "mean",
 ) -> RankScores:
-    """Scores of a given distance matrix.
+    """Scores of a distance matrix.
 
-    Gallery entries of the query's own identity and camera are left out, as is junk (pid -1) for every query;
-    queries without a match left are not counted. Equal distances keep gallery order. Data without cameras:
-    pass camera ids that differ between queries and gallery (or the image's own number, where both sets hold
-    the same images).
+    Gallery entries of the query's own identity and camera are excluded, and so is junk (pid -1)
+    for every query. Queries without a remaining match do not count. Equal distances keep gallery
+    order. For data without cameras, pass camera ids that differ between queries and gallery (or
+    the image's own number if both sets contain the same images).
 
     Args:
-        distances: float [Q, G], smaller is closer; torch or numpy. Infinity is allowed, NaN is not.
+        distances: float [Q, G], finite, smaller is closer; torch or numpy.
         query_pids, gallery_pids, query_camids, gallery_camids: int [Q], [G], [Q], [G].
-        max_rank: length of the CMC curve, padded with its last value when the gallery is shorter.
-        backend: "cython", "python" (equal results) or "auto", the compiled kernel where it was built.
-        average_precision: "mean" of the precision at each match, or "trapezoid", the area
-            under the interpolated precision-recall curve (the published tables of VKD use it).
-    Raises: ValueError with one sentence on the first thing that is wrong.
+        max_rank: length of the CMC curve, at most 1,000,000. If the gallery is smaller, the curve
+            is padded with its last value.
+        backend: "cython", "python" (same results) or "auto", the compiled kernel if it was built.
+        average_precision: "mean" of the precision at each match, or "trapezoid", the area under
+            the interpolated precision-recall curve (used by the published tables of VKD).
+
+    Raises:
+        ValueError: one sentence about the first invalid argument.
     """
-    check_positive_int(max_rank, "max_rank")
+    check_max_rank(max_rank)
     check_choice(average_precision, "average_precision", AVERAGE_PRECISIONS)
-    count = choose_backend(backend)
+    count_ranks = choose_backend(backend)
     distances = check_distances(distances)
-    num_query, num_gallery = distances.shape
-    matches = find_matches(
-        check_ids(query_pids, "query_pids", num_query),
-        check_ids(gallery_pids, "gallery_pids", num_gallery),
-        check_ids(query_camids, "query_camids", num_query),
-        check_ids(gallery_camids, "gallery_camids", num_gallery),
-    )
-    ranks = count(distances, matches)
-    return scores_from_ranks(ranks, matches, num_gallery, max_rank, average_precision)
+    ids = check_ids(query_pids, gallery_pids, query_camids, gallery_camids, *distances.shape)
+    matches = find_matches(ids)
+    return scores_from_ranks(count_ranks(distances, matches), matches, max_rank, average_precision)
 
 
 def scores_from_ranks(
-    ranks: np.ndarray,
-    matches: Matches,
-    num_gallery: int,
-    max_rank: int,
-    average_precision: str = "mean",
+    ranks: np.ndarray, matches: Matches, max_rank: int, average_precision: str = "mean"
 ) -> RankScores:
-    """Turns the 0-based ranks of all matches (int64 [M], rising within a query) into scores, in float64."""
+    """Scores in float64 from the 0-based ranks of all matches, int64 [M], rising in a query."""
     starts = matches.starts
     counts = np.diff(starts)
-    nth = np.arange(len(ranks)) - np.repeat(
-        starts[:-1], counts
-    )  # how many matches of the same query came before
-    precision = (nth + 1) / (ranks + 1)
-    if (
-        average_precision == "trapezoid"
-    ):  # the mean of the precision at the match and just before it
-        before = np.where(ranks == 0, 1.0, nth / np.maximum(ranks, 1))
-        precision = (precision + before) / 2
-    ap = np.add.reduceat(precision, starts[:-1]) / counts
-    inp = counts / (ranks[starts[1:] - 1] + 1)
+    # How many matches of the same query are ranked before this one.
+    num_before = np.arange(len(ranks)) - np.repeat(starts[:-1], counts)
+    precision = (num_before + 1) / (ranks + 1)
+    if average_precision == "trapezoid":
+        # The mean of the precision at the match and at the entry before it.
+        previous = np.where(ranks == 0, 1.0, num_before / np.maximum(ranks, 1))
+        precision = (precision + previous) / 2
     hits = np.bincount(ranks[starts[:-1]], minlength=max_rank)[:max_rank]
-    return RankScores(np.cumsum(hits) / len(counts), ap, inp, len(counts), matches.queries)
+    return RankScores(
+        cmc=np.cumsum(hits) / len(counts),
+        ap=np.add.reduceat(precision, starts[:-1]) / counts,
+        inp=counts / (ranks[starts[1:] - 1] + 1),
+        num_valid=len(counts),
+        valid=matches.queries,
+    )
 
 
 def count_ranks_python(distances: np.ndarray, matches: Matches) -> np.ndarray:
-    """Ranks of all matches, int64 [M]: how many valid gallery entries come before; rising within a query."""
-    relation = np.zeros(distances.shape[1], np.int8)  # 1: match, -1: left out
+    """Ranks of all matches, int64 [M]: how many entries that count are nearer; rising in a query.
+
+    Args:
+        distances: float32 or float64 [Q, G].
+    """
+    relation = np.zeros(distances.shape[1], np.int8)  # 1: match, -1: excluded, 0: negative
     relation[matches.junk] = -1
     ranks = np.empty(len(matches.columns), np.int64)
     for v, query in enumerate(matches.queries):
         row = distances[query]
-        if np.isnan(row.min()):
-            raise_nan(query)
-        columns = matches.columns[matches.starts[v] : matches.starts[v + 1]]
-        left_out = matches.left_columns[matches.left_starts[v] : matches.left_starts[v + 1]]
-        relation[columns], relation[left_out] = 1, -1
-        near = np.flatnonzero(
-            row <= row[columns].max()
-        )  # all that can come before a match, in gallery order
+        if not (np.isfinite(row.min()) and np.isfinite(row.max())):
+            raise_not_finite(query)
+        mine = slice(matches.starts[v], matches.starts[v + 1])
+        columns = matches.columns[mine]
+        excluded = slice(matches.excluded_starts[v], matches.excluded_starts[v + 1])
+        excluded_columns = matches.excluded_columns[excluded]
+        relation[columns], relation[excluded_columns] = 1, -1
+        # Entries that may come before a match, in gallery order.
+        near = np.flatnonzero(row <= row[columns].max())
         near = near[relation[near] >= 0]
         near = near[np.argsort(row[near], kind="stable")]
-        ranks[matches.starts[v] : matches.starts[v + 1]] = np.flatnonzero(relation[near])
-        relation[columns], relation[left_out] = 0, 0
+        ranks[mine] = np.flatnonzero(relation[near])
+        relation[columns], relation[excluded_columns] = 0, 0
     return ranks
 
 
 def count_ranks_cython(distances: np.ndarray, matches: Matches) -> np.ndarray:
-    """The same by the compiled kernel, in parallel over queries."""
-    distances = np.ascontiguousarray(distances)
+    """The same as `count_ranks_python` with the compiled kernel, in parallel over queries."""
     ranks = np.empty(len(matches.columns), np.int64)
     bad_row = rank_cy.count_ranks(
-        distances,
+        np.ascontiguousarray(distances),
         matches.queries,
         matches.starts,
         matches.columns,
-        matches.left_starts,
-        matches.left_columns,
+        matches.excluded_starts,
+        matches.excluded_columns,
         matches.junk,
         ranks,
         num_threads(),
     )
     if bad_row >= 0:
-        raise_nan(bad_row)
+        raise_not_finite(bad_row)
     return ranks
 
 
-def raise_nan(query: int) -> None:
-    """Refuses a distance that is not a number."""
+def raise_not_finite(query: int) -> None:
+    """Refuses NaN and infinity."""
     raise ValueError(
-        f"distances hold NaN, first found in row {query}: such a row cannot be ranked."
+        f"distances contain NaN or infinity, first in row {query}: such a row cannot be ranked."
     )
 
 
 def num_threads() -> int:
-    """Threads for the kernels: torch's number; one in a forked process, where more would hang."""
+    """Threads for the kernels: torch's number, or 1 in a forked process, where OpenMP may hang."""
     return 1 if _state["forked"] else torch.get_num_threads()
 
 
-def choose_backend(backend: str):
-    """The counting function behind a backend's name; says once that the kernel is missing."""
+def choose_backend(backend: str) -> Callable[[np.ndarray, Matches], np.ndarray]:
+    """The counting function of a backend; warns once if the kernel is missing."""
     check_choice(backend, "backend", BACKENDS)
     if backend == "python":
         return count_ranks_python
@@ -180,13 +285,13 @@ def choose_backend(backend: str):
         return count_ranks_cython
     if backend == "cython":
         raise ValueError(
-            "backend 'cython' needs the compiled kernel, which is not built here: run `pip install -e .` in "
-            "the project with a C compiler installed, or choose 'python'."
+            "backend 'cython' needs the compiled kernel, which is not built: install a C compiler "
+            "and run `pip install -e .` in the project, or choose 'python'."
         )
-    if not _state["told"]:
-        _state["told"] = True
+    if not _state["warned"]:
+        _state["warned"] = True
         logger.warning(
-            "The compiled ranking kernel is not built; ranking in numpy gives the same numbers, slower "
-            "(`pip install -e .` with a C compiler builds it)."
+            "The compiled ranking kernel is not built; numpy gives the same numbers, but slower "
+            "(to build it, run `pip install -e .` with a C compiler)."
         )
     return count_ranks_python

@@ -1,8 +1,9 @@
-"""From features to scores in tiles: no distance matrix of all queries and the whole gallery is ever held.
+"""From features to scores in blocks of queries; no matrix of all distances is ever stored.
 
-Every block of queries sees its whole row of distances at once, so the distance of a match and the distances
-that are counted against it come from the same tiles: equal features tie, whatever the shapes of the tiles.
-Letters: Q queries, G gallery entries, D dimensions, b queries of a block, M matches of all valid queries.
+Each block computes whole rows, so the distance of a match and the distances that it is compared
+with come from the same tiles: equal features tie for every shape of the tiles.
+Letters: Q queries, G gallery entries, D dimensions, b queries of a block, V valid queries,
+M matches of all valid queries.
 """
 
 from collections.abc import Callable
@@ -12,25 +13,44 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from .checks import (
+from .fast.device_ranking import count_ranks_torch
+from .fast.k_reciprocal import encode, plan_reranking, write_reranked
+from .fast.matmul_backends import Product
+from .fast.reranking_bounds import fill_bounded_ranks
+from .fast.sharding import SINGLE_PROCESS, current_shard, sum_over_shards
+from .fast.tiles import (
+    COLUMNS,
+    METRICS,
+    TQDM_DELAY,
+    FeatureMatrix,
+    choose_product,
+    create_feature_matrix,
+    distance_tile,
+    full_precision,
+    plan_blocks,
+)
+from .inputs import (
+    Ids,
+    Rerank,
     check_budget,
     check_choice,
     check_feature_pair,
     check_ids,
+    check_max_rank,
     check_not_empty,
-    check_positive_int,
+    check_rerank,
 )
-from .fast.device_ranking import count_ranks_torch
-from .fast.matmul_backends import Product, choose_product, full_precision
-from .fast.neighbors import has_kernel
-from .fast.reranking_bounds import settle_reranked
-from .fast.sharding import Shard, current_shard, sum_over_shards
-from .fast.tiles import COLUMNS, METRICS, Rows, create_rows, distance_tile, plan_blocks
-from .matches import Matches, find_matches
-from .ranking import AVERAGE_PRECISIONS, RankScores, choose_backend, scores_from_ranks
-from .reranking import Rerank, check_rerank, encode, plan_reranking, write_reranked
+from .ranking import (
+    AVERAGE_PRECISIONS,
+    Matches,
+    RankScores,
+    choose_backend,
+    find_matches,
+    scores_from_ranks,
+)
+from .reference import JUNK_PID
 
-SECONDS_OF_SILENCE = 3  # progress bars appear only for work that takes longer
+WriteRows = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 def evaluate_features(
@@ -52,112 +72,127 @@ def evaluate_features(
     """Scores of features, by the rules of `rank_metrics`.
 
     Args:
-        query, gallery: features [Q, D], [G, D]; torch on one device, or numpy; used as float32.
+        query, gallery: features [Q, D], [G, D], torch on one device or numpy; used as float32.
         metric: "cosine", or "euclidean" for features as they are.
-        rerank: None, or `Rerank(k1, k2, lambda_value)`: rank by k-reciprocal encoding instead.
-        memory_gib: budget for what is allocated beyond float32 features without junk; None takes the fastest
-            plan. The plan is logged first.
-        max_rank, average_precision, backend: as `rank_metrics`.
-        distributed: share the work among the processes of torch.distributed; all call with the same features,
-            and all get the scores.
-    Raises: ValueError with one sentence on the first thing that is wrong.
+        rerank: None, or `Rerank(k1, k2, lambda_value)` for k-reciprocal re-ranking.
+        memory_gib: budget for what is allocated beyond the float32 features without junk; None
+            takes the fastest plan. The plan is logged.
+        max_rank, average_precision, backend: as in `rank_metrics`.
+        distributed: share the work among the processes of torch.distributed. All of them pass the
+            same features and get the same scores.
+
+    Raises:
+        ValueError: one sentence about the first invalid argument.
     """
-    check_positive_int(max_rank, "max_rank")
+    check_max_rank(max_rank)
     check_choice(metric, "metric", METRICS)
     check_choice(average_precision, "average_precision", AVERAGE_PRECISIONS)
     check_budget(memory_gib)
+    choose_backend(backend)
     if rerank is not None:
         rerank = check_rerank(rerank)
     query, gallery = check_feature_pair(query, gallery)
-    query_pids = check_ids(query_pids, "query_pids", len(query))
-    gallery_pids = check_ids(gallery_pids, "gallery_pids", len(gallery))
-    query_camids = check_ids(query_camids, "query_camids", len(query))
-    gallery_camids = check_ids(gallery_camids, "gallery_camids", len(gallery))
-    kept = np.flatnonzero(gallery_pids != -1)
-    if len(kept) < len(gallery):  # junk takes no part, in re-ranking neither
-        check_not_empty(len(query), len(kept))
-        gallery = gallery[torch.from_numpy(kept).to(gallery.device)]
-        gallery_pids, gallery_camids = gallery_pids[kept], gallery_camids[kept]
-    matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
-
-    shard = current_shard(distributed)
+    ids = check_ids(
+        query_pids, gallery_pids, query_camids, gallery_camids, len(query), len(gallery)
+    )
+    gallery, ids = drop_junk(gallery, ids)
+    matches = find_matches(ids)
+    ranks = np.zeros(len(matches.columns), np.int64)
+    shard = current_shard() if distributed else SINGLE_PROCESS
+    numbers = np.array(shard.chunks_for_rank(range(len(matches.queries))), np.int64)
     with torch.no_grad(), full_precision():
-        rows = create_rows((query, gallery), metric)
-        settle = leave_all
+        features = create_feature_matrix((query, gallery), metric)
+        write_rows: WriteRows
         if rerank is None:
-            product = choose_product(rows.device, 2.0 * len(query) * len(gallery) * rows.dims)
-            block = plan_ranking(rows, len(query), memory_gib)
-            write = partial(write_plain, rows=rows, num_query=len(query), product=product)
+            block = plan_ranking(features, len(query), memory_gib)
+            product = choose_product(
+                features.device, 2.0 * len(query) * len(gallery) * features.dims
+            )
+            write_rows = partial(
+                write_distances, features=features, num_query=len(query), product=product
+            )
         else:
-            product = choose_product(rows.device, float(rows.num_items) ** 2 * rows.dims)
             plan = plan_reranking(
-                rows, len(query), rerank, memory_gib, backend=backend, shard=shard
+                features, len(query), rerank, memory_gib, backend=backend, shard=shard
             )
-            encoding = encode(rows, len(query), rerank, product, plan, shard)
-            block, compiled = plan.block, has_kernel(backend)
-            write = partial(
-                write_reranked, encoding=encoding, rows=rows, product=product, compiled=compiled
-            )
-            if plan.compiled:
-                settle = partial(settle_reranked, encoding=encoding, rows=rows, matches=matches)
-        ranks = count_in_blocks(write, rows, len(query), block, matches, backend, shard, settle)
-    return scores_from_ranks(ranks, matches, len(gallery), max_rank, average_precision)
+            block = plan.block
+            encoding = encode(features, len(query), rerank, plan, shard)
+            write_rows = partial(write_reranked, encoding=encoding, plan=plan)
+            if plan.compiled_neighbors:
+                numbers = fill_bounded_ranks(ranks, numbers, encoding=encoding, matches=matches)
+        buffer = features.scales.new_empty(min(block, len(query)), len(gallery))
+        fill_ranks(ranks, numbers, write_rows, buffer, matches, backend)
+    if distributed:
+        ranks = sum_over_shards(ranks, shard)
+    return scores_from_ranks(ranks, matches, max_rank, average_precision)
 
 
-def plan_ranking(rows: Rows, num_query: int, memory_gib: float | None) -> int:
-    """Queries of a block under the budget."""
-    num_gallery = rows.num_items - num_query
-    # ranks are counted in torch elsewhere, by a sort of what is near: in the worst case of everything
-    extra = 1 if rows.device.type == "cpu" else 12
+def drop_junk(gallery: torch.Tensor, ids: Ids) -> tuple[torch.Tensor, Ids]:
+    """The gallery without junk, which must not take part in re-ranking either."""
+    kept = np.flatnonzero(ids.gallery_pids != JUNK_PID)
+    if len(kept) == len(gallery):
+        return gallery, ids
+    check_not_empty(len(ids.query_pids), len(kept))
+    ids = ids._replace(gallery_pids=ids.gallery_pids[kept], gallery_camids=ids.gallery_camids[kept])
+    return gallery[torch.from_numpy(kept).to(gallery.device)], ids
+
+
+def plan_ranking(features: FeatureMatrix, num_query: int, memory_gib: float | None) -> int:
+    """The number of queries in a block under the budget."""
+    num_gallery = features.num_items - num_query
+    # On other devices, ranks are counted in torch with a sort of all near entries, which are the
+    # whole gallery in the worst case.
+    num_arrays = 1 if features.device.type == "cpu" else 12
     return plan_blocks(
         f"ranking {num_query:,} queries in a gallery of {num_gallery:,}",
-        rows,
+        features,
         num_query,
-        bytes_per_row=4 * num_gallery * extra,
+        bytes_per_row=4 * num_gallery * num_arrays,
         bytes_fixed=16 * num_gallery,
         memory_gib=memory_gib,
     )
 
 
-def write_plain(
-    out: torch.Tensor, items: torch.Tensor, *, rows: Rows, num_query: int, product: Product
-) -> None:
-    """What ranks the gallery for queries `items`, int64 [b], into `out` [b, G]: distances but for a constant."""
-    left = rows.left_factor(items)
-    for low, high in rows.spans(num_query, rows.num_items, COLUMNS):
-        out[:, low - num_query : high - num_query] = distance_tile(rows, left, low, high, product)
-
-
-def leave_all(numbers: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Settles no query."""
-    return numbers
-
-
-def count_in_blocks(
-    write: Callable,
-    rows: Rows,
+def write_distances(
+    out: torch.Tensor,
+    items: torch.Tensor,
+    *,
+    features: FeatureMatrix,
     num_query: int,
-    block: int,
+    product: Product,
+) -> None:
+    """Writes the distances of queries `items`, int64 [b], into `out` [b, G].
+
+    A constant per row is left out, which does not change the ranking.
+    """
+    left = features.left_factor(items)
+    for low, high in features.spans(num_query, features.num_items, COLUMNS):
+        tile = distance_tile(features, left, low, high, product)
+        out[:, low - num_query : high - num_query] = tile
+
+
+def fill_ranks(
+    ranks: np.ndarray,
+    numbers: np.ndarray,
+    write_rows: WriteRows,
+    buffer: torch.Tensor,
     matches: Matches,
     backend: str,
-    shard: Shard,
-    settle: Callable = leave_all,
-) -> np.ndarray:
-    """Ranks of all matches [M].
+) -> None:
+    """Fills the ranks [M] of the valid queries `numbers`, one block of rows after another.
 
-    `write(out, items)` fills the distances [b, G] of some queries. `settle(numbers, ranks)` comes first: it fills the
-    ranks of those valid queries that it can do without, and returns the numbers of the others.
+    Args:
+        write_rows: `write_rows(out, items)` writes the distances [b, G] of some queries.
+        buffer: [b, G], overwritten.
     """
-    on_cpu = rows.device.type == "cpu"
-    count = choose_backend(backend)
-    buffer = rows.scales.new_empty(min(block, num_query), rows.num_items - num_query)
-    ranks = np.zeros(len(matches.columns), np.int64)
-    left = settle(np.array(shard.mine(range(len(matches.queries))), np.int64), ranks)
-    pieces = [left[first : first + block] for first in range(0, len(left), block)]
-    for numbers in tqdm(
-        pieces, desc="ranking", delay=SECONDS_OF_SILENCE, disable=None, leave=False
-    ):
-        out, (part, places) = buffer[: len(numbers)], matches.take(numbers)
-        write(out, torch.from_numpy(matches.queries[numbers]).to(rows.device))
-        ranks[places] = count(out.numpy(), part) if on_cpu else count_ranks_torch(out, part)
-    return sum_over_shards(ranks, shard)
+    on_cpu = buffer.device.type == "cpu"
+    count_ranks = choose_backend(backend)
+    block = len(buffer)
+    pieces = [numbers[first : first + block] for first in range(0, len(numbers), block)]
+    for piece in tqdm(pieces, desc="ranking", delay=TQDM_DELAY, disable=None, leave=False):
+        out, (part, places) = buffer[: len(piece)], matches.select(piece)
+        write_rows(out, torch.from_numpy(matches.queries[piece]).to(buffer.device))
+        if on_cpu:
+            ranks[places] = count_ranks(out.numpy(), part)
+        else:
+            ranks[places] = count_ranks_torch(out, part)

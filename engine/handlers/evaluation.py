@@ -14,6 +14,7 @@ from ember_reid.engine.events import TrainingEvents
 from ember_reid.engine.handlers.writers import MetricWriter
 from ember_reid.engine.ranked_lists import draw_montage, ranked_lists
 from ember_reid.engine.scores import ScoreSettings, describe_scores, retrieval_scores
+from ember_reid.evaluate import QueryGallery
 from ignite.engine import Engine, Events
 
 logger = logging.getLogger("ember.eval")
@@ -83,12 +84,7 @@ def draw_random_queries(
     features = embeddings.embeddings.float().cpu()
     pids, camids = embeddings.pids.cpu(), embeddings.camids.cpu()
     lists = ranked_lists(
-        features[:num_query],
-        features[num_query:],
-        pids[:num_query],
-        pids[num_query:],
-        camids[:num_query],
-        camids[num_query:],
+        *QueryGallery.split(features, pids, camids, num_query),
         queries="random",
         count=count,
         metric=settings.metric,

@@ -1,1 +1,1 @@
-"""Compiled kernels, optional: `evaluate` does the same without them, slower."""
+"""Compiled kernels. They are optional: without them, numpy and torch compute the same, slower."""

@@ -1,9 +1,11 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Ranks of the true matches by counting, one query a thread at a time; `evaluate.ranking` is the only caller.
+# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: cdivision=True, initializedcheck=False
+"""Ranks of the true matches by counting; called only by `evaluate.ranking`.
 
-For a query with matches at distances t_1 <= t_2 <= ..: one streaming pass over its row keeps the values that are not
-above the farthest match (few, for features that are any good), the rank of match i is then the number of kept values
-below t_i. Entries that are left out are subtracted; gallery order decides between equal distances.
+For a query with matches at distances t_1 <= t_2 <= ..., one pass over its row keeps the values
+that are at most as large as the largest t (few, for useful features). The rank of match i is then
+the number of kept values below t_i. Excluded entries are subtracted. Equal distances are ranked
+in gallery order. Each thread processes one query at a time.
 """
 
 from cython.parallel cimport parallel, prange, threadid
@@ -24,19 +26,21 @@ ctypedef fused real:
 cdef struct Match:
     double distance
     index_t column
-    int num_equal  # how many entries of the row are exactly that far
+    int num_equal  # how many entries of the row have this distance
 
-cdef int MANY = 512  # above so many matches, one binary search a kept value is cheaper than one pass a match
+# With more matches, a binary search per kept value is cheaper than a pass per match.
+cdef int MANY = 512
 
 
 cdef int compare_matches(const void *left, const void *right) noexcept nogil:
     cdef const Match *a = <const Match *> left
     cdef const Match *b = <const Match *> right
-    return is_before(b.distance, b.column, a.distance, a.column) - is_before(a.distance, a.column, b.distance, b.column)
+    return (is_before(b.distance, b.column, a.distance, a.column)
+            - is_before(a.distance, a.column, b.distance, b.column))
 
 
 cdef void sort_matches(Match *found, Py_ssize_t num) noexcept nogil:
-    """By distance, then by column; most queries have few matches, for which a call of qsort is slow."""
+    """Sorts by distance, then by column; qsort is slow for few matches, the usual case."""
     cdef Py_ssize_t i, place
     cdef Match match
     if num > 64:
@@ -44,14 +48,16 @@ cdef void sort_matches(Match *found, Py_ssize_t num) noexcept nogil:
         return
     for i in range(1, num):
         match, place = found[i], i
-        while place > 0 and found[place - 1].distance > match.distance:  # columns rise already
+        while place > 0 and found[place - 1].distance > match.distance:  # columns are rising
             found[place] = found[place - 1]
             place -= 1
         found[place] = match
 
 
-cdef void count_many(const real *kept, Py_ssize_t n, Match *found, Py_ssize_t num, index_t *below) noexcept nogil:
-    """below[i]: how many values are below the distance of match i, by binary search and a running sum."""
+cdef void count_many(
+    const real *kept, Py_ssize_t n, Match *found, Py_ssize_t num, index_t *below
+) noexcept nogil:
+    """below[i]: how many values are below the distance of match i; binary search, running sum."""
     cdef Py_ssize_t k, low, high, middle
     for k in range(num):
         below[k] = 0
@@ -71,27 +77,31 @@ cdef void count_many(const real *kept, Py_ssize_t n, Match *found, Py_ssize_t nu
     for k in range(1, num):
         below[k] += below[k - 1]
     for k in range(num - 2, -1, -1):
-        if found[k].distance == found[k + 1].distance:  # the last of equals holds their number
+        if found[k].distance == found[k + 1].distance:  # the last of equal ones has their number
             found[k].num_equal = found[k + 1].num_equal
 
 
-cdef void subtract(const real *row, const index_t *columns, Py_ssize_t n,
-                   const Match *found, Py_ssize_t num, index_t *ranks) noexcept nogil:
-    """Takes the entries `columns`, which are left out, from the ranks of the matches they come before."""
+cdef void subtract(
+    const real *row, const index_t *columns, Py_ssize_t n, const Match *found, Py_ssize_t num,
+    index_t *ranks
+) noexcept nogil:
+    """Subtracts the excluded entries `columns` from the ranks of the matches that follow them."""
     cdef Py_ssize_t k, i
     cdef real value
     for k in range(n):
         value = row[columns[k]]
         for i in range(num - 1, -1, -1):
-            if value > found[i].distance or (value == found[i].distance and columns[k] > found[i].column):
+            if not is_before(value, columns[k], found[i].distance, found[i].column):
                 break
             ranks[i] -= 1
 
 
-cdef bint rank_query(const real *row, Py_ssize_t num_gallery, const index_t *columns, Py_ssize_t num,
-                     const index_t *left_columns, Py_ssize_t num_left, const index_t *junk, Py_ssize_t num_junk,
-                     Match *found, real *kept, index_t *ranks) noexcept nogil:
-    """Fills the ranks of one query's matches; false when its row holds NaN."""
+cdef bint rank_query(
+    const real *row, Py_ssize_t num_gallery, const index_t *columns, Py_ssize_t num,
+    const index_t *excluded, Py_ssize_t num_excluded, const index_t *junk, Py_ssize_t num_junk,
+    Match *found, real *kept, index_t *ranks
+) noexcept nogil:
+    """Fills the ranks of one query's matches; false if its row contains NaN or infinity."""
     cdef Py_ssize_t i, j, num_kept
     cdef int num_same
     for i in range(num):
@@ -112,28 +122,36 @@ cdef bint rank_query(const real *row, Py_ssize_t num_gallery, const index_t *col
     else:
         for i in range(num):
             if real is float:
-                ranks[i] = count_below_float(kept, num_kept, <float> found[i].distance, &found[i].num_equal)
+                ranks[i] = count_below_float(
+                    kept, num_kept, <float> found[i].distance, &found[i].num_equal)
             else:
-                ranks[i] = count_below_double(kept, num_kept, found[i].distance, &found[i].num_equal)
+                ranks[i] = count_below_double(
+                    kept, num_kept, found[i].distance, &found[i].num_equal)
     for i in range(num):
-        if found[i].num_equal > 1:  # not itself alone: those that come before it in the gallery
+        if found[i].num_equal > 1:  # others, too: count those that come before it in the gallery
             num_same = 0
             for j in range(found[i].column):
                 num_same += row[j] == <real> found[i].distance
             ranks[i] += num_same
-    subtract(row, left_columns, num_left, found, num, ranks)
+    subtract(row, excluded, num_excluded, found, num, ranks)
     subtract(row, junk, num_junk, found, num, ranks)
     return True
 
 
-def count_ranks(const real[:, ::1] distances, const index_t[::1] queries, const index_t[::1] starts,
-                const index_t[::1] columns, const index_t[::1] left_starts, const index_t[::1] left_columns,
-                const index_t[::1] junk, index_t[::1] ranks, int num_threads):
-    """Fills `ranks` [M] (see `evaluate.ranking.count_ranks_python`); returns -1, or a row that holds NaN."""
+def count_ranks(
+    const real[:, ::1] distances, const index_t[::1] queries, const index_t[::1] starts,
+    const index_t[::1] columns, const index_t[::1] excluded_starts,
+    const index_t[::1] excluded_columns, const index_t[::1] junk, index_t[::1] ranks,
+    int num_threads
+):
+    """Fills `ranks` [M], see `evaluate.ranking.count_ranks_python`.
+
+    Returns -1, or the first row that contains NaN or infinity.
+    """
     cdef Py_ssize_t num_valid = queries.shape[0], num_gallery = distances.shape[1], v, most = 1
     cdef Py_ssize_t room = num_gallery + 16
     cdef const index_t *first_column = &columns[0] if columns.shape[0] else NULL
-    cdef const index_t *first_left = &left_columns[0] if left_columns.shape[0] else NULL
+    cdef const index_t *first_excluded = &excluded_columns[0] if excluded_columns.shape[0] else NULL
     cdef const index_t *first_junk = &junk[0] if junk.shape[0] else NULL
     cdef Py_ssize_t num_junk = junk.shape[0]
     cdef Py_ssize_t bad_row = -1
@@ -145,13 +163,16 @@ def count_ranks(const real[:, ::1] distances, const index_t[::1] queries, const 
     cdef char *bad = <char *> calloc(num_valid + 1, 1)
     try:
         if found == NULL or kept == NULL or bad == NULL:
-            raise MemoryError("no memory for one row of distances a thread")
+            raise MemoryError("no memory for one row of distances per thread")
         with nogil, parallel(num_threads=num_threads):
             thread = threadid()
             for v in prange(num_valid, schedule="dynamic", chunksize=16):
                 bad[v] = not rank_query(
-                    &distances[queries[v], 0], num_gallery, first_column + starts[v], starts[v + 1] - starts[v],
-                    first_left + left_starts[v], left_starts[v + 1] - left_starts[v], first_junk, num_junk,
+                    &distances[queries[v], 0], num_gallery,
+                    first_column + starts[v], starts[v + 1] - starts[v],
+                    first_excluded + excluded_starts[v],
+                    excluded_starts[v + 1] - excluded_starts[v],
+                    first_junk, num_junk,
                     found + thread * most, kept + thread * room, &ranks[starts[v]],
                 )
         for v in range(num_valid - 1, -1, -1):

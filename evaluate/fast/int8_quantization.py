@@ -1,72 +1,83 @@
-"""Eight-bit codes of features: distances to within a known error, by products of whole numbers.
+"""8-bit quantization of features: approximate distances with a known error bound.
 
-A processor multiplies bytes about four times as fast as float32, and without any rounding. So the nearest and the
-farthest items are looked for among the codes, and only those that the error cannot rule out are measured in
-float32: the lists that come out are those of float32.
+A processor multiplies bytes about four times as fast as float32, and without rounding. So the
+nearest and the farthest items are searched for among 8-bit codes, and only candidates that the
+error bound cannot rule out are measured in float32: the results are those of float32.
 
-With u_i = scales[i] x_i the vectors between which distances are taken (see `tiles.Rows`) and c their mean:
-    v_i = u_i - c                             differences, and with them distances, stay what they are
-    v_i = steps[i] values[i] + remainder_i    values: whole numbers from -127 to 127
+Let u_i = scales[i] x_i be the vectors whose distances are needed (see `tiles.FeatureMatrix`) and c
+their mean:
+    v_i = u_i - c                           differences, and so distances, stay the same
+    v_i = scales[i] values[i] + error_i     values: integers from -127 to 127
     D[i, j] = squares[i] + squares[j] - 2 <v_i, v_j>
-By the inequality of Cauchy and Schwarz, <v_i, v_j> and the product of what the codes stand for differ by at most
-    |remainder_i| |v_j| + |steps[i] values[i]| |remainder_j|.
+By the Cauchy-Schwarz inequality, <v_i, v_j> and the product of the codes differ by at most
+    |error_i| |v_j| + |scales[i] values[i]| |error_j|
 Letters: N items, D dimensions.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
-from .tiles import Rows
+from .tiles import FeatureMatrix
 
-LARGEST = 127  # of a code; without -128, both signs have the same range
-MOST_DIMS = (2**31 - 1) // LARGEST**2  # the product of longer codes could overflow 32 bits
-PIECE = 512  # rows encoded at once
-BYTES_PER_ITEM = 16  # beside one for each dimension
+MAX_CODE = 127  # without -128, both signs have the same range
+MAX_DIMS = (2**31 - 1) // MAX_CODE**2  # products of longer codes could overflow 32 bits
+ROWS_AT_ONCE = 512  # bounds the temporary memory
+BYTES_PER_ITEM = 16  # besides one byte per dimension
 
 
-class Codes(NamedTuple):
-    """Items as small whole numbers.
+@dataclass(frozen=True, eq=False)
+class Codes:
+    """Items as small integers.
 
-    The distance of items i, j is, up to rounding, squares[i] + squares[j] - 2 steps[i] steps[j] <values[i], values[j]>, give
-    or take residuals[i] * reaches[j] + reaches[i] * residuals[j] + slack.
+    Up to rounding, the distance of items i and j is within
+        errors[i] * reaches[j] + reaches[i] * errors[j] + slack
+    of
+        squares[i] + squares[j] - 2 scales[i] scales[j] <values[i], values[j]>
+
+    Attributes:
+        values: int8 [N, D].
+        scales: float32 [N].
+        squares: float32 [N].
+        errors: float32 [N], |error_i|.
+        reaches: float32 [N], twice the larger of |v_i| and the norm of what its code represents.
+        slack: more than the float32 rounding of all terms and of the measured distances.
     """
 
-    values: torch.Tensor  # int8 [N, D]
-    steps: torch.Tensor  # float32 [N]
-    squares: torch.Tensor  # float32 [N]
-    residuals: torch.Tensor  # float32 [N]: |remainder|
-    reaches: (
-        torch.Tensor
-    )  # float32 [N]: 2 |v|, or twice the norm of what its code stands for if that is larger
-    slack: (
-        float  # more than all rounding in float32 adds, here and in the distances that are measured
-    )
+    values: torch.Tensor
+    scales: torch.Tensor
+    squares: torch.Tensor
+    errors: torch.Tensor
+    reaches: torch.Tensor
+    slack: float
 
 
-def create_codes(rows: Rows) -> Codes:
-    """Codes of all items, each with a step of its own."""
-    num = rows.num_items
-    values = torch.empty(num, rows.dims, dtype=torch.int8)
-    steps, squares, residuals, reaches = (torch.empty(num) for _ in range(4))
-    spans = list(rows.spans(0, num, PIECE))
-    mean = (
-        sum(rows.scales[first:last] @ rows.block(first, last) for first, last in spans) / num
-    )  # [D]
+def create_codes(features: FeatureMatrix) -> Codes:
+    """Codes of all items, each item with its own scale."""
+    num, dims = features.num_items, features.dims
+    values = torch.empty(num, dims, dtype=torch.int8)
+    scales, squares, errors, reaches = (torch.empty(num) for _ in range(4))
+    spans = list(features.spans(0, num, ROWS_AT_ONCE))
+    mean = torch.zeros(dims)
     for first, last in spans:
-        item = slice(first, last)
-        vectors = rows.block(first, last) * rows.scales[item, None]
+        mean += features.scales[first:last] @ features.block(first, last)
+    mean /= num
+    for first, last in spans:
+        rows = slice(first, last)
+        vectors = features.block(first, last) * features.scales[rows, None]
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         vectors -= mean
-        steps[item] = (
-            vectors.abs().amax(dim=1).clamp_(min=torch.finfo(torch.float32).tiny) / LARGEST
-        )
-        rounded = (vectors / steps[item, None]).round_().clamp_(-LARGEST, LARGEST)
-        values[item] = rounded
-        rounded *= steps[item, None]
+        largest = vectors.abs().amax(dim=1)
+        scales[rows] = largest.clamp_(min=torch.finfo(torch.float32).tiny) / MAX_CODE
+        rounded = (vectors / scales[rows, None]).round_().clamp_(-MAX_CODE, MAX_CODE)
+        values[rows] = rounded
+        rounded *= scales[rows, None]
         norms = torch.linalg.vector_norm(vectors, dim=1)
-        # a row of zeros is given the distances of a unit vector: the difference goes into its square
-        squares[item] = norms.square() + (rows.constant / 2 + rows.squares[item] - lengths.square())
-        reaches[item] = 2 * torch.maximum(norms, torch.linalg.vector_norm(rounded, dim=1))
-        residuals[item] = torch.linalg.vector_norm(vectors - rounded, dim=1)
-    return Codes(values, steps, squares, residuals, reaches, rows.rounding)
+        # A row of zeros has the distances of a unit vector; its square contains the difference.
+        missing = features.constant / 2 + features.squares[rows] - lengths.square()
+        squares[rows] = norms.square() + missing
+        reaches[rows] = 2 * torch.maximum(norms, torch.linalg.vector_norm(rounded, dim=1))
+        errors[rows] = torch.linalg.vector_norm(vectors - rounded, dim=1)
+    # Measured distances are rounded to multiples of the resolution.
+    slack = features.rounding + features.resolution
+    return Codes(values, scales, squares, errors, reaches, slack)

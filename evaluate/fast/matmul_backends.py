@@ -1,17 +1,17 @@
-"""The fastest matrix product on this machine, chosen among the libraries by a short measurement.
+"""The fastest matrix product on this machine, chosen by a short measurement.
 
-On a CPU the libraries differ by more than two (MKL inside `torch.mm` leaves AVX-512 unused on AMD, OpenBLAS
-inside numpy and oneDNN inside torch do not), and which one wins depends on the processor, so it is measured
-once a process; so is the product of eight-bit whole numbers, which some processors make several times faster.
+On a CPU the libraries differ by a factor of more than two (MKL in `torch.mm` does not use AVX-512
+on AMD processors, OpenBLAS in numpy and oneDNN in torch do), and the fastest one depends on the
+processor. So they are timed once per process, and so is the product of 8-bit integers, which is
+several times faster on some processors.
 Letters: m rows, n columns, D dimensions.
 """
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,33 +19,30 @@ import torch
 logger = logging.getLogger("ember.evaluate")
 
 Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-WORTH_MEASURING = 5e10  # floating point operations; below, any library is done in an instant
-# how much faster than floats whole numbers must be, as what they find is measured once more
-WORTH_CODING = 1.5
+WORTH_MEASURING = 5e10  # floating point operations; below, every library is fast enough
+# How much faster than float32 the 8-bit product must be: what it finds is measured again.
+MIN_INTEGER_SPEEDUP = 1.5
+INTEGERS = "8-bit integers"
 
 
-class Choice(NamedTuple):
-    """What was measured."""
+@dataclass(frozen=True)
+class Measurement:
+    """Result of the timing: the fastest float32 product, and whether 8-bit integers pay off."""
 
-    name: str  # the fastest product of float32
-    integers: bool  # whether those of whole numbers are so much faster
-
-
-_chosen: dict[int, Choice] = {}  # by number of threads
+    name: str
+    integers: bool
 
 
-def product_torch(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """[m, D] x [n, D] -> [m, n] by torch (MKL on most CPUs, cuBLAS on a GPU)."""
-    return left @ right.t()
+_measured: dict[int, Measurement] = {}  # by number of threads
 
 
 def product_numpy(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """The same by numpy (OpenBLAS in the usual wheels)."""
+    """[m, D] x [n, D] -> [m, n] with numpy (OpenBLAS in the usual wheels)."""
     return torch.from_numpy(np.matmul(left.numpy(), right.numpy().T))
 
 
 def product_onednn(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """The same by oneDNN, through the operator that torch's compiler uses for linear layers."""
+    """The same with oneDNN, by the operator that torch's compiler uses for linear layers."""
     return torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
 
 
@@ -57,79 +54,68 @@ def product_integers(
 
 
 PRODUCTS: dict[str, Product] = {
-    "torch": product_torch,
+    "torch": torch.nn.functional.linear,  # MKL on most CPUs, cuBLAS on a GPU
     "numpy": product_numpy,
     "onednn": product_onednn,
 }
 
 
-def choose_product(device: torch.device, work: float) -> Product:
-    """The product of float32 to use on a device for about `work` floating point operations."""
-    if device.type != "cpu" or work < WORTH_MEASURING:
-        return product_torch
-    return PRODUCTS[_measured().name]
+def fastest_product() -> Product:
+    """The fastest float32 product on this CPU."""
+    return PRODUCTS[measure_products().name]
 
 
 def prefer_integers(device: torch.device, work: float) -> bool:
-    """Whether products of whole numbers save more time than it takes to check what they find."""
-    return device.type == "cpu" and work >= WORTH_MEASURING and _measured().integers
+    """Whether 8-bit products save more time than it takes to check what they find."""
+    return device.type == "cpu" and work >= WORTH_MEASURING and measure_products().integers
 
 
-def _measured() -> Choice:
+def measure_products() -> Measurement:
+    """Times all products once per process and number of threads; logs the result."""
     threads = torch.get_num_threads()
-    if threads not in _chosen:
+    if threads not in _measured:
         floats = torch.full((256, 2048), 0.5), torch.full((1024, 2048), 0.25)
-        # the largest codes there are: some processors add pairs of products in 16 bits, which must show here
-        whole = tuple(torch.full(side.shape, 127, dtype=torch.int8) for side in floats)
+        # The largest codes: some processors add pairs of products in 16 bits, and the wrong sum
+        # shows here.
+        bytes_ = tuple(torch.full(side.shape, 127, dtype=torch.int8) for side in floats)
         out = torch.empty(256, 1024, dtype=torch.int32)
         runs = {name: partial(product, *floats) for name, product in PRODUCTS.items()}
-        runs["8-bit integers"] = partial(product_integers, *whole, out=out)
-        sums = dict.fromkeys(PRODUCTS, 256.0) | {"8-bit integers": 127.0**2 * 2048}
-        speeds = {
-            name: 2.0 * 256 * 1024 * 2048 / seconds
-            for name, seconds in _seconds(runs, sums).items()
-        }
-        name = max(PRODUCTS, key=speeds.get)
-        _chosen[threads] = Choice(name, speeds["8-bit integers"] > WORTH_CODING * speeds[name])
+        runs[INTEGERS] = partial(product_integers, *bytes_, out=out)
+        sums = dict.fromkeys(PRODUCTS, 256.0) | {INTEGERS: 127.0**2 * 2048}
+        work = 2.0 * 256 * 1024 * 2048
+        speeds = {name: work / seconds for name, seconds in time_products(runs, sums).items()}
+        fastest = max(PRODUCTS, key=lambda name: speeds[name])
+        integers = speeds[INTEGERS] > MIN_INTEGER_SPEEDUP * speeds[fastest]
+        _measured[threads] = Measurement(fastest, integers)
         listed = ", ".join(f"{name} {speed / 1e9:.0f}" for name, speed in speeds.items() if speed)
-        logger.info("matrix product by %s (GFLOP/s on %d threads: %s)", name, threads, listed)
-    return _chosen[threads]
+        logger.info("matrix product: %s (GFLOP/s on %d threads: %s)", fastest, threads, listed)
+    return _measured[threads]
 
 
-def _seconds(
-    runs: dict[str, Callable], sums: dict[str, float], repeats: int = 6
+def time_products(
+    runs: Mapping[str, Callable[[], torch.Tensor]], sums: Mapping[str, float], repeats: int = 6
 ) -> dict[str, float]:
-    """The shortest time of each product, taken in turns; infinite where a library cannot do it, or not exactly."""
+    """The shortest time of each product, measured in turns.
+
+    Infinite where a library cannot compute the product, or not exactly.
+
+    Args:
+        sums: the correct value of each product's first entry.
+    """
     best = dict.fromkeys(runs, float("inf"))
-    able = dict(runs)
+    remaining = dict(runs)
     for _ in range(repeats):
-        for name, run in list(able.items()):
+        for name, run in list(remaining.items()):
             start = time.perf_counter()
             try:
                 result = float(run()[0, 0])
-            except (
-                RuntimeError,
-                AttributeError,
-                NotImplementedError,
-            ):  # not in this build of torch
+            except (RuntimeError, AttributeError, NotImplementedError):
+                # This build of torch lacks the operator.
                 result = float("nan")
             best[name] = min(best[name], time.perf_counter() - start)
             if result != sums[name]:
                 best[name] = float("inf")
-            if best[name] > 0.5:  # impossible, or by a fallback in plain loops
-                del able[name]
+            # Too slow: impossible, or a fallback in plain loops.
+            if best[name] > 0.5:
+                del remaining[name]
     return best
-
-
-@contextmanager
-def full_precision():
-    """Products in true float32: the shortened mantissas of TF32 and bfloat16 swap near neighbors."""
-    libraries = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    previous = [library.fp32_precision for library in libraries]
-    for library in libraries:
-        library.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        for library, precision in zip(libraries, previous, strict=True):
-            library.fp32_precision = precision

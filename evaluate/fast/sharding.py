@@ -1,61 +1,67 @@
-"""The processes of torch.distributed that share one evaluation: every process takes every n-th block.
+"""Evaluation shared by the processes of torch.distributed: each takes every n-th block.
 
 Letters: W processes, N items, K entries of a list.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-
-class Shard(NamedTuple):
-    """Which part of the blocks this process takes; the default takes all."""
-
-    index: int = 0
-    size: int = 1
-
-    def mine(self, spans) -> list:
-        """Every n-th of the blocks: long and short rows of a triangle of tiles even out."""
-        return list(spans)[self.index :: self.size]
+Chunk = TypeVar("Chunk")
 
 
-ALONE = Shard()
+@dataclass(frozen=True)
+class Shard:
+    """The part of the work of one process; the default is all of it."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def chunks_for_rank(self, chunks: Iterable[Chunk]) -> list[Chunk]:
+        """Every n-th chunk, so that long and short rows of a triangle of tiles are balanced."""
+        return list(chunks)[self.rank :: self.world_size]
 
 
-def current_shard(distributed: bool) -> Shard:
-    """This process' part when the work is to be shared and there are others to share it with."""
-    if distributed and dist.is_available() and dist.is_initialized():
+SINGLE_PROCESS = Shard()
+
+
+def current_shard() -> Shard:
+    """The part of this process, if there are others."""
+    if dist.is_available() and dist.is_initialized():
         return Shard(dist.get_rank(), dist.get_world_size())
-    return ALONE
+    return SINGLE_PROCESS
 
 
 def sum_over_shards(counts: np.ndarray, shard: Shard) -> np.ndarray:
-    """Adds an int64 array over all processes, where each filled its own entries and left the others 0."""
-    if shard.size == 1:
+    """The sum of an int64 array over all processes; each filled its own entries, the rest is 0."""
+    if shard.world_size == 1:
         return counts
     tensor = torch.from_numpy(counts).to(_device())
     dist.all_reduce(tensor)
     return tensor.cpu().numpy()
 
 
-def all_agree(answer: bool, shard: Shard) -> bool:
-    """Whether every process answers yes: what each measured for itself may differ."""
-    return int(sum_over_shards(np.array([answer], np.int64), shard)[0]) == shard.size
+def all_agree(condition: bool, shard: Shard) -> bool:
+    """Whether a condition holds in every process; timings differ between processes."""
+    votes = sum_over_shards(np.array([condition], np.int64), shard)
+    return int(votes[0]) == shard.world_size
 
 
 def merge_lists(
     items: torch.Tensor, bounds: torch.Tensor, shard: Shard
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One list a row out of each process' [N, K], by (bound, position)."""
-    if shard.size == 1:
+    """Merges the lists [N, K] of all processes, sorted by (bound, position)."""
+    if shard.world_size == 1:
         return items, bounds
     home, length = items.device, items.shape[1]
     gathered = []
     for part in (items, bounds):
         part = part.to(_device()).contiguous()
-        gathered.append([torch.empty_like(part) for _ in range(shard.size)])
+        gathered.append([torch.empty_like(part) for _ in range(shard.world_size)])
         dist.all_gather(gathered[-1], part)
     items, order = torch.cat(gathered[0], dim=1).sort(dim=1, stable=True)  # [N, W K]
     bounds, by_bound = torch.cat(gathered[1], dim=1).gather(1, order).sort(dim=1, stable=True)
@@ -64,5 +70,5 @@ def merge_lists(
 
 
 def _device() -> torch.device:
-    """Where the processes' backend can exchange tensors."""
+    """Where the backend of torch.distributed can exchange tensors."""
     return torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")

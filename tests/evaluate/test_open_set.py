@@ -3,7 +3,7 @@ import pytest
 from ember_reid.evaluate import identification_scores
 from ember_reid.evaluate.distances import distance_matrix
 from ember_reid.evaluate.open_set import NearestEntries, nearest_entries, rates_of_nearest
-from retrieval_oracles import clustered_features, random_ids
+from synthetic import clustered_features, random_ids
 
 
 def nearest(mated, unmated, wrong=()):
@@ -76,6 +76,6 @@ EYE = np.eye(2, dtype=np.float32)
         ),
     ],
 )
-def test_mistakes_are_named(pids, options, message):
+def test_invalid_arguments_are_refused(pids, options, message):
     with pytest.raises(ValueError, match=message):
         identification_scores(EYE, EYE, pids, [1, 2], [0, 0], [1, 1], **options)

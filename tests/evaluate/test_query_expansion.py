@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.evaluate import expand_features
-from retrieval_oracles import clustered_features
+from synthetic import clustered_features
 
 
 def direct(features, k, alpha):
@@ -43,6 +43,6 @@ def test_one_neighbor_is_the_item_itself():
         ({"memory_gib": -1}, "memory_gib must be above zero, found -1"),
     ],
 )
-def test_mistakes_are_named(options, message):
+def test_invalid_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         expand_features(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), **options)

@@ -5,14 +5,16 @@ import pytest
 import torch
 from ember_reid.evaluate import rank_metrics, ranking
 from ember_reid.evaluate.fast.device_ranking import count_ranks_torch
-from ember_reid.evaluate.matches import find_matches
-from retrieval_oracles import random_ids, scores_by_sorting
+from ember_reid.evaluate.inputs import Ids
+from ember_reid.evaluate.ranking import find_matches
+from ember_reid.evaluate.reference import reference_scores
+from synthetic import random_ids
 
 BACKENDS = ["python"] + (["cython"] if ranking.rank_cy is not None else [])
 
 
 def one_query(distances, gallery_pids, gallery_camids=None, **options):
-    """Scores of a single query of identity 1 and camera 0; the gallery is under camera 1 unless told."""
+    """Scores of one query of identity 1 and camera 0; by default, the gallery has camera 1."""
     camids = [1] * len(gallery_pids) if gallery_camids is None else gallery_camids
     return rank_metrics(
         np.array([distances], np.float32), [1], gallery_pids, [0], camids, **options
@@ -21,7 +23,7 @@ def one_query(distances, gallery_pids, gallery_camids=None, **options):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_hand_example(backend):
-    # sorted: right, wrong, right, wrong -> precision 1/1 and 2/3; the last match is third of two matches
+    # match, negative, match, negative: precision 1/1 and 2/3; the last of two matches has rank 3
     scores = one_query([0.1, 0.2, 0.3, 0.4], [1, 2, 1, 3], max_rank=3, backend=backend)
     assert scores.mAP == pytest.approx((1 + 2 / 3) / 2)
     assert scores.mINP == pytest.approx(2 / 3)
@@ -30,8 +32,8 @@ def test_hand_example(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_own_camera_and_junk_are_left_out(backend):
-    # the own-camera image (0.1) and the junk (0.2) vanish: wrong, right -> rank 2
+def test_own_camera_and_junk_are_excluded(backend):
+    # Without the own-camera image (0.1) and the junk (0.2), the match (0.4) has rank 2.
     scores = one_query([0.1, 0.2, 0.3, 0.4], [1, -1, 2, 1], [0, 1, 0, 1], backend=backend)
     assert scores.mAP == 0.5 and scores.cmc[:2].tolist() == [0, 1]
 
@@ -50,7 +52,7 @@ def test_equal_distances_keep_gallery_order(backend, gallery_pids, ap):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_short_gallery_pads_the_curve(backend):
-    # peers' compiled kernels leave earlier queries' entries behind the end: a CMC that falls
+    # Other compiled kernels leave entries of earlier queries at the end, so that their CMC falls.
     distances = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.1, 0.2, 0.3]], np.float32)
     scores = rank_metrics(
         distances, [1, 2], [3, 1, 1, 2], [0, 0], [1, 1, 0, 1], max_rank=9, backend=backend
@@ -73,7 +75,7 @@ def random_case(seed):
     if seed % 3 == 0:
         distances = np.round(distances * 8) / 8  # ties everywhere
     if seed % 7 == 0:
-        distances[generator.random(distances.shape) < 0.1] = np.inf
+        distances[generator.random(distances.shape) < 0.1] = np.finfo(np.float32).max
     num_pids = [1, 2, 5, 40][seed % 4]
     return distances, *random_ids(
         generator, num_query, num_gallery, num_pids, [1, 3][seed % 5 > 0] + 1
@@ -81,7 +83,7 @@ def random_case(seed):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_equals_a_full_sort(backend):
+def test_equals_the_reference(backend):
     compared = 0
     for seed in range(120):
         case = random_case(seed)
@@ -90,7 +92,7 @@ def test_equals_a_full_sort(backend):
         except ValueError as error:
             assert "has a match" in str(error)
             continue
-        cmc, ap, inp = scores_by_sorting(*case, 20)
+        cmc, ap, inp = reference_scores(*case, max_rank=20)
         np.testing.assert_allclose(scores.cmc, cmc, atol=1e-12)
         np.testing.assert_allclose(scores.ap, ap, atol=1e-12)
         np.testing.assert_allclose(scores.inp, inp, atol=1e-12)
@@ -100,28 +102,40 @@ def test_equals_a_full_sort(backend):
 
 @pytest.mark.skipif(ranking.rank_cy is None, reason="the kernel is not built")
 @pytest.mark.parametrize("levels", [None, 300])
-def test_kernel_equals_twin_with_very_many_matches(levels):
+def test_kernel_equals_numpy_with_many_matches(levels):
     generator = np.random.default_rng(1)
     distances = generator.random((4, 5000), dtype=np.float32)
     if levels:
         distances = np.round(distances * levels) / levels
     ids = random_ids(generator, 4, 5000, 2)
-    for ours, twin in zip(
-        *(rank_metrics(distances, *ids, backend=name) for name in BACKENDS), strict=True
-    ):
-        np.testing.assert_array_equal(ours, twin)
+    numpy_scores, kernel_scores = (rank_metrics(distances, *ids, backend=name) for name in BACKENDS)
+    for name in ("cmc", "ap", "inp", "valid"):
+        np.testing.assert_array_equal(getattr(kernel_scores, name), getattr(numpy_scores, name))
 
 
-def test_counting_in_torch_equals_the_twin():
+def test_counting_in_torch_equals_numpy():
     for seed in range(60):
         distances, *ids = random_case(seed)
         try:
-            matches = find_matches(*ids)
+            matches = find_matches(Ids(*ids))
         except ValueError:
             continue
         expected = ranking.count_ranks_python(distances, matches)
         found = count_ranks_torch(torch.from_numpy(distances.copy()), matches)
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bad_distances_are_found_at_every_position(backend, value, dtype):
+    # 150 columns: the vector loops of the kernel and its remainder
+    ids = ([1], [1, *[2] * 149], [0], [1] * 150)
+    for column in range(1, 150):
+        distances = np.linspace(0.1, 0.9, 150, dtype=dtype)[None]
+        distances[0, column] = value
+        with pytest.raises(ValueError, match="distances contain NaN or infinity, first in row 0"):
+            rank_metrics(distances, *ids, backend=backend)
 
 
 def test_any_layout_and_type_gives_the_same():
@@ -177,7 +191,10 @@ def test_a_forked_process_does_not_hang():
 
 D = np.ones((2, 3), np.float32)
 IDS = ([1, 2], [1, 2, 3], [0, 0], [1, 1, 1])
-NAN = np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]], np.float32)
+
+
+def bad_entry(value):
+    return np.array([[0.1, 0.2, 0.3], [0.1, value, 0.3]], np.float32)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -191,9 +208,11 @@ NAN = np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]], np.float32)
             r"distances must be a matrix \[queries, gallery\], found shape \(3,\)\.",
         ),
         (np.ones((2, 3), int), IDS, {}, "distances must be floating point numbers, found int64."),
-        (NAN, IDS, {}, "distances hold NaN, first found in row 1: such a row cannot be ranked."),
-        (np.ones((2, 0)), IDS, {}, "The gallery set is empty: nothing can be ranked."),
-        (np.ones((0, 3)), IDS, {}, "The query set is empty: nothing can be ranked."),
+        (bad_entry(np.nan), IDS, {}, "distances contain NaN or infinity, first in row 1: such a"),
+        (bad_entry(np.inf), IDS, {}, "distances contain NaN or infinity, first in row 1: such a"),
+        (bad_entry(-np.inf), IDS, {}, "distances contain NaN or infinity, first in row 1: such a"),
+        (np.ones((2, 0)), IDS, {}, "The gallery set is empty: there is nothing to rank."),
+        (np.ones((0, 3)), IDS, {}, "The query set is empty: there is nothing to rank."),
         (D, ([1], *IDS[1:]), {}, r"query_pids must have shape \(2,\), .* found \(1,\)\."),
         (
             D,
@@ -216,6 +235,7 @@ NAN = np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]], np.float32)
             "None of the 2 queries has a match in the gallery",
         ),
         (D, IDS, {"max_rank": 0}, "max_rank must be a whole number of at least 1, found 0."),
+        (D, IDS, {"max_rank": 10**9}, "max_rank must be at most 1000000, found 1000000000."),
         (D, IDS, {"max_rank": 2.5}, "max_rank must be a whole number of at least 1, found 2.5."),
         (
             D,
@@ -225,7 +245,7 @@ NAN = np.array([[0.1, 0.2, 0.3], [0.1, np.nan, 0.3]], np.float32)
         ),
     ],
 )
-def test_mistakes_are_named(distances, ids, options, message, backend):
+def test_invalid_arguments_are_refused(distances, ids, options, message, backend):
     with pytest.raises(ValueError, match=message):
         rank_metrics(distances, *ids, backend=backend, **options)
 
@@ -242,15 +262,15 @@ def test_unknown_and_missing_backend(monkeypatch):
         rank_metrics(D, *IDS, backend="cython")
 
 
-def test_without_the_kernel_numpy_serves_and_says_so_once(monkeypatch, caplog):
+def test_without_the_kernel_numpy_is_used_with_one_warning(monkeypatch, caplog):
     expected = rank_metrics(D, *IDS).ap
     monkeypatch.setattr(ranking, "rank_cy", None)
-    monkeypatch.setitem(ranking._state, "told", False)
+    monkeypatch.setitem(ranking._state, "warned", False)
     for _ in range(2):
         np.testing.assert_array_equal(rank_metrics(D, *IDS).ap, expected)
     assert [
         record.message for record in caplog.records if "kernel is not built" in record.message
     ] == [
-        "The compiled ranking kernel is not built; ranking in numpy gives the same numbers, slower "
-        "(`pip install -e .` with a C compiler builds it)."
+        "The compiled ranking kernel is not built; numpy gives the same numbers, but slower "
+        "(to build it, run `pip install -e .` with a C compiler)."
     ]

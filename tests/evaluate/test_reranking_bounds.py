@@ -7,22 +7,23 @@ from ember_reid.evaluate import (
     rerank_distances,
 )
 from ember_reid.evaluate.fast import neighbors, reranking_bounds
-from retrieval_oracles import clustered_features, random_ids, reranked_by_formula
+from ember_reid.evaluate.reference import reference_rerank
+from synthetic import clustered_features, random_ids, sign_features
 
 
 @pytest.fixture
 def shares(monkeypatch):
-    """The share of queries that each evaluation settles; in pieces, so that there are several."""
+    """The share of queries that the bound ranks in each evaluation; in several kernel calls."""
     found = []
-    settle = reranking_bounds.settle_reranked
+    fill_bounded_ranks = reranking_bounds.fill_bounded_ranks
 
-    def record(numbers, ranks, **options):
-        left = settle(numbers, ranks, **options)
-        found.append(1 - len(left) / len(numbers))
-        return left
+    def record(ranks, numbers, **options):
+        others = fill_bounded_ranks(ranks, numbers, **options)
+        found.append(1 - len(others) / len(numbers))
+        return others
 
-    monkeypatch.setattr("ember_reid.evaluate.retrieval.settle_reranked", record)
-    monkeypatch.setattr(reranking_bounds, "SETTLED", 10)
+    monkeypatch.setattr("ember_reid.evaluate.retrieval.fill_bounded_ranks", record)
+    monkeypatch.setattr(reranking_bounds, "QUERIES_AT_ONCE", 10)
     return found
 
 
@@ -35,7 +36,7 @@ def people(seed, noise, *, num_query=40, num_gallery=400, num_pids=60):
 
 
 COMPILED = pytest.mark.skipif(
-    neighbors.neighbors_cy is None, reason="settled by the compiled kernels only"
+    neighbors.nearest_cy is None, reason="the bound is used by the compiled kernels only"
 )
 
 
@@ -63,11 +64,8 @@ def test_scores_are_those_of_whole_rows(shares, noise, lambda_value, least, most
 
 @COMPILED
 def test_equally_far_entries_keep_gallery_order(shares):
-    # four entries of +-1 in 8 dimensions: all arithmetic is exact; the gallery holds everything four times
     generator = np.random.default_rng(0)
-    both = np.zeros((60, 8), np.float32)
-    for row in both:
-        row[generator.choice(8, 4, replace=False)] = generator.choice([-1, 1], 4)
+    both = sign_features(generator, 60)
     query, gallery = both[:20], np.tile(both, (4, 1))
     ids = np.arange(20), np.tile(np.arange(60), 4), np.zeros(20, int), generator.integers(0, 2, 240)
     scores = evaluate_features(query, gallery, *ids, rerank=Rerank(8, 1))
@@ -77,8 +75,8 @@ def test_equally_far_entries_keep_gallery_order(shares):
 
 
 @COMPILED
-def test_a_match_that_shares_nothing_is_not_settled(shares):
-    # query 0 and its match point apart; the two nearest of query 1 are its matches
+def test_a_match_without_shared_weights_needs_the_whole_row(shares):
+    # Query 0 and its match are orthogonal; the two nearest of query 1 are its matches.
     query = np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     near = np.array(
         [[1, 0.1 * i, 0] for i in range(5)] + [[0.1 * i, 1, 0] for i in range(1, 6)], np.float32
@@ -92,14 +90,14 @@ def test_a_match_that_shares_nothing_is_not_settled(shares):
     )
     scores = evaluate_features(query, gallery, *ids, rerank=Rerank(3, 1))
     assert shares == [0.5]
-    expected = reranked_by_formula(np.concatenate((query, gallery)), 2, 3, 1, 0.3)
+    expected = reference_rerank(query, gallery, k1=3, k2=1)
     before = (expected[0] < expected[0, -1]).sum()
     assert scores.ap[0] == pytest.approx(1 / (before + 1))
 
 
 @COMPILED
 @pytest.mark.parametrize("lambda_value", [0.0, 0.3])
-def test_where_all_are_neighbors_all_are_settled(shares, lambda_value):
+def test_if_all_items_are_neighbors_the_bound_ranks_all_queries(shares, lambda_value):
     query, gallery, ids = people(0, 0.8, num_query=6, num_gallery=12, num_pids=3)
     scores = evaluate_features(query, gallery, *ids, rerank=Rerank(20, 6, lambda_value))
     expected = rank_metrics(rerank_distances(query, gallery, lambda_value=lambda_value), *ids)

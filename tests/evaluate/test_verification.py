@@ -3,8 +3,8 @@ import pytest
 from ember_reid.evaluate import verification_scores
 from ember_reid.evaluate.distances import distance_matrix
 from ember_reid.evaluate.verification import SmallestValues
-from retrieval_oracles import clustered_features, random_ids
 from sklearn.metrics import roc_curve
+from synthetic import clustered_features, random_ids
 
 
 def pairs(query, gallery, ids):
@@ -79,6 +79,6 @@ EYE = np.eye(3, dtype=np.float32)
         (([1, 2], [1, 2, 3]), {}, r"query_pids must have shape \(3,\)"),
     ],
 )
-def test_mistakes_are_named(ids, options, message):
+def test_invalid_arguments_are_refused(ids, options, message):
     with pytest.raises(ValueError, match=message):
         verification_scores(EYE, EYE, *ids, [0, 0, 0], [1, 1, 1], **options)

@@ -23,12 +23,16 @@ from ember_reid.evaluate import Rerank, evaluate_features, rank_metrics, ranking
 from ember_reid.evaluate.fast.matmul_backends import (
     PRODUCTS,
     Product,
-    choose_product,
-    full_precision,
     prefer_integers,
     product_integers,
 )
-from ember_reid.evaluate.fast.tiles import COLUMNS, ROWS_CPU, ROWS_GPU
+from ember_reid.evaluate.fast.tiles import (
+    COLUMNS,
+    ROWS_CPU,
+    ROWS_GPU,
+    choose_product,
+    full_precision,
+)
 from ember_reid.tools.common.cli import Command
 
 GIB = 2**30

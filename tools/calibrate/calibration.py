@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from ember_reid.evaluate import distance_blocks
-from ember_reid.evaluate.verification import pair_masks
+from ember_reid.evaluate import distance_blocks, label_block
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -47,7 +46,7 @@ def collect_histograms(
     same, different = (np.zeros((len(identities), num_bins)) for _ in range(2))
     for first, last, distances in distance_blocks(query, gallery, metric=metric, copies=6):
         bins = (distances * (num_bins / edges[-1])).long().clamp_(0, num_bins - 1)
-        for counts, mask in zip((same, different), pair_masks(ids, first, last), strict=True):
+        for counts, mask in zip((same, different), label_block(ids, first, last), strict=True):
             for k in range(last - first):
                 counts[rows[first + k]] += torch.bincount(
                     bins[k][mask[k]], minlength=num_bins

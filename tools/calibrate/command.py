@@ -26,7 +26,7 @@ from ember_reid.engine.build import (
 from ember_reid.engine.deploy.detect import check_checkpoint
 from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.engine.handlers.logs import setup_logging
-from ember_reid.evaluate import identification_scores, verification_scores
+from ember_reid.evaluate import QueryGallery, identification_scores, verification_scores
 from ember_reid.tools.calibrate.calibration import (
     FITS,
     Histograms,
@@ -132,12 +132,12 @@ def check_pairs(name: str, splits: Splits) -> None:
 
 def measure(embedded: EmbeddingBatch, num_query: int, arguments, *, metric: str, seed: int) -> dict:
     """Everything that the file says about distances; the first `num_query` rows [Q, D] ask, the others [G, D] answer."""
-    features, ids = embedded.embeddings, [embedded.pids.numpy(), embedded.camids.numpy()]
-    pair = (features[:num_query], features[num_query:])
-    labels = [part for array in ids for part in (array[:num_query], array[num_query:])]
+    sets = QueryGallery.split(
+        embedded.embeddings, embedded.pids.numpy(), embedded.camids.numpy(), num_query
+    )
     fmrs = tuple(sorted({arguments.fmr, 1e-4, 1e-3, 1e-2, 1e-1}))
-    exact = verification_scores(*pair, *labels, metric=metric, fprs=fmrs)
-    histograms = collect_histograms(*pair, *labels, metric=metric)
+    exact = verification_scores(*sets, metric=metric, fprs=fmrs)
+    histograms = collect_histograms(*sets, metric=metric)
     bootstrap = {
         "confidence": arguments.confidence,
         "num_resamples": arguments.resamples,
@@ -168,7 +168,7 @@ def measure(embedded: EmbeddingBatch, num_query: int, arguments, *, metric: str,
         "num_different_pairs": exact.num_different,
         "confidence": arguments.confidence,
         "fnmr_at_fmr": rows,
-        "tpir_at_fpir": _identification(pair, labels, metric=metric, **bootstrap),
+        "tpir_at_fpir": _identification(sets, metric=metric, **bootstrap),
         "probability": _probability(histograms, arguments),
     }
 
@@ -183,16 +183,18 @@ def _warn(row: dict) -> str:
 
 
 def _identification(
-    pair, labels, *, metric: str, confidence: float, num_resamples: int, seed: int
+    sets: QueryGallery, *, metric: str, confidence: float, num_resamples: int, seed: int
 ) -> list[dict]:
     """TPIR at FPIR when every second identity is taken out of the gallery; [] where that leaves nobody to find."""
-    kept = half_open_gallery(labels[0], labels[1], seed=seed)
-    labels = [array[kept] if k % 2 else array for k, array in enumerate(labels)]
+    kept = half_open_gallery(sets.query_pids, sets.gallery_pids, seed=seed)
+    half_open = sets._replace(
+        gallery=sets.gallery[kept],
+        gallery_pids=sets.gallery_pids[kept],
+        gallery_camids=sets.gallery_camids[kept],
+    )
     try:
         scores = identification_scores(
-            pair[0],
-            pair[1][kept],
-            *labels,
+            *half_open,
             metric=metric,
             fpirs=(0.001, 0.01, 0.1),
             confidence=confidence,

@@ -39,8 +39,7 @@ from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.scores import retrieval_scores
-from ember_reid.evaluate import distance_blocks
-from ember_reid.evaluate.verification import pair_masks
+from ember_reid.evaluate import QueryGallery, distance_blocks, label_block
 from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
 from ember_reid.tools.common.inputs import read_images
 from torch import Tensor
@@ -235,18 +234,15 @@ def compare_tests(
 
 def error_rates(embedded: EmbeddingBatch, num_query: int, threshold: float) -> dict[str, float]:
     """At a cosine distance: false matches of the different pairs, and false non-matches of the same ones."""
-    features = embedded.embeddings[:num_query], embedded.embeddings[num_query:]
-    ids = [
-        part
-        for ids in (embedded.pids, embedded.camids)
-        for part in (ids[:num_query], ids[num_query:])
-    ]
+    sets = QueryGallery.split(embedded.embeddings, embedded.pids, embedded.camids, num_query)
     near, pairs = (
         torch.zeros(2, dtype=torch.float64),
         torch.zeros(2, dtype=torch.float64),
     )  # of the same and of different identities
-    for first, last, distances in distance_blocks(*features, metric="cosine", copies=6):
-        for kind, mask in enumerate(pair_masks(ids, first, last)):
+    for first, last, distances in distance_blocks(
+        sets.query, sets.gallery, metric="cosine", copies=6
+    ):
+        for kind, mask in enumerate(label_block(sets.ids, first, last)):
             near[kind] += (distances[mask] <= threshold).sum()
             pairs[kind] += mask.sum()
     same, different = (near / pairs.clamp(min=1)).tolist()

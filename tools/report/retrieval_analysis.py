@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from ember_reid.engine.ranked_lists import RankedQuery, ranked_lists
-from ember_reid.evaluate import RankScores, distance_blocks, evaluate_features
+from ember_reid.evaluate import RankScores, distance_blocks, evaluate_features, label_block
 from ember_reid.tools.calibrate.calibration import Histograms, collect_histograms
 from torch import Tensor
 
@@ -126,16 +126,15 @@ def _score(query: Labeled, gallery: Labeled, metric: str) -> RankScores:
 
 def find_nearest(query: Labeled, gallery: Labeled, *, metric: str = "cosine") -> Nearest:
     """Distances to the nearest match and to the nearest other identity; the query's own camera's matches do not count."""
-    query_pids, gallery_pids, query_camids, gallery_camids = (
-        torch.from_numpy(ids) for ids in (query.pids, gallery.pids, query.camids, gallery.camids)
+    ids = tuple(
+        torch.from_numpy(array)
+        for array in (query.pids, gallery.pids, query.camids, gallery.camids)
     )
     found = []
     for first, last, distances in distance_blocks(
         query.features, gallery.features, metric=metric, copies=6
     ):
-        same = gallery_pids == query_pids[first:last, None]
-        match = same & (gallery_camids != query_camids[first:last, None])
-        other = ~same & (gallery_pids != -1)
+        match, other = label_block(ids, first, last)
         nearest = (
             distances.masked_fill(~mask, float("inf")).amin(dim=1) for mask in (match, other)
         )

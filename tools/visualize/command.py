@@ -29,6 +29,7 @@ from ember_reid.engine.ranked_lists import (
     write_page,
 )
 from ember_reid.engine.scores import describe_scores, retrieval_scores
+from ember_reid.evaluate import QueryGallery
 from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
 
 
@@ -107,12 +108,7 @@ def _rank(
         ranked
         for choice in choices
         for ranked in ranked_lists(
-            embeddings[:num_query],
-            embeddings[num_query:],
-            pids[:num_query],
-            pids[num_query:],
-            camids[:num_query],
-            camids[num_query:],
+            *QueryGallery.split(embeddings, pids, camids, num_query),
             queries=choice,
             count=arguments.count,
             top=arguments.top,
