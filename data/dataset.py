@@ -9,14 +9,14 @@ import torch
 from ember_reid.data.batch import Batch, Sample, upload
 from ember_reid.data.cache import ImageCache
 from ember_reid.data.frames import SAMPLINGS, choose_frames, choose_views
-from ember_reid.data.images import ImageError, load_image, raise_broken
+from ember_reid.data.images import ImageError, broken_error, load_image
 from ember_reid.data.records import Record
 from torch import Tensor
 from torch.utils.data import Dataset
 
 
 def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> list[Path]:
-    """The files that a dataset of these settings can ask for, some perhaps twice."""
+    """The files that a dataset with these settings may load; some may be repeated."""
     if sampling != "even" or max((len(record.paths) for record in records), default=1) == 1:
         return [path for record in records for path in record.paths]
     return [
@@ -27,18 +27,18 @@ def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> 
 
 
 class ReidDataset(Dataset):
-    """Item i is record i as a `Sample`; a list of items at once is a `Batch`, which the loader asks for.
+    """Records as tensors: item i is record i as a `Sample`, a list of items is a `Batch`.
 
-    With `num_frames` 1 a sample is one picture, uint8 [3, H, W]; otherwise a clip, uint8 [T, 3, H, W].
-    `sampling` chooses its frames: "even" (the first of each chunk), "chunk" (a random one of each),
-    "multiview" (random frames of random records of the same identity) or "multiview-cameras" (the same, the
-    cameras taking turns).
+    With `num_frames` 1 a sample is one image, uint8 [3, H, W]; otherwise a clip, uint8
+    [T, 3, H, W]. `sampling` chooses its frames: "even" (the first of each chunk), "chunk" (a random
+    one of each chunk), "multiview" (random frames of random records of the same identity) or
+    "multiview-cameras" (the same, taking cameras in turn).
 
-    Random choices depend on (seed, epoch, index, how often the index came before in the batch), not on
-    workers or global random state. `epoch` is an int64 [1] tensor in shared memory, so that loader processes
-    see it change; the training samplers own one.
+    Random choices depend on (seed, epoch, index, how often the index occurred before in the batch),
+    not on workers or global random state. `epoch` is an int64 [1] tensor in shared memory, so that
+    loader processes see its changes; the training samplers own one.
 
-    Batches are on the device of the `cache`, without one on the CPU.
+    Batches are on the device of the `cache`, or on the CPU without one.
     """
 
     def __init__(
@@ -53,7 +53,18 @@ class ReidDataset(Dataset):
         seed: int = 0,
         epoch: Tensor | None = None,
     ) -> None:
-        """`size` is (H, W). Raises ValueError for an unknown sampling or fewer than one frame."""
+        """Raise ValueError for an unknown sampling or fewer than one frame.
+
+        Args:
+            records: the items.
+            size: (H, W).
+            interpolation: bilinear or bicubic.
+            num_frames: T.
+            sampling: see above.
+            cache: decoded images; without one, files are decoded when they are used.
+            seed: of the random choices.
+            epoch: see above.
+        """
         if sampling not in SAMPLINGS:
             raise ValueError(
                 f'INPUT.FRAME_SAMPLING is "{sampling}"; choose one of {", ".join(SAMPLINGS)}'
@@ -88,7 +99,7 @@ class ReidDataset(Dataset):
         return Sample(batch.images[0], int(batch.pids[0]), int(batch.camids[0]), index)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Fetch a whole batch: one gather from the cache, or one decoded file after the other."""
+        """Load a whole batch: one gather from the cache, or file by file."""
         seen: Counter[int] = Counter()
         paths: list[Path] = []
         for index in indices:
@@ -99,9 +110,8 @@ class ReidDataset(Dataset):
         else:
             images = torch.stack([self._decode(path) for path in paths])
         if self.num_frames > 1:
-            images = images.unflatten(
-                0, (len(indices), self.num_frames)
-            )  # [B*T, 3, H, W] -> [B, T, 3, H, W]
+            # [B * T, 3, H, W] -> [B, T, 3, H, W]
+            images = images.unflatten(0, (len(indices), self.num_frames))
         where = upload(torch.tensor(list(indices), dtype=torch.int64), self.device)
         return Batch(images, self.pids[where], self.camids[where], where)
 
@@ -109,7 +119,7 @@ class ReidDataset(Dataset):
         try:
             return load_image(path, size=self.size, interpolation=self.interpolation)
         except ImageError as error:
-            raise_broken([str(error)])
+            raise broken_error(str(error)) from None
 
     def _choose(self, index: int, occurrence: int) -> Sequence[Path]:
         """The `num_frames` files of a record."""

@@ -208,7 +208,7 @@ def resolve(spec: str, root: Path) -> Source:
             f'unknown dataset "{name}"; choose one of {", ".join(DATASETS)}, or NAME:/path'
         )
     num_splits = SPLIT_DATASETS[name].num_splits if name in SPLIT_DATASETS else 1
-    if at and not (number.isdigit() and int(number) < num_splits):
+    if at and not (number.isdecimal() and int(number) < num_splits):
         raise ValueError(f'"{spec}": {name} has the splits 0 to {num_splits - 1}, not "{number}"')
     split = int(number or 0)
     if colon:

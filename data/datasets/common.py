@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ember_reid.data.images import IMAGE_SUFFIXES
+from ember_reid.data.images import IMAGE_SUFFIXES, show_path
 from ember_reid.data.records import (
     CROSS_CAMERA,
     JUNK,
@@ -116,7 +116,8 @@ def parse_names(
         match = pattern.match(path.name)
         if match is None:
             raise ValueError(
-                f"{name}: the file name {path} does not parse; expected one like {example}"
+                f"{name}: the file name {show_path(path)} does not parse; expected one like"
+                f" {example}"
             )
         camid = int(match.groupdict().get("camid") or 1) - 1
         records.append(Record((path,), int(match["pid"]), camid))
@@ -197,10 +198,11 @@ def finish(
     Raises:
         FileNotFoundError: if there is no image.
     """
-    train = tuple(train)
+    train, query, gallery = tuple(train), tuple(query), tuple(gallery)
+    _check_numbers(name, (*train, *query, *gallery))
     names = labels or {}
     train_labels = tuple(names.get(pid, str(pid)) for pid in sorted({r.pid for r in train}))
-    splits = Splits(relabel(train), tuple(query), tuple(gallery), protocol, name, train_labels)
+    splits = Splits(relabel(train), query, gallery, protocol, name, train_labels)
     if not (splits.train or splits.query or splits.gallery):
         raise FileNotFoundError(f"{name}: no images in {root}")
     table = statistics_table(splits)
@@ -209,6 +211,16 @@ def finish(
     if differences:
         logger.warning("%s: not the official data: %s", name, ", ".join(differences))
     return splits
+
+
+def _check_numbers(name: str, records: Iterable[Record]) -> None:
+    """Raise ValueError for an identity or a camera that does not fit into 64 bits."""
+    for record in records:
+        if max(abs(record.pid), abs(record.camid)) >= 2**63:
+            raise ValueError(
+                f"{name}: the identity or camera of {show_path(record.paths[0])} does not fit into"
+                " 64 bits"
+            )
 
 
 def _differences(splits: Splits, official: Official) -> list[str]:

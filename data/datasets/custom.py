@@ -1,120 +1,185 @@
-"""People's own data: a csv list, or folders."""
+"""Own data: a CSV list, or folders."""
 
 import csv
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ember_reid.data.datasets.common import find_root, finish, list_images, logger
-from ember_reid.data.records import ALL, CROSS_CAMERA, JUNK, Record, Splits
+from ember_reid.data.images import find_file_problem, show_path
+from ember_reid.data.records import ALL, CROSS_CAMERA, JUNK, SUBSETS, Record, Splits
 
-SPLITS = ("train", "query", "gallery")
+_CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_COLUMNS = ("path", "pid", "camid", "split", "tracklet")
+_REQUIRED = ("path", "pid", "split")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Row:
-    where: str  # file and line, for messages
+    """One image.
+
+    Attributes:
+        where: file and line, for messages.
+        path: the image.
+        pid, camid: labels as they are written; "" if there is no camera.
+        split: train, query or gallery.
+        tracklet: a label, or "" for a single image.
+    """
+
+    where: str
     path: Path
     pid: str
     camid: str
     split: str
+    tracklet: str = ""
 
 
 def load_csv(path: Path) -> Splits:
-    """A list with the columns path, pid, split and, if known, camid; any order, other columns are ignored.
+    """Read a list with the columns path, pid, split and, if known, camid, in any order.
 
-    Paths are relative to the list's folder. Identities and cameras may be numbers or words. The split is
-    train, query or gallery; the gallery may have pid -1 for images to ignore. Consecutive lines with the same
-    value in an optional column `tracklet` are the frames of one tracklet. Raises FileNotFoundError and
-    ValueError with the file and the line.
+    Paths are relative to the folder of the list. The split is train, query or gallery; the gallery
+    may have pid -1 for images to ignore. Consecutive lines with the same value in an optional
+    column `tracklet` are the frames of one tracklet. Other columns are ignored. Identities and
+    cameras are numbers or text, see `number_labels`.
+
+    Raises:
+        FileNotFoundError, ValueError: with the file and the line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"csv: the list {path} does not exist")
-    rows, tracklets = _read_rows(path)
-    records = _to_records(rows, tracklets)
-    has_cameras = any(row.camid for row in rows)
-    if not has_cameras:
-        logger.warning(
-            'csv: %s has no camera labels; protocol "%s": every gallery image counts', path, ALL
-        )
-    _warn_shared_pids(rows, path)
-    return finish(
-        path.stem,
-        path,
-        train=records["train"],
-        query=records["query"],
-        gallery=records["gallery"],
-        protocol=CROSS_CAMERA if has_cameras else ALL,
-        labels={
-            number: word for word, number in _numbers([row.pid for row in rows], keep=True).items()
-        },
-    )
+    problem = find_file_problem(path, may_be_empty=True)
+    if problem:
+        raise FileNotFoundError(f"csv: the list {show_path(path)} {problem}")
+    return _finish(path.stem, path, _read_rows(path), missing_cameras="has no camera labels")
 
 
-def _read_rows(path: Path) -> tuple[list[_Row], list[str]]:
-    """The rows in the order of the file, and their tracklet names ("" for single images)."""
-    rows, tracklets = [], []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [(column or "").strip().lower() for column in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            missing = [column for column in ("path", "pid", "split") if column not in columns]
-            if missing:
-                raise ValueError(
-                    f"{path}, line 1: no column {', '.join(missing)}; the first line must name the columns"
-                    f" path, pid, camid (may be missing), split; found: {', '.join(columns) or 'nothing'}"
-                )
-            for line in reader:
-                where = f"{path}, line {reader.line_num}"
-                rows.append(_parse_row(line, where, path.parent))
-                tracklets.append((line.get("tracklet") or "").strip())
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a csv list in UTF-8 ({error})") from None
+def load_folder(path: Path) -> Splits:
+    """Read folders split/identity/image; the split is train, query or gallery.
+
+    The camera is a folder between identity and image, split/identity/camera/image, for all images
+    or for none. The identity folder "-1" in the gallery holds images to ignore.
+
+    Raises:
+        FileNotFoundError: if there are no images.
+        ValueError: if an image is not in the folder of an identity.
+    """
+    root = find_root(Path(path), needed=SUBSETS, name="folder")
+    rows: list[_Row] = []
+    for split in SUBSETS:
+        folder = root / split
+        loose = list_images(folder)
+        if loose:
+            raise ValueError(
+                f"folder: {show_path(loose[0])} is in {split}/ itself; expected"
+                f" {split}/IDENTITY/{show_path(Path(loose[0].name))}"
+            )
+        for identity in _subfolders(folder):
+            rows.extend(_folder_rows(identity, split))
     if not rows:
-        raise ValueError(f"{path} has no rows")
-    missing = [row for row in rows if not row.path.is_file()]
-    if missing:
-        more = f" (nor do {len(missing) - 1} others)" if len(missing) > 1 else ""
-        raise FileNotFoundError(
-            f"{missing[0].where}: the image {missing[0].path} does not exist{more}"
-        )
-    return rows, tracklets
+        raise FileNotFoundError(f"folder: no images in {root}; expected train/IDENTITY/*.jpg")
+    return _finish(root.resolve().name, root, rows, missing_cameras="has no camera folders")
 
 
-def _parse_row(line: dict[str, str | None], where: str, folder: Path) -> _Row:
-    values = {key: (line.get(key) or "").strip() for key in ("path", "pid", "camid", "split")}
-    for key in ("path", "pid", "split"):
-        if not values[key]:
-            raise ValueError(f"{where}: the column {key} is empty")
-    split = values["split"].lower()
-    if split not in SPLITS:
-        raise ValueError(
-            f'{where}: the split is "{values["split"]}"; it must be {", ".join(SPLITS)}'
-        )
-    if values["pid"] == "-1" and split != "gallery":
-        raise ValueError(
-            f"{where}: pid -1 marks gallery images to ignore, it cannot be in the split {split}"
-        )
-    return _Row(where, folder / values["path"], values["pid"], values["camid"], split)
-
-
-def _to_records(rows: Sequence[_Row], tracklets: Sequence[str]) -> dict[str, list[Record]]:
-    """Number words, join frames to tracklets, and keep each split in the order of the file."""
-    pids = _numbers([row.pid for row in rows], keep=True)
-    camids = _numbers([row.camid for row in rows if row.camid], keep=False)
+def _finish(name: str, path: Path, rows: Sequence[_Row], *, missing_cameras: str) -> Splits:
+    """Turn rows into splits, with warnings about cameras and identities."""
+    pids = number_labels([row.pid for row in rows], keep_integers=True)
+    _warn_lookalikes(path, "identities", pids)
+    camids = number_labels([row.camid for row in rows if row.camid], keep_integers=False)
+    _warn_lookalikes(path, "cameras", camids)
     for row in rows:
         if camids and not row.camid:
             raise ValueError(
                 f"{row.where}: no camid, while other lines have one; give all lines one, or none"
             )
-    records: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    records = _to_records(rows, pids, camids)
+    if not camids:
+        logger.warning(
+            '%s: %s; protocol "%s": every gallery image counts', path, missing_cameras, ALL
+        )
+    _warn_shared_pids(rows, path)
+    return finish(
+        _clean_name(name),
+        path,
+        train=records["train"],
+        query=records["query"],
+        gallery=records["gallery"],
+        protocol=CROSS_CAMERA if camids else ALL,
+        labels={number: label for label, number in pids.items()},
+    )
+
+
+def _clean_name(name: str) -> str:
+    """A name that is safe as part of a file name: never "..", no separators or control characters."""
+    return re.sub(r"[^\w@.+ -]", "_", name)[:100].strip(". ") or "data"
+
+
+def _read_rows(path: Path) -> list[_Row]:
+    """The rows in the order of the file. Raises FileNotFoundError and ValueError."""
+    rows = []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [(column or "").strip().lower() for column in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            missing = [column for column in _REQUIRED if column not in columns]
+            if missing:
+                found = ", ".join(columns)[:200] or "nothing"
+                raise ValueError(
+                    f"{path}, line 1: no column {', '.join(missing)}; the first line must name the"
+                    f" columns path, pid, camid (optional), split; found: {found}"
+                )
+            for line in reader:
+                values = {key: (line.get(key) or "").strip() for key in _COLUMNS}
+                rows.append(_parse_row(values, f"{path}, line {reader.line_num}", path.parent))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a CSV list in UTF-8 ({error})") from None
+    if not rows:
+        raise ValueError(f"{path} has no rows")
+    _check_paths(rows)
+    return rows
+
+
+def _check_paths(rows: Sequence[_Row]) -> None:
+    """Raise FileNotFoundError if the file of a row is missing or special."""
+    problems = [
+        (row, problem)
+        for row in rows
+        if (problem := find_file_problem(row.path, may_be_empty=True))
+    ]
+    if problems:
+        row, problem = problems[0]
+        more = f" ({len(problems) - 1} more files are unusable)" if len(problems) > 1 else ""
+        raise FileNotFoundError(f"{row.where}: the image {show_path(row.path)} {problem}{more}")
+
+
+def _parse_row(values: dict[str, str], where: str, folder: Path) -> _Row:
+    for key in _REQUIRED:
+        if not values[key]:
+            raise ValueError(f"{where}: the column {key} is empty")
+    split = values["split"].lower()
+    if split not in SUBSETS:
+        raise ValueError(
+            f'{where}: the split is "{values["split"][:60]}"; it must be {", ".join(SUBSETS)}'
+        )
+    if values["pid"] == str(JUNK) and split != "gallery":
+        raise ValueError(
+            f"{where}: pid -1 marks gallery images to ignore, it cannot be in the split {split}"
+        )
+    path = folder / values["path"]
+    return _Row(where, path, values["pid"], values["camid"], split, values["tracklet"])
+
+
+def _to_records(
+    rows: Iterable[_Row], pids: dict[str, int], camids: dict[str, int]
+) -> dict[str, list[Record]]:
+    """Join frames to tracklets. Each split keeps the order of the rows."""
+    records: dict[str, list[Record]] = {split: [] for split in SUBSETS}
     previous = None
-    for row, tracklet in zip(rows, tracklets, strict=True):
+    for row in rows:
         pid, camid = pids[row.pid], camids.get(row.camid, 0)
-        key = (tracklet, row.split, pid, camid)
-        if tracklet and key == previous:
+        key = (row.tracklet, row.split, pid, camid)
+        if row.tracklet and key == previous:
             last = records[row.split][-1]
             records[row.split][-1] = replace(last, paths=(*last.paths, row.path))
         else:
@@ -123,94 +188,78 @@ def _to_records(rows: Sequence[_Row], tracklets: Sequence[str]) -> dict[str, lis
     return records
 
 
-def _numbers(labels: Sequence[str], *, keep: bool) -> dict[str, int]:
-    """Labels to integers: numbers in numeric order, words in alphabetical order, from 0; with `keep` numbers
-    as they are.
+def number_labels(labels: Iterable[str], *, keep_integers: bool) -> dict[str, int]:
+    """Give every label a number; different labels always have different numbers.
+
+    Labels are integers only if all of them are canonical 64-bit integers ("7" and "-1"; not "07",
+    "1_1" or "+7"). Then they are in numeric order. Otherwise all of them are text, in alphabetical
+    order.
+
+    Args:
+        labels: identities or cameras.
+        keep_integers: True for identities: integers keep their values, text is numbered from 1,
+            and "-1" is `JUNK` in any case. False for cameras: numbered from 0.
     """
-    unique = sorted(set(labels))
-    try:
-        values = {label: int(label) for label in unique}
-    except ValueError:
-        words = [label for label in unique if label != str(JUNK)]
-        return {
-            str(JUNK): JUNK,
-            **{label: number for number, label in enumerate(words, start=1 if keep else 0)},
-        }
-    if keep:
-        return values
-    order = {value: number for number, value in enumerate(sorted(set(values.values())))}
-    return {label: order[value] for label, value in values.items()}
+    unique = set(labels)
+    if all(_is_canonical(label) for label in unique):
+        ordered = sorted(unique, key=int)
+        if keep_integers:
+            return {label: int(label) for label in ordered}
+        return {label: number for number, label in enumerate(ordered)}
+    if not keep_integers:
+        return {label: number for number, label in enumerate(sorted(unique))}
+    words = sorted(unique - {str(JUNK)})
+    return {str(JUNK): JUNK, **{label: number for number, label in enumerate(words, start=1)}}
 
 
-def _warn_shared_pids(rows: Sequence[_Row], path: Path) -> None:
-    train = {row.pid for row in rows if row.split == "train"}
-    shared = train & {row.pid for row in rows if row.split != "train"}
-    if shared:
-        some = ", ".join(sorted(shared)[:5])
+def _is_canonical(label: str) -> bool:
+    return bool(_CANONICAL_INTEGER.fullmatch(label)) and -(2**63) <= int(label) < 2**63
+
+
+def _warn_lookalikes(path: Path, kind: str, labels: Iterable[str]) -> None:
+    """Warn once about labels that are the same number written differently, such as 1 and 01."""
+    by_value: defaultdict[int, list[str]] = defaultdict(list)
+    for label in labels:
+        try:
+            by_value[int(label)].append(label)
+        except ValueError:
+            continue
+    alike = [" and ".join(sorted(group)) for group in by_value.values() if len(group) > 1]
+    if alike:
         logger.warning(
-            "%s: identities both trained on and tested on: %d (%s%s); scores will flatter",
+            "%s: %s that look alike are treated as different: %s%s",
+            path,
+            kind,
+            "; ".join(sorted(alike)[:5]),
+            "; ..." if len(alike) > 5 else "",
+        )
+
+
+def _warn_shared_pids(rows: Iterable[_Row], path: Path) -> None:
+    train = {row.pid for row in rows if row.split == "train"}
+    shared = sorted(train & {row.pid for row in rows if row.split != "train"})
+    if shared:
+        logger.warning(
+            "%s: %d identities are in training and test (%s%s); scores will be too optimistic",
             path,
             len(shared),
-            some,
+            ", ".join(shared[:5]),
             ", ..." if len(shared) > 5 else "",
         )
 
 
-def load_folder(path: Path) -> Splits:
-    """Folders split/identity/image, where split is train, query or gallery and the identity any word.
-
-    The camera is a folder between identity and image, split/identity/camera/image, for all images or for
-    none. An identity folder "-1" in the gallery holds images to ignore. Raises FileNotFoundError and
-    ValueError.
-    """
-    root = find_root(Path(path), needed=("train", "query", "gallery"), name="folder")
-    rows = []
-    for split in SPLITS:
-        folders = (
-            sorted(p for p in (root / split).iterdir() if p.is_dir())
-            if (root / split).is_dir()
-            else []
-        )
-        for identity in folders:
-            rows.extend(_folder_rows(identity, split))
-        loose = list_images(root / split)
-        if loose:
-            raise ValueError(
-                f"folder: {loose[0]} lies in {split}/ itself; expected {split}/IDENTITY/{loose[0].name}"
-            )
-    if not rows:
-        raise FileNotFoundError(
-            f"folder: no images in {root}; expected train/IDENTITY/*.jpg and the like"
-        )
-    records = _to_records(rows, [""] * len(rows))
-    has_cameras = any(row.camid for row in rows)
-    if not has_cameras:
-        logger.warning(
-            'folder: %s has no camera folders; protocol "%s": every gallery image counts', root, ALL
-        )
-    _warn_shared_pids(rows, root)
-    return finish(
-        root.name,
-        root,
-        train=records["train"],
-        query=records["query"],
-        gallery=records["gallery"],
-        protocol=CROSS_CAMERA if has_cameras else ALL,
-        labels={
-            number: word for word, number in _numbers([row.pid for row in rows], keep=True).items()
-        },
-    )
-
-
 def _folder_rows(identity: Path, split: str) -> list[_Row]:
-    if identity.name == "-1" and split != "gallery":
+    if identity.name == str(JUNK) and split != "gallery":
         raise ValueError(
             f"folder: {identity} marks images to ignore, which can only be in gallery/"
         )
-    rows = [_Row(str(image), image, identity.name, "", split) for image in list_images(identity)]
-    for camera in sorted(p for p in identity.iterdir() if p.is_dir()):
-        rows.extend(
-            _Row(str(image), image, identity.name, camera.name, split)
-            for image in list_images(camera)
-        )
-    return rows
+    cameras = [("", identity), *((camera.name, camera) for camera in _subfolders(identity))]
+    return [
+        _Row(show_path(image), image, identity.name, camera, split)
+        for camera, folder in cameras
+        for image in list_images(folder)
+    ]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

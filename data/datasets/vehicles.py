@@ -42,7 +42,7 @@ def _load_vehicleid(path: Path, num_identities: int) -> Splits:
         records = []
         for number, line in read_lines(root / "train_test_split" / file, name=name):
             fields = line.split()
-            if len(fields) != 2 or not fields[1].isdigit():
+            if len(fields) != 2 or not fields[1].isdecimal():
                 raise ValueError(
                     f"{name}: {root / 'train_test_split' / file}, line {number} does not parse:"
                     f' "{line}"; expected a line like 0000001 1'
@@ -100,7 +100,7 @@ def _load_veri_wild(path: Path, num_identities: int) -> Splits:
         for number, line in read_lines(file, name=name):
             key = line.split()[0].removesuffix(".jpg")
             vehicle = key.split("/")[0]
-            if not vehicle.isdigit() or "/" not in key:
+            if not vehicle.isdecimal() or "/" not in key:
                 raise ValueError(
                     f'{name}: {file}, line {number} does not parse: "{line}"; expected a line like'
                     " 00001/000001.jpg"
@@ -132,7 +132,7 @@ def _read_veri_wild_cameras(path: Path, name: str) -> dict[str, int]:
     cameras = {}
     for number, line in read_lines(path, name=name)[1:]:
         fields = [field.strip() for field in line.split(";")]
-        if len(fields) < 2 or not fields[1].isdigit():
+        if len(fields) < 2 or not fields[1].isdecimal():
             raise ValueError(
                 f'{name}: {path}, line {number} does not parse: "{line}"; expected a line like'
                 " 00001/000001;55;..."

@@ -146,7 +146,7 @@ def load_dukemtmc_video(path: Path) -> Splits:
 
 def _duke_key(image: Path, name: str) -> tuple[Path, int, int]:
     fields = image.name.replace("C", "").split("_")
-    if len(fields) < 3 or not fields[0].isdigit() or not fields[1].isdigit():
+    if len(fields) < 3 or not fields[0].isdecimal() or not fields[1].isdecimal():
         raise ValueError(
             f"{name}: the file name {image} does not parse; expected one like 0001_C6_F0001_X30823.jpg"
         )
@@ -165,7 +165,7 @@ def load_veri776_video(path: Path) -> Splits:
 
     def parse(file: str, number: int, token: str) -> tuple[int, int]:
         fields = token.replace("c", "").split("_")
-        if len(fields) < 2 or not fields[0].isdigit() or not fields[1].isdigit():
+        if len(fields) < 2 or not fields[0].isdecimal() or not fields[1].isdecimal():
             raise ValueError(
                 f'{name}: {root / file}, line {number} does not parse: "{token}"; expected a name like'
                 " 0001_c001_00016450_0.jpg"
@@ -277,7 +277,7 @@ def _two_cameras(root: Path, cameras: tuple[str, str], *, name: str) -> list[Rec
         for folder in sorted(
             p for p in require_folder(root / camera, name=name).iterdir() if p.is_dir()
         ):
-            digits = "".join(c for c in folder.name if c.isdigit())
+            digits = "".join(c for c in folder.name if c.isdecimal())
             frames = list_images(folder)
             if not digits:
                 raise ValueError(f"{name}: the folder {folder} has no person's number in its name")

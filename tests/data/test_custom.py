@@ -1,9 +1,11 @@
-"""People's own data: csv lists and folders, and what is wrong with them."""
+"""Own data: CSV lists and folders, and mistakes in them."""
 
 import logging
+import os
 
 import pytest
 from ember_reid.data.datasets import Source, load_splits, resolve
+from ember_reid.data.datasets.custom import number_labels
 
 from tests.data.benchmark_trees import write_text
 from tests.data.trees import describe, write_image, write_images
@@ -62,9 +64,9 @@ def test_tracklets(images):
     ]
 
 
-def test_identities_in_training_and_test_are_said(images, caplog):
+def test_identities_in_training_and_test_are_reported(images, caplog):
     load_splits(write_list(images, "a.jpg,1,0,train", "b.jpg,1,0,query", "c.jpg,1,1,gallery"))
-    assert "identities both trained on and tested on: 1 (1); scores will flatter" in caplog.text
+    assert "1 identities are in training and test (1); scores will be too optimistic" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_identities_in_training_and_test_are_said(images, caplog):
         ),
         (
             ["e.jpg,1,0,train", "f.jpg,1,0,train"],
-            "line 2: .*e.jpg does not exist \\(nor do 1 others\\)",
+            "line 2: .*e.jpg does not exist \\(1 more files are unusable\\)",
         ),
         (["a.jpg,,0,train"], "line 2: the column pid is empty"),
         (["a.jpg,1,0,val"], 'line 2: the split is "val"; it must be train, query, gallery'),
@@ -99,7 +101,7 @@ def test_bad_lists(images):
     with pytest.raises(FileNotFoundError, match="csv: the list .*none.csv does not exist"):
         load_splits(f"csv:{images}/none.csv")
     (images / "list.csv").write_bytes(b"path,pid,split\n\xff\xfe,1,train\n")
-    with pytest.raises(ValueError, match="is not a csv list in UTF-8"):
+    with pytest.raises(ValueError, match="is not a CSV list in UTF-8"):
         load_splits(f"csv:{images / 'list.csv'}")
 
 
@@ -115,7 +117,7 @@ def test_folders_without_cameras(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["train/a.jpg"], "a.jpg lies in train/ itself; expected train/IDENTITY/a.jpg"),
+        (["train/a.jpg"], "a.jpg is in train/ itself; expected train/IDENTITY/a.jpg"),
         (["query/-1/a.jpg"], "marks images to ignore, which can only be in gallery/"),
         (["train/x/a.jpg", "train/x/cam/b.jpg"], "no camid, while other lines have one"),
     ],
@@ -176,3 +178,83 @@ def test_a_folder_too_deep_is_found(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(load_splits(f"market1501:{tmp_path / 'query'}").gallery) == 1
     assert f"found query/ in {tmp_path}; using it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "pids", "camids"),
+    [
+        (["10", "9", "-1"], {"-1": -1, "9": 9, "10": 10}, {"-1": 0, "9": 1, "10": 2}),
+        (["1", "01"], {"-1": -1, "01": 1, "1": 2}, {"01": 0, "1": 1}),
+        (["1_1", "11", "-1"], {"-1": -1, "11": 1, "1_1": 2}, {"-1": 0, "11": 1, "1_1": 2}),
+        (["b", "a"], {"-1": -1, "a": 1, "b": 2}, {"a": 0, "b": 1}),
+        (["-0", "+1", "\u0661"], {"-1": -1, "+1": 1, "-0": 2, "\u0661": 3}, None),
+        # 2^63 - 1 is the largest 64-bit integer.
+        (["9223372036854775807"], {"9223372036854775807": 2**63 - 1}, {"9223372036854775807": 0}),
+        (["9223372036854775808"], {"-1": -1, "9223372036854775808": 1}, None),
+    ],
+)
+def test_labels_are_integers_only_if_all_are_canonical(labels, pids, camids):
+    assert number_labels(labels, keep_integers=True) == pids
+    if camids is not None:
+        assert number_labels(labels, keep_integers=False) == camids
+
+
+def test_labels_that_look_alike_stay_different_with_one_warning(images, caplog):
+    rows = ("a.jpg,1,1,train", "b.jpg,01,01,train", "c.jpg,1_1,1,train", "d.jpg,11,1,train")
+    splits = load_splits(write_list(images, *rows))
+    assert describe(splits.train) == [
+        ("a.jpg", 1, 1),
+        ("b.jpg", 0, 0),
+        ("c.jpg", 3, 1),
+        ("d.jpg", 2, 1),
+    ]
+    assert splits.train_labels == ("01", "1", "11", "1_1")
+    assert caplog.text.count("look alike") == 2
+    assert (
+        "identities that look alike are treated as different: 01 and 1; 11 and 1_1" in caplog.text
+    )
+    assert "cameras that look alike are treated as different: 01 and 1" in caplog.text
+
+
+def test_padded_numbers_are_no_warning(images, caplog):
+    splits = load_splits(write_list(images, "a.jpg,0002,1,train", "b.jpg,0010,1,train"))
+    assert splits.train_labels == ("0002", "0010") and "look alike" not in caplog.text
+
+
+def test_special_files_and_paths(images):
+    os.mkfifo(images / "pipe.jpg")
+    (images / "folder.jpg").mkdir()
+    for name, problem in (
+        ("pipe.jpg", "is not a regular file"),
+        ("folder.jpg", "is a folder"),
+        ("a.jpg/b.jpg", "does not exist"),
+        ("x" * 5000 + ".jpg", "x.jpg cannot be opened \\(File name too long\\)"),
+        ("\0.jpg", "cannot be opened|line contains NUL"),
+    ):
+        with pytest.raises((FileNotFoundError, ValueError), match=problem) as raised:
+            load_splits(write_list(images, f"{name},1,0,train"))
+        assert len(str(raised.value)) < 700 and "\0" not in str(raised.value)
+    with pytest.raises(FileNotFoundError, match="the list .*pipe.jpg is not a regular file"):
+        load_splits(f"csv:{images / 'pipe.jpg'}")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("...csv", "data"), ("a b.csv", "a b"), ("x\x1b[2J.csv", "x__2J")]
+)
+def test_names_of_lists_cannot_choose_paths(images, file, name):
+    list_file = images / file
+    list_file.write_text("path,pid,split\na.jpg,1,train\n")
+    assert load_splits(f"csv:{list_file}").name == name
+
+
+def test_the_folder_above_has_a_name(tmp_path, monkeypatch):
+    write_image(tmp_path / "mine" / "train" / "rex" / "a.jpg")
+    monkeypatch.chdir(tmp_path / "mine" / "train")
+    assert load_splits("folder:..").name == "mine"
+
+
+def test_numbers_beyond_64_bits_in_file_names(tmp_path):
+    for folder in ("query", "bounding_box_test"):
+        write_image(tmp_path / folder / f"{10**20}_c1s1_1_1.jpg")
+    with pytest.raises(ValueError, match="market1501: the identity .* does not fit into 64 bits"):
+        load_splits(f"market1501:{tmp_path}")

@@ -1,6 +1,7 @@
 """From a configuration to batches."""
 
 import logging
+import os
 
 import pytest
 import torch
@@ -95,9 +96,12 @@ def test_broken_images_stop_or_are_left_out(market, caplog):
         build_splits(config(market))
     whole = (root / "bounding_box_train" / "0011_c1s1_000001_00.jpg").read_bytes()
     (root / "bounding_box_train" / "0011_c1s1_000001_00.jpg").write_bytes(whole[:300])
+    os.mkfifo(root / "bounding_box_train" / "0011_c1s1_000009_00.jpg")
+    (root / "bounding_box_train" / os.fsdecode(b"0011_c1s1_000010_\xff.jpg")).write_text("text")
     data = build_splits(config(market, "DATALOADER.SKIP_BROKEN", True))
-    assert "left out 2 of 26 image files that cannot be read" in caplog.text
+    assert "left out 4 of 28 image files that cannot be read" in caplog.text
     assert len(data.tests["market1501"].query) == 1 and len(data.train) == 18
+    caplog.text.encode("utf-8")
 
 
 @pytest.mark.parametrize("cache", ["ram", "none"])
