@@ -13,7 +13,7 @@ from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.scores import ScoreSettings
 from ember_reid.evaluate import Rerank
 from ember_reid.modeling import build_model, load_weights
-from ember_reid.modeling.weights import read_checkpoint
+from ember_reid.modeling.weight_files import read_checkpoint
 from torch import nn
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from ember_reid.modeling.weights import read_checkpoint
+from ember_reid.modeling.weight_files import read_checkpoint
 
 logger = logging.getLogger("ember.train")
 

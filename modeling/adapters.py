@@ -1,6 +1,6 @@
-"""Modules that exist during distillation only; they belong to the criterion, never to the student. N: images.
+"""Modules that exist only during distillation. They belong to the criterion, not to the student.
 
-C: channels of a stage, D: width of an embedding.
+N: images, C: channels of a stage, D: dimension of an embedding.
 """
 
 from collections import OrderedDict
@@ -11,19 +11,26 @@ from torch import Tensor, nn
 
 
 def create_connector(in_channels: int, out_channels: int) -> nn.Sequential:
-    """1x1 convolution and batch norm: a student's map [N, C_s, H, W] in the teacher's channels (Heo et al. 2019)."""
+    """1x1 convolution and batch norm that map student channels to teacher channels.
+
+    Heo et al. 2019: [N, C_s, H, W] -> [N, C_t, H, W].
+    """
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out")  # N(0, 2 / C_t)
+    # N(0, 2 / C_t)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
 def create_projection(in_dim: int, out_dim: int) -> nn.Module:
-    """A student's embedding [B, D_s] in the teacher's width; nothing to learn where the widths agree."""
+    """Maps a student's embedding to the teacher's dimension; the identity if they are equal."""
     return nn.Identity() if in_dim == out_dim else nn.Linear(in_dim, out_dim, bias=False)
 
 
 def create_separable_halving(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two depthwise-separable 3x3 convolutions, the first of stride 2: [N, C, H, W] -> [N, C', H/2, W/2]."""
+    """Two depthwise-separable 3x3 convolutions, the first with stride 2.
+
+    [N, C, H, W] -> [N, C', H/2, W/2].
+    """
 
     def separable(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
         return [
@@ -39,18 +46,21 @@ def create_separable_halving(in_channels: int, out_channels: int) -> nn.Sequenti
 
 
 class AttentionAdapter(nn.Module):
-    """A stage's map, gated by attention and brought to the last stage's shape, as one vector per image.
+    """Turns the feature map of a stage into one vector per image.
 
-    The gate is a sigmoid of a separable convolution at half resolution; then the map is halved and widened
-    once for each stage that follows, and pooled to `POOLED` (Zhang et al., SCAN, NeurIPS 2019). The trunk
-    does not see the gate, so the network without its adapters is the plain network.
+    SCAN, Zhang et al., NeurIPS 2019.
+
+    The map is multiplied by an attention gate: the sigmoid of a separable convolution at half
+    resolution. For each following stage it is then downsampled once and given the channels of that
+    stage, and finally pooled to `POOLED`. The backbone itself does not use the gate, so removing
+    the adapters leaves the plain network.
 
     Args:
-        channels: of all stages of the backbone.
-        stage: 0-based; the last stage has neither gate nor halvings.
+        channels: channels of all stages of the backbone.
+        stage: 0-based index; the last stage has neither gate nor downsampling.
 
     Attributes:
-        dim: width of the vector.
+        dim: dimension of the vector.
     """
 
     POOLED = (2, 1)

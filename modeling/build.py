@@ -9,29 +9,27 @@ from ember_reid.modeling.heads import GlobalHead, HeadOptions
 from ember_reid.modeling.mgn import MGNBackbone, MGNHead
 from ember_reid.modeling.model import ReidModel
 from ember_reid.modeling.pretrained import check_source, load_pretrained
-from ember_reid.modeling.weights import SWITCHES
+from ember_reid.modeling.weights import ARCHITECTURE_KEYS
 from yacs.config import CfgNode
 
 HEADS = {"global": GlobalHead, "mgn": MGNHead}
 
 
 def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> ReidModel:
-    """The model of the configuration, on the CPU, in training mode.
+    """Builds the model of the configuration, in training mode.
 
     Args:
-        cfg: MODEL, INPUT.SIZE_TRAIN, INPUT.SIZE_TEST and TEST.NECK_FEAT are read.
+        cfg: MODEL, INPUT.SIZE_TRAIN, INPUT.SIZE_TEST and TEST.NECK_FEAT are used.
         num_classes: identities of the training set.
-        pretrained: False leaves out MODEL.BACKBONE.WEIGHTS, for a model that gets a checkpoint's weights.
+        pretrained: if False, MODEL.BACKBONE.WEIGHTS is not loaded, because the model gets the
+            weights of a checkpoint.
 
     Raises:
-        ValueError: an unknown part or an impossible combination; no ImageNet weights, or of another network.
-        FileNotFoundError: MODEL.BACKBONE.WEIGHTS is no file.
+        ValueError: an unknown name or an impossible combination; pretrained weights that are not
+            available or belong to another network.
+        FileNotFoundError: MODEL.BACKBONE.WEIGHTS is not a file.
     """
-    name, weights, head_name = (
-        cfg.MODEL.BACKBONE.NAME,
-        cfg.MODEL.BACKBONE.WEIGHTS,
-        cfg.MODEL.HEAD.NAME,
-    )
+    name, head_name = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.HEAD.NAME
     if head_name not in HEADS:
         raise ValueError(f"MODEL.HEAD.NAME is {head_name!r}; choose one of {', '.join(HEADS)}")
     backbone = create_backbone(name, _backbone_options(cfg))
@@ -39,28 +37,28 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
         sizes = tuple(cfg.INPUT.SIZE_TRAIN), tuple(cfg.INPUT.SIZE_TEST)
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"{name} is a transformer made for one size, but INPUT.SIZE_TRAIN is {sizes[0]} and "
-                f"INPUT.SIZE_TEST {sizes[1]}; make them equal"
+                f"{name} is a transformer, which supports one image size, but INPUT.SIZE_TRAIN is "
+                f"{sizes[0]} and INPUT.SIZE_TEST {sizes[1]}; make them equal"
             )
     if pretrained:
-        load_pretrained(backbone, name, weights)
+        load_pretrained(backbone, name, cfg.MODEL.BACKBONE.WEIGHTS)
     if head_name == "mgn":
         backbone = MGNBackbone(backbone)
     head = HEADS[head_name](backbone.channels[-1], num_classes, _head_options(cfg))
     model = ReidModel(backbone, head)
-    model.switches = {key: _plain(cfg, key) for key in SWITCHES}
+    model.architecture = {key: _plain(cfg, key) for key in ARCHITECTURE_KEYS}
     return model
 
 
 def check_model(cfg: CfgNode) -> None:
-    """Raises what build_model would for an unknown part, an impossible combination or a missing weight file.
+    """Raises the errors of build_model, except those that need the content of a weight file.
 
-    It builds the model without numbers, in a fraction of a second, so that it can run before any data is read.
+    The model is built on the meta device, which takes a fraction of a second, so this can run
+    before data is read.
     """
-    weights = cfg.MODEL.BACKBONE.WEIGHTS
     with torch.device("meta"):
         build_model(cfg, num_classes=1, pretrained=False)
-    check_source(cfg.MODEL.BACKBONE.NAME, weights)
+    check_source(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.WEIGHTS)
 
 
 def _plain(cfg: CfgNode, key: str) -> Any:

@@ -1,12 +1,13 @@
-"""Checkpoints of other re-identification programs, under our names.
+"""Converts checkpoints of other re-identification programs to our names and shapes.
 
-A layout is a table of patterns; what a rename cannot do (a linear layer kept as a 1x1 convolution, a bias
-that batch norm absorbs) follows in `_reshape`. Tables and switches: facts about
-the programs, none of their code.
+A layout is a table of patterns for names. `_reshape` does the rest: linear layers stored as 1x1
+convolutions, and biases that batch norm absorbs. The tables contain facts about the programs, none
+of their code.
 """
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ Rules = tuple[tuple[str, str], ...]
 _IMAGENET = {"INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406), "INPUT.PIXEL_STD": (0.229, 0.224, 0.225)}
 _HALF = {"INPUT.PIXEL_MEAN": (0.5, 0.5, 0.5), "INPUT.PIXEL_STD": (0.5, 0.5, 0.5)}
 
-# Squeeze and excitation as SENet's and IBN-Net's files name it.
+# Squeeze and excitation in the files of SENet and IBN-Net.
 _SE: Rules = (
     (r"^backbone\.layer0\.", "backbone."),
     (r"\.se_module\.", ".se."),
@@ -46,8 +47,8 @@ _BAM: Rules = (
     (r"\.spatial_att\.gate_s\.gate_s_bn_di_1\.", ".spatial.7."),
     (r"\.spatial_att\.gate_s\.gate_s_conv_final\.", ".spatial.9."),
 )
-# FastReID: `heads` is the one head, `b1_head` ... `b33_head` are MGN's; `bnneck`, `classifier` and
-# `b1_pool` are its names of 2020.
+# FastReID: `heads` is the global head, `b1_head` ... `b33_head` are the heads of MGN; `bnneck`,
+# `classifier` and `b1_pool` are names of 2020.
 _FASTREID: Rules = (
     (r"^backbone\.0\.", "backbone.conv1."),
     (r"^backbone\.1\.", "backbone.bn1."),
@@ -110,26 +111,34 @@ _TORCHREID: Rules = (
 )
 
 
-class Layout(NamedTuple):
-    """One program's way to save a model.
+@dataclass(frozen=True)
+class Layout:
+    """How a program saves a model.
 
     Attributes:
-        matches: whether a set of names is of this layout.
-        rules: (tensors) -> the patterns and replacements, all applied in their order to every name.
-        switches: (tensors) -> the configuration values that make our model compute what theirs did.
+        matches: (names) -> whether they are of this layout.
+        rules: (tensors) -> patterns and replacements, applied in this order to every name.
+        settings: (tensors) -> configuration values with which our model computes the same as
+            theirs.
     """
 
     matches: Callable[[Collection[str]], bool]
     rules: Callable[[Mapping[str, Tensor]], Rules]
-    switches: Callable[[Mapping[str, Tensor]], dict[str, Any]]
+    settings: Callable[[Mapping[str, Tensor]], dict[str, Any]]
 
 
 class Converted(NamedTuple):
-    """Tensors under our names, the layout they came in ("" for ours), and the switches it asks for."""
+    """A converted state dict.
+
+    Attributes:
+        tensors: by our names.
+        layout: a key of LAYOUTS, or "" if the state dict was one of ours.
+        settings: configuration values that the layout needs.
+    """
 
     tensors: dict[str, Tensor]
     layout: str
-    switches: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def _any(names: Iterable[str], pattern: str) -> bool:
@@ -137,7 +146,7 @@ def _any(names: Iterable[str], pattern: str) -> bool:
 
 
 def _fastreid_rules(tensors: Mapping[str, Tensor]) -> Rules:
-    """The table, after what depends on the file: where non-local blocks lie, whether there is a reduction."""
+    """FastReID's table, preceded by rules for non-local blocks and the reduction."""
     rules = []
     for stage in "1234":
         blocks = {
@@ -147,31 +156,32 @@ def _fastreid_rules(tensors: Mapping[str, Tensor]) -> Rules:
             int(m[1]) for k in tensors if (m := re.match(rf"backbone\.NL_{stage}\.(\d+)\.", k))
         }
         for i in non_local:
-            place = len(blocks) - len(non_local) + i
-            rules.append((rf"^backbone\.NL_{stage}\.{i}\.", f"backbone.layer{stage}.nl{place}."))
+            block = len(blocks) - len(non_local) + i
+            rules.append((rf"^backbone\.NL_{stage}\.{i}\.", f"backbone.layer{stage}.nl{block}."))
     reduced = any(k.endswith("bottleneck.0.weight") and v.dim() == 4 for k, v in tensors.items())
     first = "reduction.0" if reduced else "neck"
     bottleneck = ((r"\.bottleneck\.0\.", f".{first}."), (r"\.bottleneck\.1\.", ".neck."))
     return (*rules, *bottleneck, *_SE, *_FASTREID)
 
 
-def _fastreid_switches(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _fastreid_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     of_2020 = _any(tensors, r"\.bnneck\.")
-    switches: dict[str, Any] = {"INPUT.INTERPOLATION": "bicubic", **_IMAGENET}
-    if _any(tensors, r"^backbone\.conv1\.6\."):  # ResNeSt's deep stem
-        switches["MODEL.BACKBONE.STEM_POOL"] = "padded"
-        switches["MODEL.BACKBONE.LAST_DILATION"] = 1 if of_2020 else 2
+    settings: dict[str, Any] = {"INPUT.INTERPOLATION": "bicubic", **_IMAGENET}
+    # Only ResNeSt has a stem of several convolutions.
+    if _any(tensors, r"^backbone\.conv1\.6\."):
+        settings["MODEL.BACKBONE.STEM_POOL"] = "padded"
+        settings["MODEL.BACKBONE.LAST_DILATION"] = 1 if of_2020 else 2
     else:
-        switches["MODEL.BACKBONE.STEM_POOL"] = "padded" if of_2020 else "ceil"
+        settings["MODEL.BACKBONE.STEM_POOL"] = "padded" if of_2020 else "ceil"
     if _any(tensors, r"^b\d+_pool\.2\."):
-        switches["MODEL.HEAD.REDUCTION"] = "bn_relu"
+        settings["MODEL.HEAD.REDUCTION"] = "bn_relu"
     for key, name in (("INPUT.PIXEL_MEAN", "pixel_mean"), ("INPUT.PIXEL_STD", "pixel_std")):
         if name in tensors:
-            switches[key] = tuple(round(float(v) / 255, 4) for v in tensors[name].flatten())
-    return switches
+            settings[key] = tuple(round(float(v) / 255, 4) for v in tensors[name].flatten())
+    return settings
 
 
-def _baseline_switches(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _baseline_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     is_se = _any(tensors, r"\.se_module\.")
     is_ibn = _any(tensors, r"\.IN\.")
     pool = {"MODEL.BACKBONE.STEM_POOL": "ceil" if is_se else "padded"}
@@ -191,33 +201,34 @@ def _vkd_rules(tensors: Mapping[str, Tensor]) -> Rules:
     return _VKD_RESNET + _BAM + _VKD
 
 
-def _torchreid_switches(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    switches: dict[str, Any] = {
+def _torchreid_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    settings: dict[str, Any] = {
         "INPUT.INTERPOLATION": "bilinear",
         "MODEL.HEAD.NECK": "none",
         **_IMAGENET,
     }
     if "fc.0.weight" in tensors:
-        switches["MODEL.HEAD.REDUCTION"] = "bn_relu"
-        switches["MODEL.HEAD.EMBEDDING_DIM"] = tensors["fc.0.weight"].shape[0]
-    return switches
+        settings["MODEL.HEAD.REDUCTION"] = "bn_relu"
+        settings["MODEL.HEAD.EMBEDDING_DIM"] = tensors["fc.0.weight"].shape[0]
+    return settings
 
 
 LAYOUTS: dict[str, Layout] = {
     "fastreid": Layout(
         matches=lambda names: _any(names, r"^(heads|b1_head)\."),
         rules=_fastreid_rules,
-        switches=_fastreid_switches,
+        settings=_fastreid_settings,
     ),
     "strong-baseline": Layout(
         matches=lambda names: _any(names, r"^base\."),
         rules=lambda tensors: _BASELINE + _SE,
-        switches=_baseline_switches,
+        settings=_baseline_settings,
     ),
     "syncbn": Layout(
-        matches=lambda names: False,  # its names are the strong baseline's: only --from can tell
+        # Never recognized, because its names are those of the strong baseline; select it by name.
+        matches=lambda names: False,
         rules=lambda tensors: _BASELINE,
-        switches=lambda tensors: {
+        settings=lambda tensors: {
             "MODEL.BACKBONE.STEM_RELU": True,
             "INPUT.INTERPOLATION": "bilinear",
             **_HALF,
@@ -226,7 +237,7 @@ LAYOUTS: dict[str, Layout] = {
     "vkd": Layout(
         matches=lambda names: _any(names, r"^backbone\.features_layers\."),
         rules=_vkd_rules,
-        switches=lambda tensors: {
+        settings=lambda tensors: {
             "MODEL.BACKBONE.LAST_RELU": False,
             "TEST.NECK_FEAT": "before",
             "INPUT.INTERPOLATION": "bicubic",
@@ -238,26 +249,26 @@ LAYOUTS: dict[str, Layout] = {
             _any(names, r"^(conv1\.conv|layer1\.0\.conv1)\.") and "classifier.weight" in names
         ),
         rules=lambda tensors: _TORCHREID + _OSNET,
-        switches=_torchreid_switches,
+        settings=_torchreid_settings,
     ),
 }
 
 
 def detect_layout(names: Collection[str]) -> str:
-    """The layout that a set of names is of; "" when it is none of the peers'."""
+    """The layout of a set of names; "" if they are not those of another program."""
     return next((name for name, layout in LAYOUTS.items() if layout.matches(names)), "")
 
 
 def convert_state_dict(
-    tensors: Mapping[str, Tensor], *, layout: str = "auto", wanted: Collection[str] = ()
+    tensors: Mapping[str, Tensor], *, layout: str = "auto", model_names: Collection[str] = ()
 ) -> Converted:
-    """A peer's state dict under our names; one of ours comes back as it is.
+    """Converts a state dict of another program to our names; one of ours is returned unchanged.
 
     Args:
-        tensors: without wrappers and "module.".
-        layout: a key of LAYOUTS, or "auto" to look at the names.
-        wanted: names of our model. FastReID's pooling with the constant exponent 3 saves no exponent; when
-            our model wants it, 3 is filled in.
+        tensors: without wrappers and the prefix "module.".
+        layout: a key of LAYOUTS, or "auto" to recognize it by the names.
+        model_names: names of the tensors of our model. FastReID does not save the exponent of a
+            pooling with the constant exponent 3; if our model has it, 3 is filled in.
 
     Raises:
         ValueError: unknown layout.
@@ -272,21 +283,21 @@ def convert_state_dict(
     kept = {k: v for k, v in tensors.items() if k not in ("pixel_mean", "pixel_std")}
     renamed = _reshape(rename(kept, LAYOUTS[found].rules(kept)))
     if found == "fastreid":
-        for name in wanted:
+        for name in model_names:
             if re.fullmatch(r"head(\.parts\.b\d+)?\.pool\.p", name) and name not in renamed:
                 renamed[name] = torch.tensor([3.0])
-    return Converted(renamed, found, LAYOUTS[found].switches(tensors))
+    return Converted(renamed, found, LAYOUTS[found].settings(tensors))
 
 
 def convert_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """ImageNet weights of a backbone's publisher under the names of our backbone."""
+    """Converts published ImageNet weights of a backbone to the names of our backbone."""
     rules = _SE + _OSNET + _DENSENET
     named = rename({f"backbone.{k}": v for k, v in tensors.items()}, rules)
     return {k.removeprefix("backbone."): v for k, v in _reshape(named).items()}
 
 
 def rename(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Every name after all patterns, in their order."""
+    """Applies all patterns, in this order, to every name."""
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, replacement in rules:
@@ -296,18 +307,21 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 
 def _reshape(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What has another shape here: reductions are linear, gates of squeeze and excitation convolutions."""
+    """Converts shapes: reductions become linear, squeeze-and-excitation layers convolutions."""
     out = {}
     for name, tensor in tensors.items():
         if name.endswith("reduction.0.weight"):
-            out[name] = tensor.flatten(1)  # [D, C, 1, 1] -> [D, C]
+            # [D, C, 1, 1] -> [D, C]
+            out[name] = tensor.flatten(1)
         elif re.search(r"\.se\.fc[12]\.weight$", name):
             out[name] = tensor.reshape(*tensor.shape[:2], 1, 1)
             bias_name = name.removesuffix("weight") + "bias"
             out[bias_name] = tensors.get(bias_name, tensor.new_zeros(len(tensor)))
-        elif not name.endswith("reduction.0.bias"):  # which is absorbed below
+        # The bias of a reduction is absorbed below.
+        elif not name.endswith("reduction.0.bias"):
             out[name] = tensor
     bias = tensors.get("head.reduction.0.bias")
-    if bias is not None:  # BN(Wx + b) with mean m is BN(Wx) with mean m - b
+    # BN(Wx + b) with mean m equals BN(Wx) with mean m - b.
+    if bias is not None:
         out["head.reduction.1.running_mean"] = tensors["head.reduction.1.running_mean"] - bias
     return out

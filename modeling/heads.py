@@ -1,6 +1,9 @@
-"""From feature maps to embedding, metric feature and logits. B: images, D: width, C: identities."""
+"""From feature maps to embedding, metric feature and logits.
 
-from typing import NamedTuple
+B: images, D: dimension of the embedding, C: identities.
+"""
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -9,25 +12,21 @@ from ember_reid.layers.precision import as_float, no_autocast
 from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
 
-CHOICES = {
-    "MODEL.HEAD.NECK": ("bnneck", "none"),
-    "MODEL.HEAD.REDUCTION": ("linear", "bn_relu"),
-    "MODEL.HEAD.CLASSIFIER": ("linear", "cosine"),
-    "MODEL.HEAD.METRIC_FEATURE": ("before", "after"),
-    "TEST.NECK_FEAT": ("before", "after"),
-}
 
-
-class HeadOptions(NamedTuple):
-    """What MODEL.POOL, MODEL.HEAD and TEST.NECK_FEAT say.
+@dataclass(frozen=True)
+class HeadOptions:
+    """Settings of the head: MODEL.POOL, MODEL.HEAD and TEST.NECK_FEAT.
 
     Attributes:
-        pool: one of layers.POOLINGS; `gem_p` and `gem_learnable` are for "gem".
-        embedding_dim: width D after a reduction of the pooled vector; 0: none.
-        reduction: "linear" (no bias) or "bn_relu", which lets batch norm and ReLU follow.
+        pool: one of layers.POOLINGS.
+        gem_p, gem_learnable: exponent of the pooling "gem", and whether it is trained.
+        embedding_dim: dimension D after a reduction of the pooled vector; 0: no reduction.
+        reduction: "linear" (without bias), or "bn_relu": linear, batch norm, ReLU.
         neck: "bnneck", with a classifier without bias, or "none".
-        classifier: "linear" or "cosine", the latter with `scale`.
-        metric_feature, embedding: "before" or "after" the neck, for the metric losses and for retrieval.
+        classifier: "linear" or "cosine".
+        scale: of the cosine classifier.
+        metric_feature: the feature of the metric losses, "before" or "after" the neck.
+        embedding: the feature of retrieval, "before" or "after" the neck.
     """
 
     pool: str = "avg"
@@ -41,16 +40,13 @@ class HeadOptions(NamedTuple):
     metric_feature: str = "before"
     embedding: str = "after"
 
-    def check(self) -> None:
-        """Raises ValueError when a choice is unknown."""
-        values = (self.neck, self.reduction, self.classifier, self.metric_feature, self.embedding)
-        for (key, choices), value in zip(CHOICES.items(), values, strict=True):
-            if value not in choices:
-                raise ValueError(f"{key} is {value!r}; choose one of {', '.join(choices)}")
-
 
 class LinearClassifier(nn.Linear):
-    """Logits W x (+ b), weights from N(0, 0.001) without a bias, torch's own initialization with one."""
+    """Logits W x (+ b).
+
+    Without bias, the weights have the initialization N(0, 0.001^2) of the strong baseline; with
+    bias, that of torch.
+    """
 
     def __init__(self, dim: int, num_classes: int, *, bias: bool = False) -> None:
         super().__init__(dim, num_classes, bias=bias)
@@ -59,7 +55,10 @@ class LinearClassifier(nn.Linear):
 
 
 class CosineClassifier(nn.Module):
-    """Logits scale * cos(x, w_c), weights from N(0, 0.01). Margins are the loss's: layers.apply_margin."""
+    """Logits scale * cos(x, w_c), with weights from N(0, 0.01^2).
+
+    The loss applies margins: see layers.apply_margin.
+    """
 
     def __init__(self, dim: int, num_classes: int, *, scale: float) -> None:
         super().__init__()
@@ -72,14 +71,14 @@ class CosineClassifier(nn.Module):
 
 
 def create_neck(dim: int) -> nn.BatchNorm1d:
-    """BNNeck: a batch norm whose bias stays 0 (Luo et al. 2019, section 3.5)."""
+    """BNNeck: a batch norm without trainable bias (Luo et al. 2019, section 3.5)."""
     neck = nn.BatchNorm1d(dim)
     neck.bias.requires_grad_(False)
     return neck
 
 
 def create_reduction(in_channels: int, options: HeadOptions) -> nn.Sequential:
-    """[B, in_channels] -> [B, D] as `options` say; empty for the identity."""
+    """The reduction [B, in_channels] -> [B, D]; an empty Sequential if there is none."""
     if not options.embedding_dim:
         return nn.Sequential()
     linear = nn.Linear(in_channels, options.embedding_dim, bias=False)
@@ -92,20 +91,20 @@ def create_reduction(in_channels: int, options: HeadOptions) -> nn.Sequential:
 class GlobalHead(nn.Module):
     """Pooling, optional reduction, neck and classifier over the last feature map.
 
-    Everything after the backbone runs in float32: a normalized feature in half precision would cost ranks.
+    Everything after the backbone is computed in float32, because features in half precision would
+    change the ranking.
 
     Args:
-        in_channels: of the last map.
-        num_classes: identities C.
-        options: the rest.
+        in_channels: channels of the last feature map.
+        num_classes: number of identities C.
+        options: settings.
 
     Attributes:
-        dim: D.
+        dim: dimension D of the embedding.
     """
 
     def __init__(self, in_channels: int, num_classes: int, options: HeadOptions) -> None:
         super().__init__()
-        options.check()
         self.dim = options.embedding_dim or in_channels
         self.metric_feature = options.metric_feature
         self.embedding = options.embedding
@@ -123,13 +122,14 @@ class GlobalHead(nn.Module):
             self.classifier = LinearClassifier(self.dim, num_classes, bias=not has_neck)
 
     def forward(self, maps: tuple[Tensor, ...]) -> ReidOutput:
-        """maps[-1]: [B, in_channels, H, W]."""
+        """The output for the last feature map maps[-1], [B, in_channels, H, W]."""
         with no_autocast(maps[-1]):
-            before = self.reduction(self.pool(as_float(maps[-1])))  # [B, D]
+            # [B, in_channels, H, W] -> [B, in_channels] -> [B, D]
+            before = self.reduction(self.pool(as_float(maps[-1])))
             after = self.neck(before)
-            sides = {"before": before, "after": after}
+            features = {"before": before, "after": after}
             return ReidOutput(
-                embedding=sides[self.embedding],
+                embedding=features[self.embedding],
                 logits=(self.classifier(after),),
-                features=(sides[self.metric_feature],),
+                features=(features[self.metric_feature],),
             )

@@ -1,4 +1,4 @@
-"""A backbone and a head. B: images or clips, T: frames of a clip."""
+"""A backbone and a head. B: images or clips, T: frames of a clip, D: dimension."""
 
 from typing import Any
 
@@ -7,22 +7,23 @@ from torch import Tensor, nn
 
 
 def _frame_mean(values: tuple[Tensor, ...], num_frames: int) -> tuple[Tensor, ...]:
-    return tuple(
-        v.unflatten(0, (-1, num_frames)).mean(dim=1) for v in values
-    )  # [B*T, D] -> [B, T, D] -> [B, D]
+    # [B * T, D] -> [B, T, D] -> [B, D]
+    return tuple(v.unflatten(0, (-1, num_frames)).mean(dim=1) for v in values)
 
 
 class ReidModel(nn.Module):
-    """Images or clips in, ReidOutput out, in training and in evaluation alike.
+    """Maps images or clips to a ReidOutput, in training as well as in evaluation.
 
-    Frames of a clip pass backbone and head as images of their own (batch norm sees B * T images); then
-    their embeddings, features and logits are averaged, as in VKD (Porrello et al. 2020).
+    The frames of a clip pass through backbone and head as separate images, so batch norm sees B * T
+    images. Their embeddings, features and logits are then averaged, as in VKD (Porrello et al.
+    2020).
 
     Attributes:
         backbone: image [N, 3, H, W] -> stage maps, a tuple of [N, C_i, H_i, W_i].
         head: stage maps -> ReidOutput.
-        return_maps: True puts the stage maps into the output.
-        switches: configuration values that its weights do not show, for load_weights to compare.
+        return_maps: if True, the output contains the stage maps.
+        architecture: values of the configuration keys ARCHITECTURE_KEYS, which do not show in names
+            or shapes of the weights. load_weights compares them with those of the weight file.
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
@@ -30,10 +31,14 @@ class ReidModel(nn.Module):
         self.backbone = backbone
         self.head = head
         self.return_maps = False
-        self.switches: dict[str, Any] = {}
+        self.architecture: dict[str, Any] = {}
 
     def forward(self, images: Tensor) -> ReidOutput:
-        """images: float, normalized, [B, 3, H, W] or [B, T, 3, H, W]."""
+        """The output for normalized float images [B, 3, H, W] or clips [B, T, 3, H, W].
+
+        Raises:
+            ValueError: `images` has another number of dimensions.
+        """
         if images.dim() not in (4, 5):
             raise ValueError(
                 f"images have shape {tuple(images.shape)}; expected [B, 3, H, W] or [B, T, 3, H, W]"

@@ -1,4 +1,4 @@
-"""What every model returns. B: images or clips, D: width of the embedding, C: identities."""
+"""The output of every model. B: images or clips, D: dimension of the embedding, C: identities."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 class ReidOutput(NamedTuple):
-    """The tensors of one forward pass; a tuple is empty where a model has nothing to say.
+    """The tensors of one forward pass. A tuple is empty if the model does not have such tensors.
 
     Attributes:
-        embedding: [B, D], what retrieval compares.
-        logits: [B, C] per classifier, without margin, already scaled for cosine classifiers.
-        features: [B, D_i] per metric feature, what triplet, circle and center losses compare.
-        maps: [B * T, C_i, H_i, W_i] per stage of the backbone (T frames of a clip, else 1); only when the
-            model's `return_maps` is True.
+        embedding: [B, D], compared in retrieval.
+        logits: [B, C] per classifier, without margin; those of cosine classifiers are scaled.
+        features: [B, D_i] per metric feature, compared by the triplet, circle and center losses.
+        maps: [B * T, C_i, H_i, W_i] per stage of the backbone, where T is the number of frames of a
+            clip (1 for images); only if `return_maps` of the model is True.
     """
 
     embedding: Tensor

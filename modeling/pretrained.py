@@ -1,4 +1,4 @@
-"""ImageNet weights of backbones, from the publisher or from a local file."""
+"""Pretrained weights of backbones, downloaded from their publisher or from a local file."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from ember_reid.modeling.backbones.timm import PREFIX, TimmBackbone, create_timm_network
 from ember_reid.modeling.convert import convert_backbone
-from ember_reid.modeling.weights import (
+from ember_reid.modeling.weight_files import (
     LoadReport,
     find_state_dict,
     match_state_dict,
@@ -23,7 +23,7 @@ _IBN_NET = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
 _CADENE = "http://data.lip6.fr/cadene/pretrainedmodels/"
 _RESNEST = "https://github.com/zhanghang1989/ResNeSt/releases/download/weights_step1/"
 
-# The first ImageNet weights of each network, which the published results started from.
+# The first ImageNet weights of each network; published results started from these.
 _TORCHVISION = (
     "resnet18",
     "resnet34",
@@ -49,29 +49,32 @@ IMAGENET_URLS = {
     "se_resnext101": _CADENE + "se_resnext101_32x4d-3b2fe3d8.pth",
     "resnest50": _RESNEST + "resnest50-528c19ca.pth",
 }
-# A plain ResNet's weights also start one with modules added to it, which keep their initialization.
+# ResNets with additional modules start from the weights of the plain ResNet. The additional modules
+# keep their initialization.
 IMAGENET_URLS |= {f"{name}_bam": IMAGENET_URLS[name] for name in ("resnet50", "resnet101")}
 _ADDED = re.compile(r"\.(bam|nl\d+)\.")
-_CLASSIFIERS = ("fc", "classifier", "last_linear", "head")  # of the 1000 ImageNet classes: left out
+# Classifiers of the 1000 ImageNet classes, which are not loaded.
+_CLASSIFIERS = ("fc", "classifier", "last_linear", "head")
 
-_WAYS_OUT = "set MODEL.BACKBONE.WEIGHTS to none (random weights) or to a local file"
+_HINT = "set MODEL.BACKBONE.WEIGHTS to none (random weights) or to a local file"
 
 
 def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadReport | None:
-    """Loads ImageNet weights into the backbone called `name`.
+    """Loads pretrained weights into the backbone `name`.
 
     Args:
-        backbone: changed in place.
-        name: a key of BACKBONES.
-        weights: "none" (nothing happens), "imagenet" (downloaded once into torch's cache, its hash checked),
-            or a local file with the publisher's names, such as torchvision's state dicts.
+        backbone: is changed in place.
+        name: a key of BACKBONES, or timm:<name>.
+        weights: "none", "imagenet" (downloaded once into torch's cache, with a check of its hash),
+            or a local file with the publisher's names, such as a state dict of torchvision.
 
     Returns:
-        What was loaded, None for "none".
+        What was loaded; None for "none".
 
     Raises:
         FileNotFoundError: the local file does not exist.
-        ValueError: no such weights, no network, or a file of another architecture.
+        ValueError: there are no such weights, the download failed, or the file is of another
+            architecture.
     """
     if weights == "none":
         return None
@@ -84,13 +87,13 @@ def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadReport 
 
 
 def check_source(name: str, weights: str) -> None:
-    """Raises FileNotFoundError or ValueError when `weights` of the backbone `name` cannot be there."""
+    """Raises FileNotFoundError or ValueError if there are no `weights` for the backbone `name`."""
     if weights == "imagenet":
         if name not in IMAGENET_URLS and not name.startswith(PREFIX):
-            raise ValueError(f"there are no ImageNet weights for {name} to download; {_WAYS_OUT}")
+            raise ValueError(f"there are no ImageNet weights for {name} to download; {_HINT}")
     elif weights != "none" and not Path(weights).is_file():
         raise FileNotFoundError(
-            f"MODEL.BACKBONE.WEIGHTS is {weights!r}, which is no file; "
+            f"MODEL.BACKBONE.WEIGHTS is {weights!r}, which is not a file; "
             "give imagenet (downloaded), none or a weight file"
         )
 
@@ -101,11 +104,11 @@ def _download(name: str) -> dict[str, Tensor]:
         return torch.hub.load_state_dict_from_url(
             url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # URLError is an OSError; a wrong hash is a RuntimeError
-        raise ValueError(f"cannot get the ImageNet weights {url} ({error}); {_WAYS_OUT}") from error
+    # URLError is an OSError; a wrong hash raises RuntimeError.
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"cannot download the ImageNet weights {url} ({error}); {_HINT}"
+        ) from error
 
 
 def _load_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], source: str) -> LoadReport:
@@ -122,16 +125,17 @@ def _load_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], source: s
 
 
 def _load_timm(backbone: TimmBackbone, name: str, weights: str) -> LoadReport:
-    """timm's own loader reads the file, as it resamples tables of positions."""
+    """Loads with timm's own loader, which resamples position embeddings."""
     if weights != "imagenet" and not weights.endswith(".safetensors"):
-        read_checkpoint(weights)  # its errors are clearer
+        # For its error messages.
+        read_checkpoint(weights)
     file = "" if weights == "imagenet" else weights
     try:
         network = create_timm_network(name, backbone.image_size, pretrained=True, file=file)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"cannot load weights {weights} of timm:{name} ({reason}); {_WAYS_OUT}"
+            f"cannot load weights {weights} of timm:{name} ({reason}); {_HINT}"
         ) from error
     backbone.network.load_state_dict(network.state_dict())
     report = LoadReport(tuple(network.state_dict()), (), (), ())

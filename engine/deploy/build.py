@@ -76,7 +76,7 @@ def build_deployed_network(
     """
     model = build_trained_model(cfg, torch.device("cpu"))
     check_finite(model.state_dict(), cfg.TEST.WEIGHT)
-    settings = {**model.switches, "TEST.FLIP": cfg.TEST.FLIP}
+    settings = {**model.architecture, "TEST.FLIP": cfg.TEST.FLIP}
     digest = fingerprint(model.state_dict(), settings)
     normalization = build_normalization(cfg)
     network = DeployedNetwork(

@@ -1,9 +1,13 @@
-"""Backbones: image [N, 3, H, W] -> a tuple of stage maps [N, C_i, H_i, W_i]; their `channels` are the C_i."""
+"""Backbones: image [N, 3, H, W] -> a tuple of stage maps [N, C_i, H_i, W_i].
+
+The attribute `channels` of a backbone contains the C_i.
+"""
 
 import difflib
 from collections.abc import Callable
 from functools import partial
 
+from ember_reid.modeling.backbones.base import Backbone
 from ember_reid.modeling.backbones.densenet import create_densenet121
 from ember_reid.modeling.backbones.mobilenet import create_mobilenet_v2
 from ember_reid.modeling.backbones.options import BackboneOptions, check_options
@@ -11,12 +15,11 @@ from ember_reid.modeling.backbones.osnet import create_osnet
 from ember_reid.modeling.backbones.resnest import create_resnest
 from ember_reid.modeling.backbones.resnet import BlockStyle, create_resnet
 from ember_reid.modeling.backbones.timm import PREFIX, create_timm
-from torch import nn
 
 _SE_RESNET = BlockStyle(se=True, stride_first=True)
 _SE_RESNEXT = BlockStyle(se=True, groups=32, width_factor=2)
 
-BACKBONES: dict[str, Callable[[BackboneOptions], nn.Module]] = {
+BACKBONES: dict[str, Callable[[BackboneOptions], Backbone]] = {
     "resnet18": partial(create_resnet, depth=18),
     "resnet34": partial(create_resnet, depth=34),
     "resnet50": partial(create_resnet, depth=50),
@@ -48,11 +51,11 @@ BACKBONES: dict[str, Callable[[BackboneOptions], nn.Module]] = {
 }
 
 
-def create_backbone(name: str, options: BackboneOptions) -> nn.Module:
-    """The backbone called `name`, a key of BACKBONES or timm:<name>, randomly initialized.
+def create_backbone(name: str, options: BackboneOptions) -> Backbone:
+    """Creates the backbone `name`, a key of BACKBONES or timm:<name>, with random weights.
 
     Raises:
-        ValueError: an unknown name, or an option that this backbone does not have.
+        ValueError: an unknown name, or a setting that this backbone does not have.
     """
     check_options(options)
     if name.startswith(PREFIX):
@@ -62,9 +65,9 @@ def create_backbone(name: str, options: BackboneOptions) -> nn.Module:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
             f"MODEL.BACKBONE.NAME is {name!r}; {hint}choose one of {', '.join(BACKBONES)}, "
-            "or timm:<a name of timm>"
+            "or timm:<name of a timm model>"
         )
     return BACKBONES[name](options)
 
 
-__all__ = ["BACKBONES", "BackboneOptions", "create_backbone"]
+__all__ = ["BACKBONES", "Backbone", "BackboneOptions", "create_backbone"]

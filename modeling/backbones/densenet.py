@@ -1,13 +1,17 @@
 """DenseNet-121 (Huang et al. 2017), torchvision's."""
 
 import torch.nn.functional as F
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
-from torch import Tensor, nn
+from ember_reid.modeling.backbones.base import Backbone
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
+from torch import Tensor
 from torchvision.models import densenet121
 
 
-class DenseNet(nn.Module):
-    """Image [N, 3, H, W] -> the maps after each dense block, the last normalized, at strides 4, 8, 16, 32."""
+class DenseNet(Backbone):
+    """Image [N, 3, H, W] -> the maps after the dense blocks, at strides 4, 8, 16 and 32.
+
+    The last map is normalized.
+    """
 
     channels = (256, 512, 1024, 1024)
     _ends = ("denseblock1", "denseblock2", "denseblock3", "norm5")
@@ -29,7 +33,7 @@ class DenseNet(nn.Module):
         return tuple(maps)
 
 
-def create_densenet121(options: BackboneOptions) -> nn.Module:
-    """DenseNet-121; its only option is the last ReLU."""
-    refuse_others("densenet121", options, "last_relu")
+def create_densenet121(options: BackboneOptions) -> DenseNet:
+    """DenseNet-121; its only setting is the last ReLU."""
+    refuse_unsupported("densenet121", options, "last_relu")
     return DenseNet(last_relu=options.last_relu)

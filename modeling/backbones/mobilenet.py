@@ -1,23 +1,27 @@
 """MobileNet-V2 (Sandler et al. 2018), torchvision's."""
 
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
+from ember_reid.modeling.backbones.base import Backbone
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
 
-class MobileNetV2(nn.Module):
-    """Image [N, 3, H, W] -> maps of 24, 32, 96 and 1280 channels at strides 4, 8, 16 and 16 or 32."""
+class MobileNetV2(Backbone):
+    """Image [N, 3, H, W] -> four maps at strides 4, 8, 16 and 16 or 32."""
 
     channels = (24, 32, 96, 1280)
-    _ends = (3, 6, 13, 18)  # the last layer of each stage
+    # The last layer of each stage.
+    _ends = (3, 6, 13, 18)
 
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
         self.features = mobilenet_v2().features
         if options.last_stride == 1:
-            self.features[14].conv[1][0].stride = (1, 1)
+            conv = self.features.get_submodule("14.conv.1.0")
+            assert isinstance(conv, nn.Conv2d)
+            conv.stride = (1, 1)
         if not options.last_relu:
-            self.features[18][2] = nn.Identity()
+            self.features.set_submodule("18.2", nn.Identity())
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = []
@@ -30,6 +34,6 @@ class MobileNetV2(nn.Module):
 
 
 def create_mobilenet_v2(options: BackboneOptions) -> MobileNetV2:
-    """MobileNet-V2 of width 1; the options are its last stride and last ReLU."""
-    refuse_others("mobilenet_v2", options, "last_stride", "last_relu")
+    """MobileNet-V2 of width 1; its settings are the last stride and the last ReLU."""
+    refuse_unsupported("mobilenet_v2", options, "last_stride", "last_relu")
     return MobileNetV2(options)

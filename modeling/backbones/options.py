@@ -1,21 +1,24 @@
-"""The switches that backbones have in common."""
+"""Settings that the backbones have in common."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 
-class BackboneOptions(NamedTuple):
-    """What MODEL.BACKBONE says besides name and weights; a backbone refuses what it does not have.
+@dataclass(frozen=True)
+class BackboneOptions:
+    """Settings of MODEL.BACKBONE besides name and weights. A backbone refuses settings it lacks.
 
     Attributes:
-        last_stride: of the last stage; 2 as published, 1 keeps a map of twice the height and width.
-        stem_relu: False leaves out the ReLU between the stem's batch norm and its pooling.
-        stem_pool: "padded": 3x3 stride 2 with a border of 1; "ceil": without border, sizes rounded up.
-        last_dilation: of the last stage's 3x3 convolutions after its first block.
-        last_relu: False leaves out every ReLU of the last block (VKD).
+        last_stride: stride of the last stage; 2 as published, 1 doubles height and width of the
+            map.
+        stem_relu: False removes the ReLU between the stem's batch norm and its pooling.
+        stem_pool: "padded": 3x3 with stride 2 and padding 1; "ceil": without padding, sizes rounded
+            up.
+        last_dilation: of the 3x3 convolutions of the last stage, except those of its first block.
+        last_relu: False removes every ReLU of the last block (VKD).
         non_local: number of non-local blocks per stage; empty for none.
-        non_local_width: their inner channels; 0 means half of the outer ones.
-        width: channels of every layer as a multiple of the published ones, for small networks.
-        image_size: (height, width) of the training images, for backbones that need it.
+        non_local_width: inner channels of non-local blocks; 0 means half of the outer ones.
+        width: factor on the number of channels of every layer.
+        image_size: (height, width) of the training images.
     """
 
     last_stride: int = 2
@@ -29,7 +32,8 @@ class BackboneOptions(NamedTuple):
     image_size: tuple[int, int] = (256, 128)
 
 
-_KEYS = {
+# Fields that not every backbone has: configuration key and the value that changes nothing.
+_OPTIONAL: dict[str, tuple[str, object]] = {
     "last_stride": ("LAST_STRIDE", 2),
     "stem_relu": ("STEM_RELU", True),
     "stem_pool": ("STEM_POOL", "padded"),
@@ -40,29 +44,24 @@ _KEYS = {
 }
 
 
-def refuse_others(name: str, options: BackboneOptions, *supported: str) -> None:
-    """Raises ValueError when an option is set that the backbone `name` does not have (is not `supported`)."""
-    for field, (key, neutral) in _KEYS.items():
+def refuse_unsupported(name: str, options: BackboneOptions, *supported: str) -> None:
+    """Raises ValueError if a field of `options` is set that is not among the `supported` ones."""
+    for field, (key, neutral) in _OPTIONAL.items():
         value = getattr(options, field)
         if field in supported or value == neutral or (field == "non_local" and not any(value)):
             continue
         raise ValueError(
-            f"MODEL.BACKBONE.{key} is {value!r}, but {name} has no such switch; "
+            f"MODEL.BACKBONE.{key} is {value!r}, but {name} has no such setting; "
             f"set MODEL.BACKBONE.{key} to {neutral!r}"
         )
 
 
 def check_options(options: BackboneOptions) -> None:
-    """Raises ValueError for values that no backbone knows."""
-    if options.last_stride not in (1, 2):
-        raise ValueError(f"MODEL.BACKBONE.LAST_STRIDE is {options.last_stride!r}; choose 1 or 2")
-    if options.stem_pool not in ("padded", "ceil"):
-        raise ValueError(
-            f"MODEL.BACKBONE.STEM_POOL is {options.stem_pool!r}; choose one of padded, ceil"
-        )
+    """Raises ValueError for widths and non-local blocks that no backbone has."""
     if not 0.125 <= options.width <= 2 or options.width * 64 % 2:
         raise ValueError(
-            f"MODEL.BACKBONE.WIDTH is {options.width}; choose a multiple of 1/32 between 0.125 and 2, such as 0.5"
+            f"MODEL.BACKBONE.WIDTH is {options.width}; choose a multiple of 1/32 between 0.125 "
+            "and 2, such as 0.5"
         )
     if len(options.non_local) not in (0, 4):
         raise ValueError(

@@ -1,10 +1,12 @@
-"""OSNet (Zhou et al. 2019) and OSNet-AIN (Zhou et al. 2021), with the names of torchreid's weight files.
+"""OSNet (Zhou et al. 2019) and OSNet-AIN (Zhou et al. 2021). N: images.
 
-N: images.
+The names of the parameters are those of torchreid's weight files.
 """
 
 import torch.nn.functional as F
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
+from ember_reid.layers import SqueezeExcite
+from ember_reid.modeling.backbones.base import Backbone
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
 from ember_reid.modeling.backbones.resnet import initialize_convolutions
 from torch import Tensor, nn
 
@@ -17,7 +19,7 @@ CHANNELS = {
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, normalization, and a ReLU unless `relu` is False."""
+    """Convolution without bias, normalization, and a ReLU if `relu` is True."""
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class ConvNorm(nn.Module):
 
 
 class LightConv(nn.Module):
-    """A pointwise and a depthwise 3x3 convolution, batch norm, ReLU (figure 3b)."""
+    """A pointwise and a depthwise 3x3 convolution, batch norm and ReLU (figure 3b)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,23 +55,15 @@ class LightConv(nn.Module):
         return F.relu(self.bn(self.conv2(self.conv1(x))))
 
 
-class Gate(nn.Module):
-    """The aggregation gate: channels scaled by a sigmoid of their means (eq. 4)."""
-
-    def __init__(self, channels: int, *, reduction: int = 16) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
-        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.fc2(F.relu(self.fc1(x.mean(dim=(2, 3), keepdim=True)))).sigmoid()
-
-
 class OmniScaleBlock(nn.Module):
-    """Streams of one to four light convolutions, added through one shared gate (eq. 3).
+    """Four streams of one to four light convolutions, added through one shared gate (eq. 3).
+
+    The aggregation gate (eq. 4) is a squeeze-and-excitation module.
 
     Args:
-        instance_norm: an instance norm ends the residual in the place of batch norm (OSNet-AIN).
+        in_channels, out_channels: of the block.
+        instance_norm: end the residual branch with an instance norm instead of a batch norm
+            (OSNet-AIN).
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, instance_norm: bool) -> None:
@@ -79,7 +73,7 @@ class OmniScaleBlock(nn.Module):
         self.conv2 = nn.ModuleList(
             nn.Sequential(*(LightConv(width) for _ in range(depth))) for depth in (1, 2, 3, 4)
         )
-        self.gate = Gate(width)
+        self.gate = SqueezeExcite(width)
         norm = nn.InstanceNorm2d if instance_norm else nn.BatchNorm2d
         self.conv3 = ConvNorm(width, out_channels, norm=norm, relu=False)
         self.downsample: nn.Module = nn.Identity()
@@ -88,17 +82,20 @@ class OmniScaleBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first = self.conv1(x)
-        streams = sum(self.gate(stream(first)) for stream in self.conv2)
-        return F.relu(self.conv3(streams) + self.downsample(x))
+        streams = [self.gate(stream(first)) for stream in self.conv2]
+        # Added from left to right, because the order changes the last bits of the sum.
+        total = streams[0] + streams[1] + streams[2] + streams[3]
+        return F.relu(self.conv3(total) + self.downsample(x))
 
 
-class OSNet(nn.Module):
+class OSNet(Backbone):
     """Image [N, 3, H, W] -> three maps at strides 8, 16 and 16.
 
     Args:
         width: a key of CHANNELS.
-        instance_norms: for each of the three stages, whether each of its two blocks has an instance norm.
-        stem_norm: of the first convolution.
+        instance_norms: for each of the three stages, whether its first and second block have an
+            instance norm.
+        stem_norm: normalization of the first convolution.
     """
 
     def __init__(
@@ -134,8 +131,8 @@ class OSNet(nn.Module):
 
 
 def create_osnet(options: BackboneOptions, *, width: float, ain: bool = False) -> OSNet:
-    """OSNet of a width, or OSNet-AIN, whose instance norms lie where the paper's search put them."""
-    refuse_others("OSNet", options)
+    """Creates an OSNet, or an OSNet-AIN with the instance norms that the paper found."""
+    refuse_unsupported("OSNet", options)
     plain = ((False, False),) * 3
     searched = ((True, True), (False, True), (True, False))
     return OSNet(

@@ -1,7 +1,7 @@
-"""ResNeSt (Zhang et al. 2022), 2 splits, 1 cardinal group. N: images, C: channels of a split."""
+"""ResNeSt (Zhang et al. 2022) with radix 2 and cardinality 1. N: images, C: channels of a split."""
 
 import torch.nn.functional as F
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
 from ember_reid.modeling.backbones.resnet import (
     WIDTHS,
     ResNet,
@@ -29,17 +29,25 @@ class SplitAttention(nn.Module):
         self.fc2 = nn.Conv2d(inner, splits, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        splits = F.relu(self.bn0(self.conv(x))).unflatten(1, (_RADIX, -1))  # [N, 2, C, H, W]
-        pooled = splits.sum(dim=1).mean(dim=(2, 3), keepdim=True)  # [N, C, 1, 1]
+        # [N, 2 * C, H, W] -> [N, 2, C, H, W]
+        splits = F.relu(self.bn0(self.conv(x))).unflatten(1, (_RADIX, -1))
+        # [N, C, 1, 1]
+        pooled = splits.sum(dim=1).mean(dim=(2, 3), keepdim=True)
         gates = self.fc2(F.relu(self.bn1(self.fc1(pooled)))).unflatten(1, (_RADIX, -1))
         return (splits * gates.softmax(dim=1)).sum(dim=1)
 
 
 class ResNeStBottleneck(nn.Module):
-    """1x1, split-attention, average pooling in the stride's place, 1x1, and a shortcut that pools, too.
+    """1x1 convolution, split attention, average pooling, 1x1 convolution and a shortcut.
+
+    Average pooling replaces strides, also in the shortcut.
 
     Args:
-        pooled: the first block of stages 2 to 4 pools over 3x3 even at stride 1.
+        in_channels: channels of the input.
+        width: inner channels; the output has four times as many.
+        stride: of the average pooling.
+        dilation: of the split attention.
+        pooled: pool over 3x3 even if the stride is 1, as in the first block of stages 2 to 4.
     """
 
     def __init__(
@@ -70,12 +78,12 @@ class ResNeStBottleneck(nn.Module):
 
 
 def create_resnest(options: BackboneOptions, *, depth: int) -> ResNet:
-    """ResNeSt-50, with the names of its authors' weight files.
+    """Creates a ResNeSt-50 with the parameter names of its authors' weight files.
 
-    The options are last stride, last dilation (2: from the last stage's second block on, as FastReID's
-    current code does at last stride 1), stem and non-local blocks.
+    Its settings are last stride, last dilation, stem and non-local blocks. A last dilation of 2
+    starts at the second block of the last stage, as in FastReID's current code with last stride 1.
     """
-    refuse_others(
+    refuse_unsupported(
         f"resnest{depth}",
         options,
         "last_stride",

@@ -1,15 +1,16 @@
-"""ResNets (He et al. 2016) with the changes that re-identification makes to them.
+"""ResNets (He et al. 2016) with the modifications used in re-identification. N: images.
 
-The names of parameters are torchvision's, so its weight files load as they are; IBN-a adds IN and BN below
-bn1, as the IBN-Net files have it. N: images.
+The names of the parameters are torchvision's, so its weight files can be loaded without renaming.
+IBN-a adds IN and BN below bn1, as in the weight files of IBN-Net.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from ember_reid.layers import BAM, IBNa, NonLocal, SqueezeExcite
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
+from ember_reid.modeling.backbones.base import Backbone
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
 from torch import Tensor, nn
 
 WIDTHS = (64, 128, 256, 512)
@@ -22,13 +23,15 @@ NUM_BLOCKS = {
 }
 
 
-class BlockStyle(NamedTuple):
-    """What sets the blocks of one family apart.
+@dataclass(frozen=True)
+class BlockStyle:
+    """How the blocks of a family of ResNets differ from the plain ones.
 
     Attributes:
-        groups: of the 3x3 convolution of a bottleneck.
-        width_factor: its channels as a multiple of the stage's width.
-        stride_first: the stride is on a bottleneck's first 1x1 convolution, not on its 3x3.
+        groups: groups of the 3x3 convolution of a bottleneck.
+        width_factor: channels of the 3x3 convolution, as a multiple of the width of the stage.
+        stride_first: the first 1x1 convolution of a bottleneck has the stride, not its 3x3
+            convolution.
         se: squeeze and excitation before the shortcut is added.
         ibn_a: the first normalization is IBN-a.
         ibn_b: an instance norm follows the addition of the shortcut.
@@ -46,7 +49,7 @@ _PLAIN = BlockStyle()
 
 
 class _Block(nn.Module):
-    """The end that both kinds of blocks share: excitation, shortcut, instance norm, ReLU."""
+    """The last layers of both kinds of blocks: excitation, shortcut, instance norm and ReLU."""
 
     def _add_end(self, in_channels: int, out_channels: int, stride: int, style: BlockStyle) -> None:
         self.relu = nn.ReLU(inplace=True)
@@ -59,7 +62,7 @@ class _Block(nn.Module):
 
 
 class BasicBlock(_Block):
-    """Two 3x3 convolutions and a shortcut; the stride is on the first."""
+    """Two 3x3 convolutions, the first with the stride, and a shortcut."""
 
     expansion = 1
 
@@ -77,7 +80,7 @@ class BasicBlock(_Block):
 
 
 class Bottleneck(_Block):
-    """1x1, 3x3, 1x1 convolutions and a shortcut."""
+    """A 1x1, a 3x3 and a 1x1 convolution, and a shortcut."""
 
     expansion = 4
 
@@ -100,30 +103,30 @@ class Bottleneck(_Block):
 
 
 def create_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """A strided 1x1 convolution with batch norm where the shape changes, else the identity."""
+    """A strided 1x1 convolution with batch norm if the shape changes, otherwise the identity."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
-class ResNet(nn.Module):
-    """Stem and four stages: image [N, 3, H, W] -> the four stage maps, at strides 4, 8, 16 and 16 or 32.
+class ResNet(Backbone):
+    """Stem and four stages: image [N, 3, H, W] -> four maps at strides 4, 8, 16 and 16 or 32.
 
     Args:
-        conv1: the stem's convolution(s), at stride 2.
+        conv1: convolution(s) of the stem, with stride 2.
         stages: the four stages.
-        options: stem, last ReLU and width.
+        options: settings of stem, last ReLU and width.
 
     Attributes:
-        channels: of the four maps.
+        channels: channels of the four maps.
     """
 
     def __init__(
         self, conv1: nn.Module, stages: Sequence[nn.Sequential], options: BackboneOptions
     ) -> None:
         super().__init__()
-        self.channels: tuple[int, ...] = ()
+        self.channels = ()
         self.conv1 = conv1
         self.bn1: nn.Module = nn.BatchNorm2d(round(64 * options.width))
         self.relu = nn.ReLU(inplace=True) if options.stem_relu else nn.Identity()
@@ -131,7 +134,7 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=int(padded), ceil_mode=not padded)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         if not options.last_relu:
-            self.layer4[-1].relu = nn.Identity()
+            self.layer4[-1].add_module("relu", nn.Identity())
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
@@ -145,11 +148,22 @@ class ResNet(nn.Module):
 def create_stage(
     blocks: Sequence[nn.Module], stage: int, *, channels: int, options: BackboneOptions
 ) -> nn.Sequential:
-    """The blocks of stage 0..3, a non-local block `nl<i>` after each of the last ones as options say."""
+    """Creates a stage from its blocks, with non-local blocks `nl<i>` after the last of them.
+
+    Args:
+        blocks: the residual blocks.
+        stage: 0-based index of the stage.
+        channels: output channels of the blocks.
+        options: `non_local` and `non_local_width` are used.
+
+    Raises:
+        ValueError: more non-local blocks than blocks.
+    """
     num_non_local = options.non_local[stage] if options.non_local else 0
     if num_non_local > len(blocks):
         raise ValueError(
-            f"MODEL.BACKBONE.NON_LOCAL is {options.non_local}, but stage {stage + 1} has {len(blocks)} blocks"
+            f"MODEL.BACKBONE.NON_LOCAL is {options.non_local}, but stage {stage + 1} has "
+            f"{len(blocks)} blocks"
         )
     children: OrderedDict[str, nn.Module] = OrderedDict()
     for i, block in enumerate(blocks):
@@ -167,40 +181,43 @@ def create_resnet(
     bam: bool = False,
     style: BlockStyle = _PLAIN,
 ) -> ResNet:
-    """A ResNet of 18, 34, 50, 101 or 152 layers.
+    """Creates a ResNet of 18, 34, 50, 101 or 152 layers.
 
     Args:
-        options: last stride, stem, last ReLU, non-local switches and width.
-        depth: a key of NUM_BLOCKS; bottlenecks from 50 on.
-        ibn: "a": IBN-a in every block of stages 1 to 3. "b": instance norm in the stem and after the last
-            block of stages 1 and 2 (Pan et al. 2018, section 3.3).
-        bam: a bottleneck attention module after stages 1, 2 and 3.
-        style: of all blocks.
+        options: last stride, stem, last ReLU, non-local blocks and width.
+        depth: a key of NUM_BLOCKS. ResNets of at least 50 layers have bottlenecks.
+        ibn: "a": IBN-a in every block of stages 1 to 3. "b": instance norm in the stem and after
+            the last block of stages 1 and 2 (Pan et al. 2018, section 3.3).
+        bam: add a bottleneck attention module after stages 1, 2 and 3.
+        style: style of all blocks.
 
     Raises:
-        ValueError: a switch that a ResNet does not have, or a width that its groups do not divide.
+        ValueError: a setting that a ResNet does not have, or a width that is not divisible by the
+            groups.
     """
-    switches = ("last_stride", "stem_relu", "stem_pool", "last_relu", "non_local", "width")
-    refuse_others(f"a ResNet-{depth}", options, *switches)
-    block = BasicBlock if depth < 50 else Bottleneck
+    supported = ("last_stride", "stem_relu", "stem_pool", "last_relu", "non_local", "width")
+    refuse_unsupported(f"a ResNet-{depth}", options, *supported)
+    block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
     strides = (1, 2, 2, options.last_stride)
     widths = [round(width * options.width) for width in WIDTHS]
     if any(width * style.width_factor % style.groups for width in widths):
         raise ValueError(
-            f"MODEL.BACKBONE.WIDTH is {options.width}, which leaves this network convolutions of "
-            f"{widths[0] * style.width_factor} channels in {style.groups} groups; choose a multiple of 0.25"
+            f"MODEL.BACKBONE.WIDTH is {options.width}, which gives convolutions of "
+            f"{widths[0] * style.width_factor} channels in {style.groups} groups; choose a "
+            "multiple of 0.25"
         )
     in_channels = widths[0]
     stages = []
     for i, (width, num_blocks) in enumerate(zip(widths, NUM_BLOCKS[depth], strict=True)):
         blocks = []
         for j in range(num_blocks):
-            its_style = style._replace(
-                ibn_a=ibn == "a" and i < 3, ibn_b=ibn == "b" and i < 2 and j == num_blocks - 1
+            block_style = replace(
+                style,
+                ibn_a=ibn == "a" and i < 3,
+                ibn_b=ibn == "b" and i < 2 and j == num_blocks - 1,
             )
-            blocks.append(
-                block(in_channels, width, stride=strides[i] if j == 0 else 1, style=its_style)
-            )
+            stride = strides[i] if j == 0 else 1
+            blocks.append(block(in_channels, width, stride=stride, style=block_style))
             in_channels = width * block.expansion
         stage = create_stage(blocks, i, channels=in_channels, options=options)
         if bam and i < 3:
@@ -215,7 +232,10 @@ def create_resnet(
 
 
 def initialize_convolutions(model: nn.Module) -> None:
-    """Kaiming's normal initialization by fan-out for every convolution (He et al. 2015), biases 0."""
+    """Initializes every convolution with Kaiming's normal distribution by fan-out, biases with 0.
+
+    He et al. 2015.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -3,7 +3,8 @@
 from typing import Any
 
 import torch
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_others
+from ember_reid.modeling.backbones.base import Backbone
+from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
 from torch import Tensor, nn
 
 PREFIX = "timm:"
@@ -27,31 +28,34 @@ def import_timm() -> Any:
 def create_timm_network(
     name: str, image_size: tuple[int, int], *, pretrained: bool, file: str = ""
 ) -> nn.Module:
-    """timm's network without pooling and classifier, made for images of (height, width) where it matters.
+    """Creates a timm model without pooling and classifier.
 
     Args:
-        name: timm's, without "timm:".
-        image_size: transformers with a table of positions resample it to this size.
-        pretrained: load timm's weights for it, from `file` when given, else downloaded.
+        name: name of the model, without "timm:".
+        image_size: (height, width) of the images; models that need it resample their position
+            embeddings.
+        pretrained: load timm's weights, from `file` or downloaded.
+        file: weight file; "" to download the weights.
+
+    Raises:
+        ValueError: timm is not installed or has no such model.
     """
     timm = import_timm()
     if not timm.is_model(name.split(".")[0]):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
-        raise ValueError(f"timm has no network {name!r}; near it: {', '.join(near) or 'none'}")
+        raise ValueError(f"timm has no model {name!r}; similar names: {', '.join(near) or 'none'}")
     arguments: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "global_pool": ""}
     if file:
         arguments["pretrained_cfg_overlay"] = {"file": file}
     try:
         return timm.create_model(name, img_size=image_size, **arguments)
-    except TypeError:  # convolutional networks take any size and have no such argument
+    # Convolutional models have no argument for the image size.
+    except TypeError:
         return timm.create_model(name, **arguments)
 
 
-class TimmBackbone(nn.Module):
-    """Image [N, 3, H, W] -> one map [N, C, h, w]; tokens of a transformer are put back into their grid.
-
-    Class and register tokens are left out: every pooling sees patches only.
-    """
+class TimmBackbone(Backbone):
+    """Image [N, 3, H, W] -> one map [N, C, h, w]. Class and register tokens are dropped."""
 
     def __init__(self, network: nn.Module, image_size: tuple[int, int], name: str) -> None:
         super().__init__()
@@ -64,7 +68,7 @@ class TimmBackbone(nn.Module):
             except (AssertionError, RuntimeError, ValueError) as error:
                 height, width = image_size
                 raise ValueError(
-                    f"{PREFIX}{name} does not take {height} x {width} images: {error}"
+                    f"{PREFIX}{name} does not support {height} x {width} images: {error}"
                 ) from error
         network.train()
         features = network.num_features
@@ -79,20 +83,21 @@ class TimmBackbone(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         out = self.network(images)
         if self.layout == "last":
-            out = out.permute(0, 3, 1, 2)  # [N, h, w, C] -> [N, C, h, w]
+            # [N, h, w, C] -> [N, C, h, w]
+            out = out.permute(0, 3, 1, 2)
         elif self.layout == "tokens":
-            tokens = out[:, self.num_prefix_tokens :]  # [N, h * w, C]
-            height, width, num_patches = map(
-                int, (*images.shape[2:], tokens.shape[1])
-            )  # tensors when traced
+            # [N, h * w, C]
+            tokens = out[:, self.num_prefix_tokens :]
+            # Sizes are tensors while the model is traced.
+            height, width, num_patches = map(int, (*images.shape[2:], tokens.shape[1]))
             rows = max(round(height / (height * width / num_patches) ** 0.5), 1)
             out = tokens.transpose(1, 2).unflatten(2, (rows, -1))
         return (out,)
 
 
 def create_timm(name: str, options: BackboneOptions) -> TimmBackbone:
-    """The backbone `timm:<name>`; it has no options but the image size."""
-    refuse_others(name, options)
+    """Creates the backbone `timm:<name>`; its only setting is the image size."""
+    refuse_unsupported(name, options)
     plain = name.removeprefix(PREFIX)
     network = create_timm_network(plain, options.image_size, pretrained=False)
     return TimmBackbone(network, options.image_size, plain)

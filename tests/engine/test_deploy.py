@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from ember_reid.config import load_config
+from ember_reid.config.validate import CHOICES
 from ember_reid.engine.deploy.export import PACKAGES, write_network
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.deploy.network import DeployedNetwork
 from ember_reid.engine.deploy.runtimes import open_exported
 from ember_reid.layers.pooling import POOLINGS
 from ember_reid.modeling.build import HEADS
-from ember_reid.modeling.heads import CHOICES
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 

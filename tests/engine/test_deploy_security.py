@@ -15,7 +15,7 @@ from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 from ember_reid.engine.deploy.network import check_finite
 from ember_reid.engine.deploy.runtimes import open_exported
-from ember_reid.modeling.weights import read_checkpoint
+from ember_reid.modeling.weight_files import read_checkpoint
 from ember_reid.tools.extract.command import main as extract
 from ember_reid.tools.search.command import main as search
 from safetensors.torch import save_file

@@ -1,4 +1,4 @@
-"""Models for tests: built from overrides of the default configuration, without weights from anywhere."""
+"""Models for tests, built from overrides of the default configuration, with random weights."""
 
 import torch
 from ember_reid.config import load_config
@@ -9,7 +9,7 @@ WITHOUT_LAST_STRIDE = ("osnet", "densenet", "timm")
 
 
 def overrides(name: str, **more: object) -> list[str]:
-    """Command-line words for a backbone; `more` are keys with "__" for "."."""
+    """Overrides for a backbone; `more` contains keys with "__" instead of "."."""
     words = ["MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.WEIGHTS", "none"]
     if name.startswith(WITHOUT_LAST_STRIDE):
         words += ["MODEL.BACKBONE.LAST_STRIDE", "2"]
@@ -21,14 +21,17 @@ def overrides(name: str, **more: object) -> list[str]:
 def build(
     name: str = "resnet18", *, num_classes: int = 5, device: str = "cpu", **more: object
 ) -> ReidModel:
-    """A model; on the device "meta" it has shapes but no numbers, and costs nothing."""
+    """Builds a model; on the device "meta" its tensors have shapes but no values."""
     cfg = load_config(None, overrides(name, **more))
     with torch.device(device):
         return build_model(cfg, num_classes=num_classes)
 
 
 def fill(model: ReidModel) -> ReidModel:
-    """A model of the device "meta" on the CPU, with cheap numbers: uniform weights, fresh norms, exponents of 3."""
+    """Moves a model from the device "meta" to the CPU.
+
+    Weights are uniform, norms as initialized, and exponents of poolings 3.
+    """
     model.to_empty(device="cpu")
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -40,7 +43,7 @@ def fill(model: ReidModel) -> ReidModel:
 
 
 def randomize(model: torch.nn.Module, seed: int = 0) -> None:
-    """Random parameters and batch-norm statistics, of sizes that keep a signal alive."""
+    """Sets random parameters and batch-norm statistics that keep activations in a normal range."""
     rng = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():

@@ -1,4 +1,4 @@
-"""The peers' checkpoints: our tensors under their names, made from what is known about their files, and back."""
+"""Converting checkpoints of other programs: ours are renamed to theirs and converted back."""
 
 import logging
 import re
@@ -36,7 +36,7 @@ def substitute(name, *pairs):
 
 
 def fastreid(state, *, of_2020=False):
-    """The names of FastReID's current code, or of its model zoo of 2020, with numbers kept."""
+    """Renames to FastReID's current names, or to those of its model zoo of 2020."""
     first = {"layer2": 2, "layer3": 20 if "backbone.layer3.22.conv1.weight" in state else 3}
     neck, classifier = ("bnneck", "classifier.weight") if of_2020 else ("bottleneck.0", "weight")
     reduced = any("reduction" in k for k in state)
@@ -135,11 +135,11 @@ def vkd_resnet(state):
 
 
 def vkd_features(state):
-    """MobileNet and DenseNet: the numbers of torchvision's `features`, in the order of its children."""
+    """MobileNet and DenseNet: VKD numbers the children of torchvision's `features`."""
     order = list(
         dict.fromkeys(k.split(".")[2] for k in state if k.startswith("backbone.features."))
     )
-    if "conv0" in order:  # ReLU and pooling hold numbers 2 and 3 without weights
+    if "conv0" in order:  # numbers 2 and 3 have no weights
         order[2:2] = ["relu0", "pool0"]
     renamed = {}
     for name, tensor in state.items():
@@ -182,7 +182,7 @@ def torchreid(state):
     return renamed
 
 
-# layout, backbone, overrides, how the peer names it, number of its tensors where that is published (fact sheets)
+# layout, backbone, overrides, function that renames, published number of tensors (None: unknown)
 CASES = [
     ("fastreid", "resnet50", {}, fastreid, 324),
     ("fastreid", "resnet50_ibn_a", {}, fastreid, 350),
@@ -217,7 +217,7 @@ CASES = [
 
 
 def foreign_101(state):
-    """FastReID's ResNet-101 has its nine non-local blocks after blocks 14 to 22."""
+    """In FastReID's ResNet-101, the nine non-local blocks follow blocks 14 to 22."""
     return fastreid(
         {
             re.sub(r"(layer3\.nl)(\d+)", lambda m: f"{m[1]}{int(m[2]) + 6}", k): v
@@ -229,7 +229,7 @@ def foreign_101(state):
 @pytest.mark.parametrize(
     "layout, name, more, rename, count", CASES, ids=[f"{c[0]}-{c[1]}-{c[4]}" for c in CASES]
 )
-def test_every_tensor_comes_home(layout, name, more, rename, count):
+def test_every_tensor_is_converted_back(layout, name, more, rename, count):
     model = build(name, device="meta", **more)
     state = model.state_dict()
     foreign = (rename or foreign_101)(state)
@@ -240,13 +240,13 @@ def test_every_tensor_comes_home(layout, name, more, rename, count):
     assert converted.layout == layout
     assert set(converted.tensors) == set(state)
     assert all(converted.tensors[k].shape == v.shape for k, v in state.items())
-    home = {id(tensor): k for k, tensor in converted.tensors.items()}
-    unchanged = [k for k, tensor in state.items() if id(tensor) in home]
-    assert all(home[id(state[k])] == k for k in unchanged)
+    converted_names = {id(tensor): k for k, tensor in converted.tensors.items()}
+    unchanged = [k for k, tensor in state.items() if id(tensor) in converted_names]
+    assert all(converted_names[id(state[k])] == k for k in unchanged)
     assert len(unchanged) >= len(state) - 40  # the others were reshaped
 
 
-def test_our_own_checkpoints_are_nobody_elses():
+def test_our_checkpoints_are_not_recognized_as_foreign():
     for name, more in (
         ("resnet50", {}),
         ("resnet50", MGN),
@@ -258,7 +258,7 @@ def test_our_own_checkpoints_are_nobody_elses():
         assert convert_state_dict(state).tensors.keys() == state.keys()
 
 
-def test_the_bias_that_batch_norm_absorbs_is_not_lost(tmp_path):
+def test_the_bias_of_a_reduction_is_absorbed_by_batch_norm(tmp_path):
     model = build("osnet_x0_25", **OSNET).eval()
     randomize(model)
     bias = torch.randn(512)
@@ -278,7 +278,7 @@ def test_the_bias_that_batch_norm_absorbs_is_not_lost(tmp_path):
         )
 
 
-def test_gates_without_bias_and_as_linear_layers_become_convolutions():
+def test_linear_gates_without_bias_become_convolutions_with_bias():
     weights = {
         "layer1.0.se.fc.0.weight": torch.ones(4, 64),
         "layer1.0.se.fc.2.weight": torch.ones(64, 4),
@@ -293,7 +293,7 @@ def test_gates_without_bias_and_as_linear_layers_become_convolutions():
     assert converted["layer1.0.se.fc1.bias"].abs().sum() == 0
 
 
-def test_old_densenet_names_are_understood():
+def test_old_densenet_names_are_converted():
     weights = {
         "features.denseblock1.denselayer1.norm.1.weight": torch.ones(64),
         "features.norm0.bias": torch.ones(64),
@@ -304,20 +304,20 @@ def test_old_densenet_names_are_understood():
     }
 
 
-def test_a_constant_exponent_is_filled_in_only_where_it_is_wanted():
+def test_a_constant_exponent_is_filled_in_if_the_model_has_one():
     foreign = {"heads.bottleneck.0.weight": torch.ones(4)}
     assert "head.pool.p" not in convert_state_dict(foreign).tensors
-    assert convert_state_dict(foreign, wanted=["head.pool.p"]).tensors["head.pool.p"].tolist() == [
-        3.0
-    ]
+    assert convert_state_dict(foreign, model_names=["head.pool.p"]).tensors[
+        "head.pool.p"
+    ].tolist() == [3.0]
     learned = convert_state_dict(
-        {**foreign, "heads.pool_layer.p": torch.tensor([2.5])}, wanted=["head.pool.p"]
+        {**foreign, "heads.pool_layer.p": torch.tensor([2.5])}, model_names=["head.pool.p"]
     )
     assert learned.tensors["head.pool.p"].tolist() == [2.5]
 
 
 @pytest.mark.parametrize(
-    "names, layout, switch, value",
+    "names, layout, key, value",
     [
         (["heads.weight", "backbone.conv1.weight"], "auto", "MODEL.BACKBONE.STEM_POOL", "ceil"),
         (
@@ -342,30 +342,30 @@ def test_a_constant_exponent_is_filled_in_only_where_it_is_wanted():
         (["conv1.conv.weight", "classifier.weight"], "auto", "MODEL.HEAD.NECK", "none"),
     ],
 )
-def test_each_layout_says_what_its_program_computed(names, layout, switch, value):
+def test_each_layout_has_the_settings_of_its_program(names, layout, key, value):
     converted = convert_state_dict({name: torch.ones(1) for name in names}, layout=layout)
-    assert converted.switches[switch] == value
+    assert converted.settings[key] == value
 
 
-def test_wrong_switches_are_said_aloud(tmp_path, caplog):
+def test_differing_settings_are_logged(tmp_path, caplog):
     model = build("resnet18")
     torch.save({"model": fastreid(model.state_dict())}, tmp_path / "model_final.pth")
     with caplog.at_level(logging.INFO, "ember"):
         report = load_weights(build("resnet18"), tmp_path / "model_final.pth")
     assert report.missing == report.unexpected == report.mismatched == ()
-    assert "made with MODEL.BACKBONE.STEM_POOL ceil, the configuration says padded" in caplog.text
-    assert "made with INPUT.INTERPOLATION bicubic, the configuration says bilinear" in caplog.text
+    assert "made with MODEL.BACKBONE.STEM_POOL ceil, the configuration has padded" in caplog.text
+    assert "made with INPUT.INTERPOLATION bicubic, the configuration has bilinear" in caplog.text
     assert "(layout: fastreid): 126 tensors fit" in caplog.text
 
 
-def test_a_peers_file_of_another_architecture_says_what_it_looks_like(tmp_path):
+def test_a_foreign_file_of_another_architecture_names_its_layout(tmp_path):
     torch.save(
         {"model": fastreid(build("resnet50", device="cpu", **MGN).state_dict())},
         tmp_path / "mgn.pth",
     )
     with pytest.raises(
         ValueError,
-        match="another architecture .it looks like fastreid's, which wants .*tensors fit",
+        match="another architecture .its layout is that of fastreid, which needs .*tensors fit",
     ):
         load_weights(build("resnet18"), tmp_path / "mgn.pth")
 

@@ -42,7 +42,7 @@ def test_gradients_and_shapes_of_every_backbone_and_head(name, more):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "densenet121"])
-def test_torchvision_weights_give_torchvision_features(name, tmp_path):
+def test_features_with_torchvision_weights_equal_torchvision(name, tmp_path):
     reference = getattr(torchvision.models, name)()
     randomize(reference)
     torch.save(reference.state_dict(), tmp_path / "imagenet.pth")
@@ -75,12 +75,12 @@ def test_last_stride_doubles_the_last_map_only(name):
     assert one[-1].shape[2:] == (16, 8) and two[-1].shape[2:] == (8, 4)
 
 
-def test_stem_switches_change_what_is_computed():
+def test_stem_settings_change_the_output():
     torch.manual_seed(0)
     images = torch.randn(1, 3, 64, 32)
     plain = create_backbone("resnet18", BackboneOptions()).eval()
-    for switch in ({"stem_relu": False}, {"stem_pool": "ceil"}, {"last_relu": False}):
-        other = create_backbone("resnet18", BackboneOptions(**switch)).eval()
+    for settings in ({"stem_relu": False}, {"stem_pool": "ceil"}, {"last_relu": False}):
+        other = create_backbone("resnet18", BackboneOptions(**settings)).eval()
         other.load_state_dict(plain.state_dict())
         assert [a.shape for a in other(images)] == [a.shape for a in plain(images)]
         assert not torch.equal(other(images)[-1], plain(images)[-1])
@@ -91,7 +91,7 @@ def test_without_the_last_relu_features_are_signed():
     assert maps[-1].min() < 0 and maps[-2].min() >= 0
 
 
-def test_fresh_non_local_blocks_are_the_identity_and_lie_after_the_last_blocks():
+def test_new_non_local_blocks_are_the_identity_and_follow_the_last_blocks():
     torch.manual_seed(0)
     plain = create_backbone("resnet50", BackboneOptions()).eval()
     attentive = create_backbone(
@@ -119,7 +119,7 @@ def test_a_clip_is_the_mean_of_its_frames():
         torch.testing.assert_close(value, torch.stack(parts).mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
-def test_maps_are_returned_on_request_only():
+def test_maps_are_returned_only_if_return_maps_is_set():
     model = build("resnet18", device="meta")
     assert model(torch.empty(2, 3, 64, 32, device="meta")).maps == ()
     model.return_maps = True
@@ -132,7 +132,7 @@ def test_maps_are_returned_on_request_only():
     ]
 
 
-def test_features_and_embedding_come_from_the_side_of_the_neck_that_was_asked_for():
+def test_features_and_embedding_are_taken_before_or_after_the_neck():
     torch.manual_seed(0)
     images = torch.randn(4, 3, 64, 32)
     model = build("resnet18", TEST__NECK_FEAT="after", MODEL__HEAD__METRIC_FEATURE="before").eval()
@@ -153,7 +153,7 @@ def test_without_a_neck_the_classifier_has_a_bias():
     assert build("resnet18").head.classifier.bias is None
 
 
-def test_cosine_logits_lie_within_the_scale():
+def test_cosine_logits_are_bounded_by_the_scale():
     model = build("resnet18", MODEL__HEAD__CLASSIFIER="cosine", MODEL__HEAD__SCALE=10.0)
     logits = model(torch.randn(4, 3, 64, 32)).logits[0]
     assert logits.abs().max() <= 10.0 + 1e-4
@@ -168,7 +168,7 @@ def test_the_head_computes_in_float32_under_autocast():
     }
 
 
-def test_reductions_narrow_the_embedding():
+def test_reductions_change_the_dimension_of_the_embedding():
     for reduction, modules in (("linear", 1), ("bn_relu", 3)):
         model = build("resnet18", MODEL__HEAD__EMBEDDING_DIM=32, MODEL__HEAD__REDUCTION=reduction)
         output = model(torch.randn(4, 3, 64, 32))
@@ -176,17 +176,17 @@ def test_reductions_narrow_the_embedding():
         assert len(model.head.reduction) == modules
 
 
-def test_mgn_cuts_halves_and_thirds():
+def test_mgn_divides_maps_into_halves_and_thirds():
     head = MGNHead(2, 3, HeadOptions()).eval()
     rows = torch.arange(6.0).view(1, 1, 6, 1).expand(1, 2, 6, 1)
     output = head((rows, 10 + rows, 100 + rows))
-    # Means of rows 0..5, their halves and their thirds; the necks are still the identity.
+    # Means of rows 0..5, their halves and their thirds; untrained necks are the identity.
     expected = [2.5, 12.5, 102.5, 11, 14, 100.5, 102.5, 104.5]
     assert output.embedding[0, ::2].tolist() == pytest.approx(expected, rel=1e-4)
     assert [f.shape[1] for f in output.features] == [2, 2, 2, 4, 6]
 
 
-def test_branches_of_mgn_start_alike_and_only_the_first_keeps_the_last_stride():
+def test_branches_of_mgn_start_equal_and_only_the_first_keeps_the_last_stride():
     model = build("resnet50", MODEL__BACKBONE__LAST_STRIDE=2, **MGN)
     first, second, third = model.backbone.branches
     assert torch.equal(first.layer4[0].conv2.weight, third.layer4[0].conv2.weight)
@@ -201,7 +201,7 @@ def test_branches_of_mgn_start_alike_and_only_the_first_keeps_the_last_stride():
         ({"MODEL__BACKBONE__NAME": "resnet18_ibn_b"}, "did you mean resnet18_ibn_a"),
         (
             {"MODEL__BACKBONE__NAME": "vgg"},
-            "'vgg'; choose one of resnet18, .* or timm:<a name of timm>",
+            "'vgg'; choose one of resnet18, .* or timm:<name of a timm model>",
         ),
         (
             {"MODEL__BACKBONE__NAME": "densenet121"},
@@ -215,21 +215,21 @@ def test_branches_of_mgn_start_alike_and_only_the_first_keeps_the_last_stride():
         ({"MODEL__BACKBONE__NON_LOCAL": "(0, 0, 0, 4)"}, "but stage 4 has 2 blocks"),
         (
             {"MODEL__BACKBONE__LAST_DILATION": 2},
-            "LAST_DILATION is 2, but a ResNet-18 has no such switch",
+            "LAST_DILATION is 2, but a ResNet-18 has no such setting",
         ),
         (
             {"MODEL__BACKBONE__NAME": "se_resnext50", "MODEL__BACKBONE__WIDTH": 0.125},
-            "WIDTH is 0.125, which leaves this network convolutions of 16 channels in 32 groups; choose a multiple of 0.25",
+            "WIDTH is 0.125, which gives convolutions of 16 channels in 32 groups; choose a mult",
         ),
-        (MGN, "MODEL.HEAD.NAME is 'mgn', which divides a ResNet with bottlenecks"),
-        ({**MGN, "MODEL__BACKBONE__NAME": "resnest50"}, "which divides a ResNet with bottlenecks"),
+        (MGN, "MODEL.HEAD.NAME is 'mgn', which needs a ResNet with bottlenecks"),
+        ({**MGN, "MODEL__BACKBONE__NAME": "resnest50"}, "which needs a ResNet with bottlenecks"),
         (
             {
                 **MGN,
                 "MODEL__BACKBONE__NAME": "resnet50",
                 "MODEL__BACKBONE__NON_LOCAL": "(0, 2, 3, 0)",
             },
-            "which has no non-local blocks",
+            "which does not support non-local blocks",
         ),
     ],
 )
@@ -238,11 +238,11 @@ def test_impossible_combinations_are_refused(more, message):
         build("resnet18", device="meta", **more)
 
 
-def test_a_picture_without_a_batch_is_refused():
+def test_an_image_without_a_batch_dimension_is_refused():
     with pytest.raises(ValueError, match=r"images have shape \(3, 64, 32\); expected"):
         build("resnet18", device="meta")(torch.empty(3, 64, 32))
 
 
-def test_maps_too_low_for_thirds_are_refused():
-    with pytest.raises(ValueError, match="cuts maps into 3 parts, but they are 2 high"):
+def test_maps_less_than_three_high_are_refused():
+    with pytest.raises(ValueError, match="divides maps into 3 parts, but they are 2 high"):
         build("resnet50", device="meta", **MGN)(torch.empty(1, 3, 32, 32, device="meta"))

@@ -1,4 +1,4 @@
-"""Backbones `timm:<name>`, against a stand-in of the optional package; with the package itself where it is installed."""
+"""Backbones `timm:<name>`: with a stand-in of the package, and with timm itself."""
 
 import sys
 from importlib.util import find_spec
@@ -85,15 +85,15 @@ def test_a_local_file_starts_the_network(tmp_path):
 @pytest.mark.parametrize(
     "name, more, message",
     [
-        ("conv", {}, "timm has no network 'conv'; near it: convnet"),
-        ("vgg", {}, "timm has no network 'vgg'; near it: none"),
+        ("conv", {}, "timm has no model 'conv'; similar names: convnet"),
+        ("vgg", {}, "timm has no model 'vgg'; similar names: none"),
         (
             "vit",
             {"INPUT__SIZE_TEST": "(96, 32)"},
-            r"made for one size, but INPUT.SIZE_TRAIN is \(64, 32\)",
+            r"which supports one image size, but INPUT.SIZE_TRAIN is \(64, 32\)",
         ),
-        ("vit", {"MODEL__BACKBONE__LAST_STRIDE": 1}, "timm:vit has no such switch"),
-        ("vit", {"MODEL__HEAD__NAME": "mgn"}, "divides a ResNet with bottlenecks"),
+        ("vit", {"MODEL__BACKBONE__LAST_STRIDE": 1}, "timm:vit has no such setting"),
+        ("vit", {"MODEL__HEAD__NAME": "mgn"}, "needs a ResNet with bottlenecks"),
         (
             "vit",
             {"MODEL__BACKBONE__WEIGHTS": "imagenet"},
@@ -102,7 +102,7 @@ def test_a_local_file_starts_the_network(tmp_path):
         (
             "vit",
             {"INPUT__SIZE_TRAIN": "(8, 8)", "INPUT__SIZE_TEST": "(8, 8)"},
-            "timm:vit does not take 8 x 8 images",
+            "timm:vit does not support 8 x 8 images",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_mistakes_are_named(name, more, message):
 
 
 def test_a_missing_file_and_a_missing_package_are_named(monkeypatch):
-    with pytest.raises(FileNotFoundError, match="which is no file"):
+    with pytest.raises(FileNotFoundError, match="which is not a file"):
         build("timm:vit", MODEL__BACKBONE__WEIGHTS="nowhere.pth", **SIZE)
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match="need the package timm: pip install"):

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from ember_reid.config import load_config
 from ember_reid.modeling import check_model, load_weights
-from ember_reid.modeling.weights import find_state_dict, read_checkpoint
+from ember_reid.modeling.weight_files import find_state_dict, read_checkpoint
 
 from tests.modeling.models import build, randomize
 
@@ -24,7 +24,7 @@ def equal(a, b):
 
 
 @pytest.mark.parametrize("wrap", ["model", "state_dict", "net", "", "module.", "both"])
-def test_wrappers_and_prefixes_are_opened(model, wrap, tmp_path):
+def test_wrappers_and_prefixes_are_removed(model, wrap, tmp_path):
     state = model.state_dict()
     if wrap in ("module.", "both"):
         state = {f"module.{name}": tensor for name, tensor in state.items()}
@@ -38,10 +38,10 @@ def test_wrappers_and_prefixes_are_opened(model, wrap, tmp_path):
     report = load_weights(other, tmp_path / "weights.pt")
     assert equal(model, other)
     assert len(report.loaded) == len(model.state_dict())
-    assert report[1:] == ((), (), ())
+    assert (report.missing, report.unexpected, report.mismatched) == ((), (), ())
 
 
-def test_other_identities_leave_the_classifier_alone(model, tmp_path, caplog):
+def test_a_classifier_of_other_identities_is_not_loaded(model, tmp_path, caplog):
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     other = build("resnet18", num_classes=9)
     classifier = other.head.classifier.weight.clone()
@@ -56,7 +56,7 @@ def test_other_identities_leave_the_classifier_alone(model, tmp_path, caplog):
     assert "tensors fit, 1 of another shape (head.classifier.weight)" in caplog.text
 
 
-def test_missing_classifiers_and_batch_counters_are_fine(model, tmp_path):
+def test_classifiers_and_batch_counters_may_be_missing(model, tmp_path):
     state = {
         k: v
         for k, v in model.state_dict().items()
@@ -83,7 +83,7 @@ def test_another_architecture_is_refused_and_changes_nothing(model, name, tmp_pa
 def test_imagenet_weights_are_recognized(tmp_path):
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     with pytest.raises(
-        ValueError, match="looks like ImageNet weights of a backbone, which MODEL.BACKBONE.WEIGHTS"
+        ValueError, match="it looks like ImageNet weights; set MODEL.BACKBONE.WEIGHTS to this file"
     ):
         load_weights(build("resnet18"), tmp_path / "resnet18.pth")
 
@@ -114,43 +114,46 @@ def test_a_file_that_would_execute_code_is_refused(tmp_path):
         pickle.dumps([1], protocol=4),
     ],
 )
-def test_foreign_files_are_named(content, tmp_path):
+def test_files_of_other_kinds_are_refused(content, tmp_path):
     (tmp_path / "weights.pt").write_bytes(content)
     with pytest.raises(
-        ValueError, match="weights.pt (is broken or no file of torch|is not read|holds no)"
+        ValueError, match="weights.pt (is damaged or not a torch file|is not read|contains no)"
     ) as error:
         find_state_dict(read_checkpoint(tmp_path / "weights.pt"), tmp_path / "weights.pt")
     assert "\n" not in str(error.value)
 
 
-def test_a_truncated_file_is_named(model, tmp_path):
+def test_a_truncated_file_is_refused(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     whole = (tmp_path / "weights.pt").read_bytes()
     (tmp_path / "weights.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        ValueError, match=rf"is broken or no file of torch \({len(whole) // 2} bytes\)"
+        ValueError, match=rf"is damaged or not a torch file \({len(whole) // 2} bytes\)"
     ):
         load_weights(build("resnet18"), tmp_path / "weights.pt")
 
 
-def test_a_missing_file_and_one_without_tensors_are_named(tmp_path):
+def test_missing_files_and_files_without_tensors_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="weight file .*nowhere.pt does not exist"):
         read_checkpoint(tmp_path / "nowhere.pt")
     torch.save({"epoch": 3, "config": "SEED: 1"}, tmp_path / "empty.pt")
-    with pytest.raises(ValueError, match="holds no state dict; found the keys epoch, config"):
+    with pytest.raises(ValueError, match="contains no state dict; found the keys epoch, config"):
         load_weights(build("resnet18"), tmp_path / "empty.pt")
 
 
-def test_switches_that_weights_do_not_show_are_compared(model, tmp_path, caplog):
-    config = "MODEL: {BACKBONE: {STEM_RELU: false}}\nINPUT: {SIZE_TEST: [384, 128], PIXEL_MEAN: [0.485, 0.456, 0.406]}"
+def test_architecture_settings_of_file_and_model_are_compared(model, tmp_path, caplog):
+    config = (
+        "MODEL: {BACKBONE: {STEM_RELU: false}}\n"
+        "INPUT: {SIZE_TEST: [384, 128], PIXEL_MEAN: [0.485, 0.456, 0.406]}"
+    )
     torch.save({"config": config, "model": model.state_dict()}, tmp_path / "weights.pt")
     load_weights(build("resnet18"), tmp_path / "weights.pt")
-    said = [
+    logged = [
         record.getMessage() for record in caplog.records if "was made with" in record.getMessage()
     ]
-    assert [text.partition("was made with ")[2] for text in said] == [
-        "MODEL.BACKBONE.STEM_RELU False, the configuration says True",
-        "INPUT.SIZE_TEST (384, 128), the configuration says (256, 128)",
+    assert [text.partition("was made with ")[2] for text in logged] == [
+        "MODEL.BACKBONE.STEM_RELU False, the configuration has True",
+        "INPUT.SIZE_TEST (384, 128), the configuration has (256, 128)",
     ]
 
 
@@ -159,7 +162,7 @@ def test_switches_that_weights_do_not_show_are_compared(model, tmp_path, caplog)
     [OSError("Name or service not known"), RuntimeError("invalid hash value")],
     ids=["offline", "hash"],
 )
-def test_without_a_network_the_two_ways_out_are_named(error, monkeypatch):
+def test_a_failed_download_suggests_alternatives(error, monkeypatch):
     def fail(*_, **__):
         raise error
 
@@ -169,11 +172,11 @@ def test_without_a_network_the_two_ways_out_are_named(error, monkeypatch):
     assert str(error) in str(caught.value) and "resnet18" in str(caught.value)
 
 
-def test_backbone_files_that_do_not_fit_are_refused(tmp_path):
+def test_unsuitable_backbone_weights_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no ImageNet weights for osnet_x0_25 to download"):
         build("osnet_x0_25", MODEL__BACKBONE__WEIGHTS="imagenet")
     with pytest.raises(
-        FileNotFoundError, match="which is no file; give imagenet .*, none or a weight file"
+        FileNotFoundError, match="which is not a file; give imagenet .*, none or a weight file"
     ):
         build("resnet18", MODEL__BACKBONE__WEIGHTS=tmp_path / "nowhere.pth")
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "resnet34.pth")
@@ -183,10 +186,10 @@ def test_backbone_files_that_do_not_fit_are_refused(tmp_path):
         build("resnet18", MODEL__BACKBONE__WEIGHTS=tmp_path / "resnet34.pth")
 
 
-def test_the_check_before_any_data_finds_what_building_would(tmp_path):
+def test_check_model_raises_the_errors_of_build_model(tmp_path):
     for words, error, message in (
-        (["MODEL.BACKBONE.NAME", "densenet121"], ValueError, "has no such switch"),
-        (["MODEL.BACKBONE.WEIGHTS", "nowhere.pth"], FileNotFoundError, "which is no file"),
+        (["MODEL.BACKBONE.NAME", "densenet121"], ValueError, "has no such setting"),
+        (["MODEL.BACKBONE.WEIGHTS", "nowhere.pth"], FileNotFoundError, "which is not a file"),
         (
             ["MODEL.BACKBONE.NAME", "osnet_x0_5", "MODEL.BACKBONE.LAST_STRIDE", "2"],
             ValueError,
@@ -198,7 +201,7 @@ def test_the_check_before_any_data_finds_what_building_would(tmp_path):
     check_model(load_config(None, ["MODEL.BACKBONE.NAME", "resnet152"]))  # nothing is downloaded
 
 
-def test_plain_weights_start_a_network_with_added_modules(tmp_path):
+def test_plain_weights_initialize_networks_with_additional_modules(tmp_path):
     plain = torchvision.models.resnet50()
     torch.save(plain.state_dict(), tmp_path / "resnet50.pth")
     for name, more in (

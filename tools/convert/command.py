@@ -19,7 +19,7 @@ from ember_reid.engine.checkpoint import save_checkpoint
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.modeling import build_model, load_weights
 from ember_reid.modeling.convert import LAYOUTS, convert_state_dict
-from ember_reid.modeling.weights import find_state_dict, read_checkpoint
+from ember_reid.modeling.weight_files import find_state_dict, read_checkpoint
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from torch import Tensor
 
@@ -62,7 +62,7 @@ def convert(arguments: argparse.Namespace) -> str:
         raise ValueError(f"{arguments.out} exists; choose another name with -o or remove it")
     tensors = find_state_dict(read_checkpoint(arguments.file), arguments.file)
     converted = convert_state_dict(tensors, layout=arguments.layout)
-    switches = _words(converted.switches) if arguments.adopt else []
+    switches = _words(converted.settings) if arguments.adopt else []
     cfg = load_config(arguments.config, [*switches, *arguments.overrides])
     num_classes = _num_classes(converted.tensors)
     model = build_model(cfg, num_classes=num_classes, pretrained=False)

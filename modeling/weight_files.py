@@ -1,0 +1,174 @@
+"""Reading weight files safely, and matching their tensors with a model by name and shape."""
+
+import codecs
+import importlib
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network")
+
+
+def _numpy_globals() -> list[Any]:
+    """Types and functions that unpickling numpy scalars and arrays needs.
+
+    Checkpoints of other programs contain them, for example a score next to the weights.
+    """
+    package = "numpy._core" if hasattr(np, "_core") else "numpy.core"
+    multiarray = importlib.import_module(f"{package}.multiarray")
+    kinds = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+    return [
+        (multiarray.scalar, "numpy.core.multiarray.scalar"),
+        (multiarray.scalar, "numpy._core.multiarray.scalar"),
+        (multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),
+        (multiarray._reconstruct, "numpy._core.multiarray._reconstruct"),
+        np.ndarray,
+        np.dtype,
+        codecs.encode,
+        *{type(np.dtype(kind)) for kind in kinds},
+    ]
+
+
+_NUMPY_GLOBALS = _numpy_globals()
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The tensors of a weight file by their names in the model (`unexpected`: in the file).
+
+    Attributes:
+        loaded: copied into the model.
+        missing: the model has them, the file does not.
+        unexpected: the file has them, the model does not.
+        mismatched: both have them, with different shapes.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = f"{len(self.loaded)} tensors fit"
+        parts = [
+            f"{len(names)} {what} ({shorten(names)})"
+            for what, names in (
+                ("missing", self.missing),
+                ("unexpected", self.unexpected),
+                ("of another shape", self.mismatched),
+            )
+            if names
+        ]
+        return ", ".join([counts, *parts])
+
+
+def shorten(names: tuple[str, ...], limit: int = 4) -> str:
+    """The first `limit` names, and how many there are besides."""
+    more = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """Reads a file of torch.save or safetensors to the CPU without executing code from it.
+
+    The content decides which of the two it is, not the name.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, is neither of the two, or contains more than tensors and
+            plain containers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"weight file {path} does not exist")
+    if is_safetensors(path):
+        return _read_safetensors(path)
+    try:
+        # An open file, because torch.load decides by the name whether a path is a safetensors file.
+        with (
+            path.open("rb") as file,
+            torch.serialization.safe_globals(_NUMPY_GLOBALS),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        reason = next((line for line in lines if "Unsupported" in line), lines[-1])
+        raise ValueError(
+            f"weight file {path} is not read, because it contains more than tensors and plain "
+            f"containers and loading it would execute code: {reason}"
+        ) from error
+    except (RuntimeError, EOFError, OSError, KeyError, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or ["it ends early"])[0]
+        raise ValueError(
+            f"weight file {path} is damaged or not a torch file ({path.stat().st_size} bytes): "
+            f"{reason}"
+        ) from error
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file starts like a safetensors file: length of the header (8 bytes), then JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:] == b"{" and 2 <= length <= path.stat().st_size - 8
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"weight file {path} is a damaged safetensors file: {error}") from error
+
+
+def find_state_dict(content: Any, path: str | Path) -> dict[str, Tensor]:
+    """The tensors by name in a checkpoint, without wrappers and DataParallel's prefix "module.".
+
+    Raises:
+        ValueError: there is no state dict.
+    """
+    for _ in range(3):
+        if not isinstance(content, Mapping):
+            break
+        inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = _tensors(content)
+    if not tensors:
+        names = shorten(tuple(map(str, content))) if isinstance(content, Mapping) else ""
+        found = f"the keys {names}" if names else type(content).__name__
+        raise ValueError(f"weight file {path} contains no state dict; found {found}")
+    return {k.removeprefix("module."): v for k, v in tensors.items()}
+
+
+def _tensors(content: Any) -> dict[str, Tensor]:
+    """The tensors of a mapping; numpy arrays become tensors."""
+    if not isinstance(content, Mapping):
+        return {}
+    arrays = {
+        k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in content.items()
+    }
+    return {k: v for k, v in arrays.items() if isinstance(v, Tensor)}
+
+
+def match_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
+    """What loading `tensors` into `model` would do. Counters of batch norms may be missing."""
+    own = model.state_dict()
+    shared = [k for k in own if k in tensors]
+    return LoadReport(
+        loaded=tuple(k for k in shared if own[k].shape == tensors[k].shape),
+        missing=tuple(k for k in own if k not in tensors and not k.endswith("num_batches_tracked")),
+        unexpected=tuple(k for k in tensors if k not in own),
+        mismatched=tuple(k for k in shared if own[k].shape != tensors[k].shape),
+    )
