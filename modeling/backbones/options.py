@@ -57,14 +57,9 @@ def refuse_unsupported(name: str, options: BackboneOptions, *supported: str) -> 
 
 
 def check_options(options: BackboneOptions) -> None:
-    """Raises ValueError for widths and non-local blocks that no backbone has."""
+    """Raises ValueError for a width that gives odd numbers of channels."""
     if not 0.125 <= options.width <= 2 or options.width * 64 % 2:
         raise ValueError(
             f"MODEL.BACKBONE.WIDTH is {options.width}; choose a multiple of 1/32 between 0.125 "
             "and 2, such as 0.5"
-        )
-    if len(options.non_local) not in (0, 4):
-        raise ValueError(
-            f"MODEL.BACKBONE.NON_LOCAL is {tuple(options.non_local)}; "
-            "give one number per stage, such as (0, 2, 3, 0), or ()"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from ember_reid.config import load_config
-from ember_reid.config.validate import CHOICES
+from ember_reid.config.schema import CHECKS, Choices
 from ember_reid.engine.deploy.export import PACKAGES, write_network
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.deploy.network import DeployedNetwork
@@ -132,12 +132,14 @@ def test_all_that_is_registered_is_in_the_list():
     assert set(NAMES) <= {entry["name"] for entry in words}
     assert set(HEADS) == {entry.get("MODEL__HEAD__NAME", "global") for entry in words}
     assert set(POOLINGS) == {entry.get("MODEL__POOL__NAME", "avg") for entry in words}
-    for key, choices in CHOICES.items():
-        if key != "MODEL.HEAD.METRIC_FEATURE":  # for the losses only
-            default = load_config(None)
-            for part in key.split("."):
-                default = default[part]
-            assert set(choices) == {
-                entry.get(key.replace(".", "__"), default) for entry in words
-            }, key
+    # MODEL.HEAD.METRIC_FEATURE is not in the list, because it changes only the losses.
+    keys = ["NECK", "REDUCTION", "CLASSIFIER", "NAME"]
+    for key in [*(f"MODEL.HEAD.{key}" for key in keys), "TEST.NECK_FEAT"]:
+        default = load_config(None)
+        for part in key.split("."):
+            default = default[part]
+        check = CHECKS[key]
+        assert isinstance(check, Choices)
+        found = {entry.get(key.replace(".", "__"), default) for entry in words}
+        assert set(check.values) == found, key
     assert all(special in EVERYTHING for shortened in IN_SHORT.values() for special in shortened)

@@ -211,7 +211,7 @@ def test_branches_of_mgn_start_equal_and_only_the_first_keeps_the_last_stride():
             {"MODEL__BACKBONE__NAME": "mobilenet_v2", "MODEL__BACKBONE__NON_LOCAL": "(0, 1, 0, 0)"},
             "NON_LOCAL is",
         ),
-        ({"MODEL__BACKBONE__NON_LOCAL": "(0, 1)"}, "give one number per stage"),
+        ({"MODEL__BACKBONE__WIDTH": 0.3}, "choose a multiple of 1/32 between 0.125 and 2"),
         ({"MODEL__BACKBONE__NON_LOCAL": "(0, 0, 0, 4)"}, "but stage 4 has 2 blocks"),
         (
             {"MODEL__BACKBONE__LAST_DILATION": 2},
