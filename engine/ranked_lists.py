@@ -1,16 +1,11 @@
-"""Ranked lists for people to look at: what the network answers to a query, right answers framed green, wrong
-ones red.
+"""Ranked lists of gallery entries, right ones framed green, wrong ones red, drawn as images.
 
-`ranked_lists` chooses queries and ranks the gallery for each by the same rules as the scores;
-`draw_ranked_list` and `draw_montage` make pictures of them; `write_page` makes one HTML file that needs
-nothing else. Letters: Q queries, G gallery entries, D dimensions of an embedding.
+`ranked_lists` chooses queries and ranks the gallery for each by the same rules as the scores.
+`draw_ranked_list` and `draw_montage` draw them; tools.visualize writes them as an HTML page.
+Letters: Q queries, G gallery entries, D dimensions of an embedding.
 """
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
-from io import BytesIO
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -195,7 +190,7 @@ def draw_ranked_list(ranked: RankedQuery, load_query: Loader, load_gallery: Load
             (
                 load_gallery(answer.index),
                 GREEN if answer.correct else RED,
-                *_captions(place, answer),
+                *captions(place, answer),
             )
         )
     left, top = GAP, 20 + GAP
@@ -210,8 +205,8 @@ def draw_ranked_list(ranked: RankedQuery, load_query: Loader, load_gallery: Load
     return strip
 
 
-def _captions(place: int, answer: Answer) -> tuple[str, str]:
-    """Words as well as colors: not everybody tells red from green."""
+def captions(place: int, answer: Answer) -> tuple[str, str]:
+    """Two lines below an image. Words as well as colors: not everyone can tell red from green."""
     verdict = "right" if answer.correct else "wrong"
     return f"{place}. {verdict}  {answer.distance:.2f}", f"id {answer.pid}  cam {answer.camid + 1}"
 
@@ -239,83 +234,3 @@ def draw_montage(
         montage.paste(strip, (0, top))
         top += strip.height
     return montage
-
-
-def write_page(
-    path: Path,
-    lists: Sequence[RankedQuery],
-    load_query: Loader,
-    load_gallery: Loader,
-    *,
-    title: str,
-    facts: Sequence[str] = (),
-) -> None:
-    """One HTML file with the pictures inside: it opens offline, on a phone as well. `facts` stand below the
-    title.
-    """
-    sections = "\n".join(_section(ranked, load_query, load_gallery) for ranked in lists)
-    notes = "".join(f"<p>{escape(fact)}</p>" for fact in facts)
-    path.write_text(
-        PAGE.format(title=escape(title), style=STYLE, notes=notes, sections=sections),
-        encoding="utf-8",
-    )
-
-
-def _section(ranked: RankedQuery, load_query: Loader, load_gallery: Loader) -> str:
-    query = _figure(
-        load_query(ranked.index), "query", "query", f"id {ranked.pid}, cam {ranked.camid + 1}"
-    )
-    answers = "".join(
-        _figure(
-            load_gallery(answer.index),
-            "right" if answer.correct else "wrong",
-            *_captions(place, answer),
-        )
-        for place, answer in enumerate(ranked.answers, start=1)
-    )
-    return f'<section><h2>{escape(describe(ranked))}</h2><div class="row">{query}{answers}</div></section>'
-
-
-def _figure(picture: Image.Image, kind: str, first: str, second: str) -> str:
-    buffer = BytesIO()
-    small = picture.convert("RGB")
-    small.thumbnail((192, 256))
-    small.save(buffer, "JPEG", quality=88)
-    source = "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode("ascii")
-    words = f"<b>{escape(first)}</b><br>{escape(second)}"
-    alt = escape(f"{first}, {second}")
-    return f'<figure class="{kind}"><img src="{source}" alt="{alt}"><figcaption>{words}</figcaption></figure>'
-
-
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif; }
-body { margin: 0 auto; padding: 1rem; max-width: 82rem; }
-h1 { font-size: 1.4rem; margin: 0 0 .3rem; }
-h2 { font-size: 1rem; font-weight: 600; margin: 1.4rem 0 .4rem; }
-p { margin: .2rem 0; opacity: .8; }
-.row { display: flex; gap: .5rem; overflow-x: auto; padding-bottom: .4rem; }
-figure { margin: 0; flex: 0 0 auto; width: 6.2rem; }
-figure img { width: 100%; box-sizing: border-box; border: 4px solid; border-radius: 4px; display: block;
-             aspect-ratio: 1 / 2; object-fit: contain; background: #8882; }
-figcaption { font-size: .78rem; }
-.query { margin-right: .8rem; }
-.query img { border-color: #3a60be; }
-.right img { border-color: #26a04c; }
-.wrong img { border-color: #d63430; border-style: dashed; }
-"""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{notes}
-{sections}
-</body>
-</html>
-"""

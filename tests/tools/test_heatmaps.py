@@ -63,8 +63,8 @@ def test_pages_of_two_networks(tiny_run, tmp_path, what, capsys):
     assert heatmaps.main(words) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "index.html")
     page = (tmp_path / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == {"identities": 2 * 3, "pairs": 2 * 6}[what]
-    assert "http" not in page
+    assert page.count("data:image/jpeg;base64,") == {"identities": 2 * 3, "pairs": 2 * 6}[what]
+    assert "http:" not in page
     assert Image.open(tmp_path / "002.png").height == heatmaps.HEIGHT
 
 

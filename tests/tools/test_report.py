@@ -11,18 +11,18 @@ import pytest
 import torch
 from ember_reid.tools.common.charts import Line, histogram, line_chart, ticks
 from ember_reid.tools.report.command import main
-from ember_reid.tools.report.page import Card, write_page
+from ember_reid.tools.report.page import RunReport, write_page
 from ember_reid.tools.report.retrieval_analysis import (
     KINDS,
     Labeled,
     Nearest,
+    analyze_retrieval,
     choose,
-    examine,
     find_nearest,
     find_suspects,
     quantile,
     score_camera_pairs,
-    score_sizes,
+    score_match_counts,
 )
 from ember_reid.tools.report.run_reader import (
     Run,
@@ -103,7 +103,7 @@ def test_best_median_and_worst_are_apart():
 
 
 def test_sizes_by_hand():
-    scores = score_sizes(np.array([1, 2, 4, 25]), np.array([1.0, 0.2, 0.4, 0.5]))
+    scores = score_match_counts(np.array([1, 2, 4, 25]), np.array([1.0, 0.2, 0.4, 0.5]))
     assert scores == {"1": (1.0, 1), "2 to 4": (pytest.approx(0.3), 2), "20 or more": (0.5, 1)}
 
 
@@ -118,7 +118,7 @@ def test_camera_pairs_by_hand():
 
 
 def test_an_examination(city):
-    found = examine(*city, name="city", count=2, top=5)
+    found = analyze_retrieval(*city, name="city", count=2, top=5)
     assert [ranked.choice for ranked in found.lists] == ["best"] * 2 + ["median"] * 2 + [
         "worst"
     ] * 2 + ["suspect"]
@@ -133,7 +133,7 @@ def test_an_examination(city):
     assert 0 < quantile(found.histograms, 0.5) < 0.2
     assert set(found.camera_pairs) == {(a, b) for a in range(3) for b in range(3) if a != b}
     with pytest.raises(ValueError):
-        examine(city[0], city[1].take(np.array([], dtype=np.int64)))
+        analyze_retrieval(city[0], city[1].take(np.array([], dtype=np.int64)))
 
 
 # ------------------------------------------------------------------------------------------------------------ charts
@@ -298,7 +298,7 @@ def make_run(name: str, **changes) -> Run:
 @pytest.fixture(scope="module")
 def page(city, tmp_path_factory):
     """Two runs, the second with everything a run may have."""
-    found = examine(*city, name="city", count=2, top=5)
+    found = analyze_retrieval(*city, name="city", count=2, top=5)
     wanted = {("query", r.index) for r in found.lists} | {
         ("gallery", a.index) for r in found.lists for a in r.answers
     }
@@ -322,11 +322,11 @@ def page(city, tmp_path_factory):
         config={"SEED": 2},
     )
     path = tmp_path_factory.mktemp("page") / "report.html"
-    cards = [
-        Card(make_run("first<1>"), trouble="no <network>"),
-        Card(second, (found,), {"city": pictures}, {"city": heats}),
+    reports = [
+        RunReport(make_run("first<1>"), problem="no <network>"),
+        RunReport(second, (found,), {"city": pictures}, {"city": heats}),
     ]
-    write_page(path, cards)
+    write_page(path, reports)
     return path
 
 
@@ -349,13 +349,10 @@ def test_the_page_shows_what_there_is(page):
     )
     assert "<b>Fingerprint</b>: seed 2, scored by " in text and text.count("<td>Versions</td>") == 3
     assert (
-        "What follows is of mAP " in text
-        and "Of the weights at the end of the run, trained on " in text
+        "With the network: mAP " in text and "Scores of the weights at the end of the run" in text
     )
     assert "<td>village</td><td>12.50%</td>" in text and "<td>SEED</td><td>1</td><td>2</td>" in text
-    assert (
-        "up to a distance of 0.2500, which lets a share of 0.001 of different pairs through" in text
-    )
+    assert "up to a distance of 0.2500, at a false-match rate of 0.001." in text
     assert re.findall(r'data-kind="(\w+)"', text) == ["best"] * 2 + ["median"] * 2 + [
         "worst"
     ] * 2 + ["suspect"]
@@ -363,7 +360,7 @@ def test_the_page_shows_what_there_is(page):
         "likely label error: identity 6 under camera 3" in text
         and "Likely label error, or two who look alike" in text
     )
-    assert text.count("<summary>Heat-maps</summary>") == 1 and "query_23.jpg" in text
+    assert text.count("<summary>Heatmaps</summary>") == 1 and "query_23.jpg" in text
     for title in (
         "Loss",
         "Learning rate",
@@ -427,10 +424,10 @@ def test_the_command_looks_at_the_network(copy, capsys):
     text = (copy / "report.html").read_text()
     kinds = re.findall(r'data-kind="(\w+)"', text)
     assert kinds[:3] == ["best", "median", "worst"] and set(kinds) <= set(KINDS)
-    assert "Looking closer at market1501" in text and "0009_c1s1_000001_00.jpg" in text
-    assert "What follows is of best.pt, mAP " in text and "trained on market1501:" in text
-    assert text.count("<summary>Heat-maps</summary>") == len(kinds)
-    assert "Distances and pictures are missing" not in text
+    assert "Analysis of market1501" in text and "0009_c1s1_000001_00.jpg" in text
+    assert "With best.pt: mAP " in text and "trained on market1501:" in text
+    assert text.count("<summary>Heatmaps</summary>") == len(kinds)
+    assert "Distances and images are missing" not in text
     Tags(text)
 
 
@@ -442,7 +439,7 @@ def test_without_data_or_weights_the_page_says_what_is_missing(copy, tmp_path, c
     )
     text = out.read_text()
     assert (
-        text.count("Distances and pictures are missing: ") == 2
+        text.count("Distances and images are missing: ") == 2
         and "/nowhere" in text
         and "Side by side" in text
     )
@@ -450,7 +447,7 @@ def test_without_data_or_weights_the_page_says_what_is_missing(copy, tmp_path, c
     assert main([str(copy)]) == 0
     assert "There is no checkpoints/best.pt or last.pt" in (copy / "report.html").read_text()
     assert main([str(copy), "--plain"]) == 0
-    assert 'trouble">' not in (copy / "report.html").read_text()
+    assert 'class="warning">' not in (copy / "report.html").read_text()
 
 
 def test_training_writes_it_at_its_end(train, tmp_path, monkeypatch):
@@ -461,14 +458,16 @@ def test_training_writes_it_at_its_end(train, tmp_path, monkeypatch):
         assert (Path(command[3]) / "ember_reid" / "__init__.py").is_file()
         return Namespace(returncode=main(command[4:]))
 
-    monkeypatch.setattr("ember_reid.main.subprocess", Namespace(run=start, DEVNULL=None))
+    monkeypatch.setattr(
+        "ember_reid.engine.run.output_folder.subprocess", Namespace(run=start, DEVNULL=None)
+    )
     folder = train(tmp_path / "run", "LOG.REPORT", "True", "SOLVER.MAX_EPOCHS", "1")
-    assert "Looking closer at market1501" in (folder / "report.html").read_text()
+    assert "Analysis of market1501" in (folder / "report.html").read_text()
     fails = Namespace(run=lambda *words, **options: Namespace(returncode=2), DEVNULL=None)
-    monkeypatch.setattr("ember_reid.main.subprocess", fails)
+    monkeypatch.setattr("ember_reid.engine.run.output_folder.subprocess", fails)
     failed = train(tmp_path / "failed", "LOG.REPORT", "True", "SOLVER.MAX_EPOCHS", "1")
     assert (
-        "the report was not written; try again: python -m tools.report"
+        "the report was not written; try: python -m tools.report"
         in (failed / "log.txt").read_text()
     )
 

@@ -8,7 +8,7 @@ import torch
 from ember_reid.evaluate import rerank_distances
 from ember_reid.tools.common.feature_file import load_features, save_features
 from ember_reid.tools.extract.command import main as extract
-from ember_reid.tools.search.command import _answer, main
+from ember_reid.tools.search.command import _describe_query, main
 from ember_reid.tools.search.knn import (
     Nearest,
     build_faiss,
@@ -98,11 +98,13 @@ def test_an_image_finds_itself_and_the_page_needs_nothing(features, photos, tmp_
     out = tmp_path / "found"
     assert main([str(features), *map(str, photos), "--top", "3", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert "No threshold: every query gets an answer" in said and str(out / "index.html") in said
+    assert (
+        "There is no threshold, so no query is unknown" in said and str(out / "index.html") in said
+    )
     for path, query in zip(photos, answers(out), strict=True):
-        first = query["answers"][0]
+        first = query["matches"][0]
         assert (
-            len(query["answers"]) == 3
+            len(query["matches"]) == 3
             and first["path"] == str(path)
             and first["pid"] == path.name[:4]
         )
@@ -130,8 +132,8 @@ def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, b
         calibration.write_text('{"threshold": 0.25, "metric": "cosine"}')
         assert known() is True
         assert json.loads((tmp_path / "search.json").read_text())["threshold"] == 0.25
-        same = [answer["same"] for answer in answers(tmp_path)[0]["answers"]]
-        assert same == [answer["distance"] <= 0.25 for answer in answers(tmp_path)[0]["answers"]]
+        same = [answer["same"] for answer in answers(tmp_path)[0]["matches"]]
+        assert same == [answer["distance"] <= 0.25 for answer in answers(tmp_path)[0]["matches"]]
         calibration.write_text('{"threshold": 0.25, "metric": "euclidean"}')
         assert known() is None
     finally:
@@ -145,14 +147,16 @@ def test_a_query_is_known_as_the_first_who_is_near_enough(features):
     )  # as re-ranking may put them
 
     def decide(threshold, top=3):
-        return _answer("query.jpg", found, ranked, 0, top=top, closest=0.1, threshold=threshold)
+        return _describe_query(
+            "query.jpg", found, ranked, 0, top=top, closest=0.1, threshold=threshold
+        )
 
     assert (
         decide(0.4)["decision"] == f"{found.pids[2]} at 0.300"
         and decide(0.4, top=1)["known"] is True
     )
     assert decide(0.4, top=1)["decision"] == f"{found.pids[2]} at 0.300"
-    assert [answer["same"] for answer in decide(0.4)["answers"]] == [False, True, True]
+    assert [answer["same"] for answer in decide(0.4)["matches"]] == [False, True, True]
     assert decide(0.05)["decision"] == "unknown (the nearest is at 0.100)"
     assert decide(None)["decision"] == f"{found.pids[0]} at 0.500"
 

@@ -22,12 +22,12 @@ from ember_reid.engine.ranked_lists import (
     draw_montage,
     draw_ranked_list,
     ranked_lists,
-    write_page,
 )
 from ember_reid.evaluate import rank_metrics
 from ember_reid.modeling import build_model
 from ember_reid.tools.quickstart_data.command import Parameters, make
 from ember_reid.tools.visualize.command import main
+from ember_reid.tools.visualize.page import write_page
 from PIL import Image
 
 # Three queries at 0, 10 and 20 on a line; the gallery beside them, so that distances can be read off.

@@ -12,10 +12,7 @@ default from that of the first network. Each network receives images at its own 
 
 import argparse
 import random
-from base64 import b64encode
 from collections.abc import Callable, Sequence
-from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +27,7 @@ from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.modeling import build_model
 from ember_reid.tools.common.cli import Command, echo
+from ember_reid.tools.common.html import Figure, Section, image_source, write_gallery
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -210,26 +208,19 @@ def join(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def write_page(rows: Sequence[Row], path: Path, *, title: str) -> None:
-    """One HTML file that holds its pictures and opens anywhere."""
-    blocks = []
-    for row in rows:
-        figures = []
-        for picture, caption in zip(row.pictures, row.captions, strict=True):
-            buffer = BytesIO()
-            picture.save(buffer, "PNG")
-            data = b64encode(buffer.getvalue()).decode("ascii")
-            figures.append(
-                f'<figure><img src="data:image/png;base64,{data}" alt="{escape(caption, quote=True)}">'
-                f"<figcaption>{escape(caption)}</figcaption></figure>"
-            )
-        blocks.append(f"<h2>{escape(row.title)}</h2><div>{''.join(figures)}</div>")
-    path.write_text(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>"
-        "body{font:14px system-ui,sans-serif;margin:24px}div{display:flex;flex-wrap:wrap;gap:8px}"
-        "figure{margin:0;max-width:130px}figcaption{font-size:11px;overflow-wrap:anywhere}h2{font-size:15px}"
-        f"</style><h1>{escape(title)}</h1><p>From blue, of no importance, to red.</p>{''.join(blocks)}</html>\n",
-        encoding="utf-8",
-    )
+    """Write the rows as an HTML page, which contains its images."""
+    sections = [
+        Section(
+            row.title,
+            tuple(
+                Figure(image_source(image), "", (caption,))
+                for image, caption in zip(row.pictures, row.captions, strict=True)
+            ),
+        )
+        for row in rows
+    ]
+    facts = ["Colors: blue means no influence, red means the largest influence."]
+    write_gallery(path, sections, title=title, facts=facts, wide=True)
 
 
 def draw_heatmaps(arguments: argparse.Namespace) -> list[Path]:

@@ -31,8 +31,8 @@ from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.common.inputs import split_overrides
 from ember_reid.tools.heatmaps.command import grad_cam, overlay, pair_cosine
-from ember_reid.tools.report.page import Card, write_page
-from ember_reid.tools.report.retrieval_analysis import Examination, Labeled, examine
+from ember_reid.tools.report.page import RunReport, write_page
+from ember_reid.tools.report.retrieval_analysis import Labeled, RetrievalAnalysis, analyze_retrieval
 from ember_reid.tools.report.run_reader import Run, read_run
 from PIL import Image
 
@@ -90,17 +90,17 @@ def report(arguments: argparse.Namespace) -> Path:
     out = arguments.out or folders[0] / "report.html"
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}")
-    cards = [Card(run) if arguments.plain else look(run, settings) for run in runs]
-    write_page(out, cards)
+    reports = [RunReport(run) if arguments.plain else look(run, settings) for run in runs]
+    write_page(out, reports)
     return out
 
 
-def look(run: Run, settings: Settings) -> Card:
+def look(run: Run, settings: Settings) -> RunReport:
     """A run with its network's answers; what is in the way of these stands on the page instead."""
     if run.weights is None:
-        return Card(
+        return RunReport(
             run,
-            trouble="There is no checkpoints/best.pt or last.pt, so there are no distances and no pictures.",
+            problem="There is no checkpoints/best.pt or last.pt, so there are no distances and no images.",
         )
     try:
         cfg = read_test_config(None, ["TEST.WEIGHT", str(run.weights), *settings.overrides])
@@ -108,21 +108,21 @@ def look(run: Run, settings: Settings) -> Card:
         tests = build_splits(cfg, train=False).tests
         model = build_trained_model(cfg, device)
         benchmarks = build_benchmarks(cfg, tests, model, device)
-        examinations, pictures, heats = [], {}, {}
+        analyses, images, heats = [], {}, {}
         for name, benchmark in benchmarks.items():
-            examination = examine_benchmark(name, benchmark, settings)
-            examinations.append(examination)
-            pictures[name] = load_pictures(examination, benchmark)
+            analysis = analyze_benchmark(name, benchmark, settings)
+            analyses.append(analysis)
+            images[name] = load_images(analysis, benchmark)
             if settings.heatmaps:
-                heats[name] = draw_heats(examination, benchmark, cfg, model, device)
+                heats[name] = draw_heats(analysis, benchmark, cfg, model, device)
     except (ValueError, OSError) as error:
-        trouble = f"Distances and pictures are missing: {' '.join(str(error).split())}"
-        logger.warning("%s: %s", run.name, trouble)
-        return Card(run, trouble=trouble)
-    return Card(run, tuple(examinations), pictures, heats)
+        problem = f"Distances and images are missing: {' '.join(str(error).split())}"
+        logger.warning("%s: %s", run.name, problem)
+        return RunReport(run, problem=problem)
+    return RunReport(run, tuple(analyses), images, heats)
 
 
-def examine_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> Examination:
+def analyze_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> RetrievalAnalysis:
     """Embed a test set and look at it."""
     embedded, num_query = benchmark.embed(), len(benchmark.query)
     features, pids, camids = (
@@ -130,7 +130,7 @@ def examine_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> Ex
         embedded.pids.cpu().numpy(),
         embedded.camids.cpu().numpy(),
     )
-    return examine(
+    return analyze_retrieval(
         Labeled(features[:num_query], pids[:num_query], camids[:num_query]),
         Labeled(features[num_query:], pids[num_query:], camids[num_query:]),
         name=name,
@@ -141,28 +141,26 @@ def examine_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> Ex
     )
 
 
-def load_pictures(
-    examination: Examination, benchmark: Benchmark
+def load_images(
+    analysis: RetrievalAnalysis, benchmark: Benchmark
 ) -> dict[tuple[str, int], tuple[str, Image.Image]]:
     """("query" | "gallery", position) -> (file name, small picture) of all that is shown."""
-    wanted = {("query", ranked.index) for ranked in examination.lists}
-    wanted |= {
-        ("gallery", answer.index) for ranked in examination.lists for answer in ranked.answers
-    }
-    pictures = {}
+    wanted = {("query", ranked.index) for ranked in analysis.lists}
+    wanted |= {("gallery", answer.index) for ranked in analysis.lists for answer in ranked.answers}
+    images = {}
     for side, index in sorted(wanted):
         path = (benchmark.query if side == "query" else benchmark.gallery)[index].paths[0]
-        pictures[side, index] = (path.name, _shrunk(path))
-    return pictures
+        images[side, index] = (path.name, _shrunk(path))
+    return images
 
 
 def draw_heats(
-    examination: Examination, benchmark: Benchmark, cfg: Config, model, device
+    analysis: RetrievalAnalysis, benchmark: Benchmark, cfg: Config, model, device
 ) -> dict[int, list[Image.Image]]:
     """Of each query: itself and its first answer, with what their cosine rests on (Grad-CAM, see tools.heatmaps)."""
     normalize, heats = build_normalization(cfg), {}
     model.requires_grad_(False)
-    for ranked in examination.lists:
+    for ranked in analysis.lists:
         paths = (
             benchmark.query[ranked.index].paths[0],
             benchmark.gallery[ranked.answers[0].index].paths[0],

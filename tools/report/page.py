@@ -1,18 +1,15 @@
-"""The report of tools.report as one HTML file: sections, tables, pictures, and filters in a few lines of JavaScript."""
+"""The report as an HTML page: scores, curves, recipes, and ranked lists that can be filtered."""
 
-from base64 import b64encode
-from collections.abc import Sequence
-from html import escape
-from io import BytesIO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from ember_reid.engine.ranked_lists import RankedQuery
 from ember_reid.tools.common.charts import Line, histogram, line_chart
-from ember_reid.tools.report.retrieval_analysis import KINDS, Examination
+from ember_reid.tools.common.html import Figure, Table, image_source, write_html
+from ember_reid.tools.report.retrieval_analysis import KINDS, RetrievalAnalysis
 from ember_reid.tools.report.run_reader import Run, fingerprint, flatten
-from ember_reid.tools.report.templates import PAGE, SCRIPT, STYLE
 from PIL import Image
 
 SCORES = ("mAP", "mINP", "Rank-1", "Rank-5", "Rank-10")
@@ -22,383 +19,316 @@ KIND_NAMES = {
     "worst": "worst",
     "suspect": "likely label errors",
 }
+NOT_LOSSES = ("epoch", "iteration", "loss", "accuracy", "lr", "images_per_second")
 NUM_HISTOGRAM_BINS = 48
+MAX_POINTS = 400
+# ("query" | "gallery", position) -> (file name, image)
+Images = Mapping[tuple[str, int], tuple[str, Image.Image]]
 
 
-class Card(NamedTuple):
-    """A run and what its network answers."""
+@dataclass(frozen=True)
+class RunReport:
+    """A run, and the analysis of its network.
+
+    Attributes:
+        run: the files of the run.
+        analyses: one per test set; empty without the network.
+        images: dataset -> images of the ranked lists.
+        heatmaps: dataset -> position of the query -> heatmaps of the query and its first match.
+        problem: why the analysis is missing, or "".
+    """
 
     run: Run
-    examinations: tuple[Examination, ...] = ()
-    pictures: dict[
-        str, dict[tuple[str, int], tuple[str, Image.Image]]
-    ] = {}  # dataset -> see load_pictures
-    heats: dict[
-        str, dict[int, list[Image.Image]]
-    ] = {}  # dataset -> query -> query and first answer
-    trouble: str = ""
+    analyses: tuple[RetrievalAnalysis, ...] = ()
+    images: Mapping[str, Images] = field(default_factory=dict)
+    heatmaps: Mapping[str, Mapping[int, Sequence[Image.Image]]] = field(default_factory=dict)
+    problem: str = ""
 
 
-def write_page(path: Path, cards: Sequence[Card]) -> None:
+def write_page(path: Path, reports: Sequence[RunReport]) -> None:
     """Write the page of one run, or of several side by side."""
-    names = unique_names([card.run for card in cards])
-    sections = [_comparison(cards, names)] if len(cards) > 1 else []
-    for card, name in zip(cards, names, strict=True):
-        heading = f'<h1 id="{escape(name)}">{escape(name)}</h1>'
-        sections.append(f'<article data-run="{escape(name)}">{heading}{_run(card)}</article>')
-    page = PAGE.format(
-        title=escape(" and ".join(names)),
-        style=STYLE,
-        script=SCRIPT,
-        filters=_filters(cards, names),
-        sections="\n".join(sections),
-    )
-    path.write_text(page, encoding="utf-8")
+    names = unique_names([report.run for report in reports])
+    content = {
+        "title": " and ".join(names),
+        "filters": _filters(reports, names),
+        "comparison": _compare(reports, names) if len(reports) > 1 else None,
+        "runs": [_run(report, name) for report, name in zip(reports, names, strict=True)],
+    }
+    write_html(path, "report.html", content)
 
 
 def unique_names(runs: Sequence[Run]) -> list[str]:
-    """The runs' folder names, with their parents' where two are equal."""
+    """The names of the runs' folders; their paths if two names are equal."""
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return names
     return [str(run.folder) for run in runs]
 
 
-def _filters(cards: Sequence[Card], names: Sequence[str]) -> str:
-    """Buttons that show and hide ranked lists, and a search in their words."""
-    lists = [ranked for card in cards for one in card.examinations for ranked in one.lists]
-    if not lists and len(cards) < 2:
-        return ""
+def _filters(reports: Sequence[RunReport], names: Sequence[str]) -> dict | None:
+    """Buttons that show and hide ranked lists, and the cameras to choose from."""
+    lists = [r for report in reports for one in report.analyses for r in one.lists]
+    if not lists and len(reports) < 2:
+        return None
     present = [kind for kind in KINDS if any(ranked.choice == kind for ranked in lists)]
-    buttons = [_button("kind", kind, KIND_NAMES[kind]) for kind in present]
-    if len(cards) > 1:
-        buttons += [_button("run", name, name) for name in names]
-    cameras = sorted({ranked.camid for ranked in lists})
-    options = "".join(
-        f'<option value="{camera}">camera {camera + 1}</option>' for camera in cameras
-    )
-    choose = f'<select id="camera" aria-label="camera of the query"><option value="">all cameras</option>{options}</select>'
-    search = '<input id="words" type="search" placeholder="identity or file name" aria-label="identity or file name">'
-    return f'<nav>{"".join(buttons)}{choose if lists else ""}{search if lists else ""}<output id="shown"></output></nav>'
+    buttons = [{"group": "kind", "value": kind, "text": KIND_NAMES[kind]} for kind in present]
+    if len(reports) > 1:
+        buttons += [{"group": "run", "value": name, "text": name} for name in names]
+    return {"buttons": buttons, "cameras": sorted({ranked.camid for ranked in lists})}
 
 
-def _button(group: str, value: str, text: str) -> str:
-    value, text = escape(value, quote=True), escape(text)
-    return f'<button type="button" data-group="{group}" data-value="{value}" aria-pressed="true">{text}</button>'
-
-
-def _comparison(cards: Sequence[Card], names: Sequence[str]) -> str:
+def _compare(reports: Sequence[RunReport], names: Sequence[str]) -> dict:
     """Scores, curves and recipes side by side."""
-    runs = [card.run for card in cards]
-    datasets = list(dict.fromkeys(name for run in runs for name in run.results))
-    parts = ["<h1>Side by side</h1>"]
-    for dataset in datasets:
-        rows = [
-            [name, *(_percent(run.results.get(dataset, {}).get(key)) for key in SCORES)]
-            for name, run in zip(names, runs, strict=True)
-        ]
-        parts.append(f"<h2>Scores on {escape(dataset)}</h2>{_table(('run', *SCORES), rows)}")
-    charts = [
-        line_chart(
-            "Loss", [_loss(run, name) for name, run in zip(names, runs, strict=True)], x="epoch"
-        ),
+    runs = dict(zip(names, (report.run for report in reports), strict=True))
+    datasets = list(dict.fromkeys(name for run in runs.values() for name in run.results))
+    scores = [
+        (dataset, Table(("run", *SCORES), tuple(_scores_of(runs, dataset)))) for dataset in datasets
     ]
+    losses = [Line(name, _by_epoch(run, "loss")) for name, run in runs.items()]
+    charts = [line_chart("Loss", losses, x="epoch")]
     for dataset in datasets:
-        lines = [_maps(run, dataset, name) for name, run in zip(names, runs, strict=True)]
+        lines = [_map_curve(run, dataset, name) for name, run in runs.items()]
         charts.append(line_chart(f"mAP on {dataset}", lines, x="epoch", percent=True))
         lines = [
-            Line(name, _cmc(one.cmc))
-            for name, card in zip(names, cards, strict=True)
-            for one in card.examinations
+            Line(name, _cmc_points(one.cmc))
+            for name, report in zip(names, reports, strict=True)
+            for one in report.analyses
             if one.name == dataset
         ]
         charts.append(line_chart(f"CMC on {dataset}", lines, x="rank", percent=True))
-    parts.append(_charts(charts))
-    flat = [flatten(run.config) for run in runs]
-    keys = sorted(
-        {key for one in flat for key in one if any(other.get(key) != one[key] for other in flat)}
-    )
-    rows = [[key, *(str(one.get(key, "")) for one in flat)] for key in keys if key != "OUTPUT_DIR"]
-    parts.append("<h2>Where the recipes differ</h2>")
-    parts.append(_table(("key", *names), rows) if rows else "<p>Nowhere.</p>")
-    prints = [fingerprint(run) for run in runs]
-    rows = [
-        [key, *(one.get(key, "") for one in prints)]
-        for key in dict.fromkeys(key for one in prints for key in one)
+    return {
+        "scores": scores,
+        "charts": [chart for chart in charts if chart],
+        "differences": _differences(runs),
+        "fingerprints": _fingerprints(runs),
+    }
+
+
+def _scores_of(runs: Mapping[str, Run], dataset: str) -> list[tuple[object, ...]]:
+    return [
+        (name, *(_percent(run.results.get(dataset, {}).get(key)) for key in SCORES))
+        for name, run in runs.items()
     ]
-    parts.append(f"<h2>Fingerprints</h2>{_table(('', *names), rows)}")
-    return f"<article>{''.join(parts)}</article>"
 
 
-def _run(card: Card) -> str:
+def _differences(runs: Mapping[str, Run]) -> Table:
+    """Configuration keys whose values differ."""
+    flat = [flatten(run.config) for run in runs.values()]
+    keys = sorted({key for one in flat for key in one} - {"OUTPUT_DIR"})
+    differing = [key for key in keys if len({str(one.get(key, "")) for one in flat}) > 1]
+    rows = tuple((key, *(str(one.get(key, "")) for one in flat)) for key in differing)
+    return Table(("key", *runs), rows)
+
+
+def _fingerprints(runs: Mapping[str, Run]) -> Table:
+    prints = [fingerprint(run) for run in runs.values()]
+    keys = dict.fromkeys(key for one in prints for key in one)
+    rows = tuple((key, *(one.get(key, "") for one in prints)) for key in keys)
+    return Table(("", *runs), rows)
+
+
+def _run(report: RunReport, name: str) -> dict:
     """Everything about one run."""
-    run = card.run
-    parts = [f'<p class="trouble">{escape(card.trouble)}</p>' if card.trouble else ""]
+    run = report.run
+    found, flat = fingerprint(run), flatten(run.config)
+    hints = (
+        f"{key.lower()} {found[key]}" for key in ("Seed", "Commit", "Scored by") if key in found
+    )
+    trained_on = ", ".join(map(str, _sequence(flat.get("DATASETS.NAMES"))))
+    return {
+        "name": name,
+        "problem": report.problem,
+        "scores": _scores(run),
+        "scores_title": "Scores on each test set" if len(run.results) > 1 else "Scores",
+        "is_trained": bool(run.train),
+        "trained_on": trained_on,
+        "teachers": _teachers(run.distillation),
+        "teachers_dataset": str(run.distillation.get("dataset", "")),
+        "fingerprint": Table((), tuple(found.items())),
+        "fingerprint_hint": ", ".join(hints),
+        "recipe": "\n".join(f"{key}: {value}" for key, value in sorted(flat.items())),
+        "charts": [chart for chart in _curves(run) if chart],
+        "tests": [_test(report, one) for one in report.analyses],
+        **_calibration(run.calibration),
+    }
+
+
+def _scores(run: Run) -> Table:
     rows = [
-        [
+        (
             dataset,
             *(_percent(scores.get(key)) for key in SCORES),
             scores.get("num_valid", ""),
             scores.get("num_gallery", ""),
-        ]
+        )
         for name, result in run.results.items()
         for dataset, scores in ((name, result), (f"{name}, re-ranked", result.get("reranked")))
         if scores
     ]
-    if rows:
-        title = "Scores on each test set" if len(run.results) > 1 else "Scores"
-        parts.append(f"<h2>{title}</h2>{_table(('test set', *SCORES, 'queries', 'gallery'), rows)}")
-        if run.train:
-            names = ", ".join(map(str, flatten(run.config).get("DATASETS.NAMES", ())))
-            parts.append(
-                f"<p>Of the weights at the end of the run, trained on {escape(names)}.</p>"
-            )
-    else:
-        parts.append('<p class="trouble">There is no results.json: the run has not ended.</p>')
-    if run.distillation.get("rows"):
-        parts.append(_teachers(run.distillation))
-    parts.append(_fingerprint(run))
-    parts.append(_charts(_curves(run)))
-    parts += [_examined(card, one) for one in card.examinations]
-    if run.calibration:
-        parts.append(_calibration(run.calibration))
-    return "".join(parts)
+    return Table(("test set", *SCORES, "queries", "gallery"), tuple(rows))
 
 
-def _fingerprint(run: Run) -> str:
-    """What makes the scores comparable, and the whole recipe; folded, as it is long."""
-    found = fingerprint(run)
-    hints = ", ".join(
-        f"{key.lower()} {found[key]}" for key in ("Seed", "Commit", "Scored by") if key in found
-    )
-    parts = [
-        f"<details><summary><b>Fingerprint</b>: {escape(hints)}</summary>{_table((), list(found.items()))}</details>"
-    ]
-    if run.config:
-        text = "\n".join(f"{key}: {value}" for key, value in sorted(flatten(run.config).items()))
-        parts.append(
-            f"<details><summary><b>The whole recipe</b></summary><pre>{escape(text)}</pre></details>"
-        )
-    return "".join(parts)
-
-
-def _teachers(distillation: dict) -> str:
-    rows = [
-        [
+def _teachers(distillation: Mapping) -> Table | None:
+    """Teachers and student side by side, None if the run has no teacher."""
+    rows = tuple(
+        (
             row["name"],
             _percent(row["mAP"]),
             _percent(row["rank1"]),
             f"{row['parameters'] / 1e6:.2f}",
             f"{row['gflops']:.3g}",
             f"{row['milliseconds']:.2f}",
-        ]
-        for row in distillation["rows"]
-    ]
-    head = ("network", "mAP", "Rank-1", "parameters, M", "GFLOPs", "ms an image")
-    return f"<h2>Teacher and student on {escape(str(distillation.get('dataset', '')))}</h2>{_table(head, rows)}"
+        )
+        for row in distillation.get("rows", ())
+    )
+    head = ("network", "mAP", "Rank-1", "parameters, M", "GFLOPs", "ms per image")
+    return Table(head, rows) if rows else None
 
 
 def _curves(run: Run) -> list[str]:
     last = run.train[-1] if run.train else {}
-    terms = [
-        key
-        for key in last
-        if key not in ("epoch", "iteration", "loss", "accuracy", "lr", "images_per_second")
-    ]
-    losses = [
-        _loss(run, "all"),
-        *(Line(key, _by_epoch(run, key)) for key in terms if len(terms) > 1),
-    ]
+    names = [key for key in last if key not in NOT_LOSSES]
+    losses = [Line("all", _by_epoch(run, "loss"))]
+    losses += [Line(name, _by_epoch(run, name)) for name in names if len(names) > 1]
+    accuracy = [Line("accuracy", _by_epoch(run, "accuracy"))]
+    maps = [_map_curve(run, name, name) for name in run.tests]
     return [
         line_chart("Loss", losses, x="epoch"),
         line_chart("Learning rate", [Line("base", _by_epoch(run, "lr"))], x="epoch"),
-        line_chart(
-            "Training accuracy",
-            [Line("accuracy", _by_epoch(run, "accuracy"))],
-            x="epoch",
-            percent=True,
-        ),
-        line_chart("mAP", [_maps(run, name, name) for name in run.tests], x="epoch", percent=True),
+        line_chart("Training accuracy", accuracy, x="epoch", percent=True),
+        line_chart("mAP", maps, x="epoch", percent=True),
     ]
 
 
 def _by_epoch(run: Run, key: str) -> tuple[tuple[float, float], ...]:
-    """(epochs done, value), thinned to at most some 400 points."""
+    """(epochs, value), thinned to about `MAX_POINTS` points."""
     rows = [row for row in run.train if isinstance(row.get(key), int | float)]
     if not rows:
         return ()
-    length = max(
-        row["iteration"] / max(row["epoch"], 1) for row in rows
-    )  # iterations of an epoch, from its last line
-    step = max(len(rows) // 400, 1)
+    # The last line of an epoch tells the number of iterations per epoch.
+    length = max(row["iteration"] / max(row["epoch"], 1) for row in rows) or 1
+    step = max(len(rows) // MAX_POINTS, 1)
     return tuple((row["iteration"] / length, row[key]) for row in rows[::step])
 
 
-def _loss(run: Run, name: str) -> Line:
-    return Line(name, _by_epoch(run, "loss"))
+def _map_curve(run: Run, dataset: str, name: str) -> Line:
+    rows = [row for row in run.tests.get(dataset, ()) if isinstance(row.get("mAP"), int | float)]
+    return Line(name, tuple((row["epoch"], row["mAP"]) for row in rows))
 
 
-def _maps(run: Run, dataset: str, name: str) -> Line:
-    return Line(
-        name,
-        tuple((row["epoch"], row["mAP"]) for row in run.tests.get(dataset, ()) if "mAP" in row),
-    )
-
-
-def _cmc(cmc: np.ndarray) -> tuple[tuple[float, float], ...]:
+def _cmc_points(cmc: np.ndarray) -> tuple[tuple[float, float], ...]:
     return tuple((rank, float(value)) for rank, value in enumerate(cmc[:20], start=1))
 
 
-def _examined(card: Card, one: Examination) -> str:
-    """What a test set shows: curves, cameras, sizes, ranked lists."""
+def _test(report: RunReport, one: RetrievalAnalysis) -> dict:
+    """The analysis of a test set: curves, cameras, numbers of matches, ranked lists."""
+    rows = tuple((label, str(n), _percent(value)) for label, (value, n) in one.match_counts.items())
+    weights = report.run.weights.name if report.run.weights else "the network"
     charts = [
-        line_chart("CMC", [Line(one.name, _cmc(one.cmc))], x="rank", percent=True),
-        _distances(one),
+        line_chart("CMC", [Line(one.name, _cmc_points(one.cmc))], x="rank", percent=True),
+        _distance_chart(one),
     ]
-    rows = [[label, str(count), _percent(value)] for label, (value, count) in one.sizes.items()]
-    weights = f"{card.run.weights.name}, " if card.run.weights else ""
-    score = f"<p>What follows is of {weights}mAP {_percent(one.mAP)}, Rank-1 {_percent(one.cmc[0])}.</p>"
-    parts = [f"<h2>Looking closer at {escape(one.name)}</h2>{score}{_charts(charts)}"]
-    if one.protocol not in ("cross-camera", "all"):
-        parts.append(
-            f"<p>Its score is of the protocol {escape(one.protocol)}; this part follows the cross-camera rule.</p>"
-        )
-    parts.append(_camera_table(one))
-    parts.append(
-        f"<h3>Queries by their number of matches</h3>{_table(('matches', 'queries', 'mAP'), rows)}"
+    note = (
+        ""
+        if one.protocol in ("cross-camera", "all")
+        else (f"The score uses the protocol {one.protocol}; this part uses the cross-camera rule.")
     )
-    parts.append(
-        "<h3>Ranked lists</h3><p>Blue: the query. Green: right. Red, dashed: wrong. The number is the distance, smaller is "
-        "closer. Best, median and worst by average precision. "
-        f"{'' if one.notes else 'No query looks like a label error.'}</p>"
-    )
-    pictures, heats = card.pictures.get(one.name, {}), card.heats.get(one.name, {})
-    parts += [_ranked(ranked, one, pictures, heats.get(ranked.index, [])) for ranked in one.lists]
-    return "".join(parts)
+    cameras = sorted({camera for pair in one.camera_pairs for camera in pair})
+    return {
+        "name": one.name,
+        "summary": f"With {weights}: mAP {_percent(one.mAP)}, Rank-1 {_percent(one.cmc[0])}.",
+        "charts": [chart for chart in charts if chart],
+        "protocol_note": note,
+        "cameras": cameras,
+        "camera_rows": [
+            (row, [one.camera_pairs.get((row, column)) for column in cameras]) for row in cameras
+        ],
+        "match_counts": Table(("matches", "queries", "mAP"), rows),
+        "has_suspects": bool(one.notes),
+        "lists": [_ranked(ranked, one, report) for ranked in one.lists],
+    }
 
 
-def _distances(one: Examination) -> str:
-    """The histogram of distances, cut to where there are any."""
+def _distance_chart(one: RetrievalAnalysis) -> str:
+    """The histogram of distances, in the range in which there are any."""
     counts = {
         "same identity": one.histograms.same.sum(axis=0),
         "different": one.histograms.different.sum(axis=0),
     }
-    used = np.flatnonzero(sum(counts.values()))
+    used = np.flatnonzero(counts["same identity"] + counts["different"])
     if not len(used):
         return ""
     first, last = used[0], used[-1] + 1
     step = max(-(-(last - first) // NUM_HISTOGRAM_BINS), 1)
     starts = np.arange(first, last, step)
-    edges = one.histograms.edges[
-        np.minimum(np.append(starts, starts[-1] + step), len(one.histograms.edges) - 1)
-    ]
+    ends = np.minimum(np.append(starts, starts[-1] + step), len(one.histograms.edges) - 1)
     merged = {
-        name: np.add.reduceat(values[: starts[-1] + step], starts)
+        name: np.add.reduceat(values[: starts[-1] + step], starts).tolist()
         for name, values in counts.items()
     }
-    return histogram(
-        "Distances of pairs",
-        edges.tolist(),
-        {k: v.tolist() for k, v in merged.items()},
-        x="distance",
-    )
+    edges = one.histograms.edges[ends].tolist()
+    return histogram("Distances of pairs", edges, merged, x="distance")
 
 
-def _camera_table(one: Examination) -> str:
-    """mAP by camera of the query (rows) and of the gallery (columns), darker for worse."""
-    if not one.camera_pairs:
-        return ""
-    cameras = sorted({camera for pair in one.camera_pairs for camera in pair})
-    rows = []
-    for asks in cameras:
-        cells = [f"<th>{asks + 1}</th>"]
-        for answers in cameras:
-            value, count = one.camera_pairs.get((asks, answers), (None, 0))
-            if value is None:
-                cells.append("<td></td>")
-            else:
-                style = f"background:rgba(214,52,48,{0.75 * (1 - value):.2f})"
-                cells.append(f'<td style="{style}" title="{count} queries">{100 * value:.1f}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = "".join(f"<th>{camera + 1}</th>" for camera in cameras)
-    return (
-        "<h3>Camera pairs</h3><p>mAP in % when only one camera answers. Rows: the query's camera; columns: that of the "
-        f'gallery. Redder is worse.</p><div class="scroll"><table class="cameras"><tr><th></th>{head}</tr>'
-        f"{''.join(rows)}</table></div>"
-    )
-
-
-def _ranked(
-    ranked: RankedQuery, one: Examination, pictures: dict, heats: Sequence[Image.Image]
-) -> str:
-    name, picture = pictures.get(("query", ranked.index), ("", None))
-    figures = [_picture(picture, "query", "query", ranked.pid, ranked.camid, name)]
+def _ranked(ranked: RankedQuery, one: RetrievalAnalysis, report: RunReport) -> dict:
+    """A ranked list with the text by which it is found."""
+    images = report.images.get(one.name, {})
+    name, image = images.get(("query", ranked.index), ("", None))
     words = [str(ranked.pid), name]
+    figures = [_figure(image, "query", ("query", _labels(ranked.pid, ranked.camid), name))]
     for place, answer in enumerate(ranked.answers, start=1):
-        name, picture = pictures.get(("gallery", answer.index), ("", None))
+        name, image = images.get(("gallery", answer.index), ("", None))
         words.append(name)
-        verdict = "right" if answer.correct else "wrong"
-        first = f"{place}. {verdict} {answer.distance:.2f}"
-        figures.append(_picture(picture, verdict, first, answer.pid, answer.camid, name))
-    kind = "likely label error" if ranked.choice == "suspect" else f"{ranked.choice} query"
+        kind = "right" if answer.correct else "wrong"
+        lines = (f"{place}. {kind} {answer.distance:.2f}", _labels(answer.pid, answer.camid), name)
+        figures.append(_figure(image, kind, lines))
+    is_suspect = ranked.choice == "suspect"
+    kind = "likely label error" if is_suspect else f"{ranked.choice} query"
     matches = "1 match" if ranked.num_matches == 1 else f"{ranked.num_matches} matches"
-    title = f"{kind}: identity {ranked.pid} under camera {ranked.camid + 1}, AP {100 * ranked.ap:.1f}%, {matches}"
-    note = f"<p>{escape(one.notes[ranked.index])}</p>" if ranked.choice == "suspect" else ""
-    shown = "".join(
-        f'<figure><img src="{_source(heat)}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-        for heat, caption in zip(
-            heats, ("what the query rests on", "what its first answer rests on"), strict=False
-        )
-    )
-    heat_row = (
-        f'<details><summary>Heat-maps</summary><div class="row">{shown}</div></details>'
-        if shown
-        else ""
-    )
-    search = escape(" ".join(words).lower(), quote=True)
-    return (
-        f'<section class="list" data-kind="{ranked.choice}" data-camera="{ranked.camid}" data-words="{search}">'
-        f'<h4>{escape(title)}</h4>{note}<div class="row">{"".join(figures)}</div>{heat_row}</section>'
-    )
+    heatmaps = report.heatmaps.get(one.name, {}).get(ranked.index, ())
+    captions = ("image regions of the query", "image regions of its first match")
+    return {
+        "kind": ranked.choice,
+        "camid": ranked.camid,
+        "words": " ".join(words).lower(),
+        "title": f"{kind}: identity {ranked.pid} under camera {ranked.camid + 1}, "
+        f"AP {100 * ranked.ap:.1f}%, {matches}",
+        "note": one.notes[ranked.index] if is_suspect else "",
+        "figures": figures,
+        "heatmaps": [
+            _figure(heatmap, "", (text,)) for heatmap, text in zip(heatmaps, captions, strict=False)
+        ],
+    }
 
 
-def _picture(
-    picture: Image.Image | None, kind: str, first: str, pid: int, camid: int, name: str
-) -> str:
-    lines = f"<b>{escape(first)}</b><br>id {pid}, cam {camid + 1}<br><small>{escape(name)}</small>"
-    source = _source(picture) if picture is not None else ""
-    alt = escape(f"{first}, identity {pid}", quote=True)
-    return f'<figure class="{kind}"><img src="{source}" alt="{alt}"><figcaption>{lines}</figcaption></figure>'
+def _labels(pid: int, camid: int) -> str:
+    return f"id {pid}, cam {camid + 1}"
 
 
-def _source(picture: Image.Image) -> str:
-    buffer = BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode("ascii")
+def _figure(image: Image.Image | None, kind: str, lines: tuple[str, ...]) -> Figure:
+    return Figure("" if image is None else image_source(image), kind, lines)
 
 
-def _calibration(calibration: dict) -> str:
-    rows = [
-        [f"{row['fmr']:g}", f"{row['threshold']:.4f}", _percent(row["fnmr"])]
+def _calibration(calibration: Mapping) -> dict:
+    rows = tuple(
+        (f"{row['fmr']:g}", f"{row['threshold']:.4f}", _percent(row["fnmr"]))
         for row in calibration.get("fnmr_at_fmr", ())
-    ]
-    said = f"Two pictures are taken for the same up to a distance of {calibration.get('threshold', float('nan')):.4f}, which "
-    said += f"lets a share of {calibration.get('false_match_rate', float('nan')):g} of different pairs through."
-    head = ("false matches", "threshold", "missed matches")
-    return f"<h2>Same or not</h2><p>{escape(said)}</p>{_table(head, rows)}"
-
-
-def _charts(charts: Sequence[str]) -> str:
-    return f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    top = f"<tr>{''.join(f'<th>{escape(str(cell))}</th>' for cell in head)}</tr>" if head else ""
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows
     )
-    return f'<div class="scroll"><table>{top}{body}</table></div>'
+    text = ""
+    if calibration:
+        text = (
+            "Two images are accepted as the same identity up to a distance of "
+            f"{calibration['threshold']:.4f}, at a false-match rate of "
+            f"{calibration['false_match_rate']:g}."
+        )
+    head = ("false-match rate", "threshold", "false non-match rate")
+    return {"calibration": Table(head, rows) if calibration else None, "calibration_text": text}
+
+
+def _sequence(value: object) -> Sequence[object]:
+    """Lists and tuples as they are, anything else as an empty sequence."""
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}%"
+    return f"{100 * value:.2f}%" if isinstance(value, int | float) else ""

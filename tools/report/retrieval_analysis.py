@@ -38,7 +38,14 @@ class Nearest(NamedTuple):
     num_matches: np.ndarray  # int64 [Q]
 
 
-class Examination(NamedTuple):
+class CameraScore(NamedTuple):
+    """mAP, and the number of queries that count."""
+
+    mAP: float
+    count: int
+
+
+class RetrievalAnalysis(NamedTuple):
     """One test set, examined."""
 
     name: str
@@ -46,15 +53,14 @@ class Examination(NamedTuple):
     mAP: float
     cmc: np.ndarray  # [max_rank]
     histograms: Histograms
-    camera_pairs: dict[
-        tuple[int, int], tuple[float, int]
-    ]  # query camera, gallery camera -> mAP, queries
-    sizes: dict[str, tuple[float, int]]  # number of matches -> mean AP, queries
+    # (query camera, gallery camera) -> score
+    camera_pairs: dict[tuple[int, int], CameraScore]
+    match_counts: dict[str, tuple[float, int]]  # number of matches -> mean AP, queries
     lists: tuple[RankedQuery, ...]  # `choice` is one of KINDS
     notes: dict[int, str]  # about suspects, by index of the query
 
 
-def examine(
+def analyze_retrieval(
     query: Labeled,
     gallery: Labeled,
     *,
@@ -63,7 +69,7 @@ def examine(
     protocol: str = "cross-camera",
     count: int = 6,
     top: int = 10,
-) -> Examination:
+) -> RetrievalAnalysis:
     """Look at a test set from its embeddings. The rules of "all" and "cross-camera" are used; others count as the latter.
 
     Raises ValueError when no query has a match.
@@ -99,14 +105,14 @@ def examine(
             query, gallery, chosen[kind], kind=kind, top=top, metric=metric, rule=rule
         )
     ]
-    return Examination(
+    return RetrievalAnalysis(
         name,
         protocol,
         float(scores.mAP),
         scores.cmc,
         histograms,
         score_camera_pairs(query, gallery, metric=metric, rule=rule),
-        score_sizes(nearest.num_matches[valid], scores.ap),
+        score_match_counts(nearest.num_matches[valid], scores.ap),
         tuple(lists),
         notes,
     )
@@ -213,7 +219,7 @@ def _rank(
 
 def score_camera_pairs(
     query: Labeled, gallery: Labeled, *, metric: str = "cosine", rule: str = "cross-camera"
-) -> dict[tuple[int, int], tuple[float, int]]:
+) -> dict[tuple[int, int], CameraScore]:
     """(query camera, gallery camera): (mAP, queries counted) when only that camera's pictures answer."""
     cameras = np.unique(np.concatenate([query.camids, gallery.camids]))
     if len(cameras) > MOST_CAMERAS:
@@ -231,11 +237,11 @@ def score_camera_pairs(
             if len(asking_too.pids):
                 apart = asking_too._replace(camids=np.full_like(asking_too.camids, -1))
                 result = _score(apart, answering, metric)
-                scores[asks, answers] = (float(result.mAP), int(result.num_valid))
+                scores[asks, answers] = CameraScore(float(result.mAP), int(result.num_valid))
     return scores
 
 
-def score_sizes(num_matches: np.ndarray, ap: np.ndarray) -> dict[str, tuple[float, int]]:
+def score_match_counts(num_matches: np.ndarray, ap: np.ndarray) -> dict[str, tuple[float, int]]:
     """Mean average precision of queries with few and with many matches; groups without a query are left out."""
     scores = {}
     for low, high in GROUPS:

@@ -123,15 +123,15 @@ def search(arguments: argparse.Namespace) -> list[str]:
     closest = found.distances[:, 0].tolist()
     if arguments.rerank:
         found = _rerank(query, gallery, found)
-    answers = [
-        _answer(
+    queries = [
+        _describe_query(
             path, features, found, row, top=arguments.top, closest=closest[row], threshold=threshold
         )
         for row, path in enumerate(paths)
     ]
-    lines += [f"{answer['path']}: {answer['decision']}" for answer in answers]
+    lines += [f"{one['path']}: {one['decision']}" for one in queries]
     return lines + _write(
-        arguments, answers, features, metadata, threshold, notes=lines[: int(arguments.faiss)]
+        arguments, queries, features, metadata, threshold, notes=lines[: int(arguments.faiss)]
     )
 
 
@@ -215,7 +215,7 @@ def _rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
     return rerank(query, gallery, found)
 
 
-def _answer(
+def _describe_query(
     path: str,
     features: Features,
     found: Nearest,
@@ -225,9 +225,9 @@ def _answer(
     closest: float,
     threshold: float | None,
 ) -> dict:
-    """A query and its answers, as they are in search.json; "same" is None without a threshold."""
+    """A query and its matches as in search.json; "same" is None without a threshold."""
     pairs = zip(found.distances[row].tolist(), found.indices[row].tolist(), strict=True)
-    answers = [
+    matches = [
         {
             "rank": rank,
             "path": str(features.paths[index]),
@@ -241,22 +241,22 @@ def _answer(
     known = None if threshold is None else closest <= threshold
     if known is False:
         decision = f"unknown (the nearest is at {closest:.3f})"
-    else:  # re-ranking may put one that is beyond the threshold first
-        first = next(answer for answer in answers if answer["same"] is not False)
+    else:
+        # Re-ranking may put an entry beyond the threshold first.
+        first = next(match for match in matches if match["same"] is not False)
         decision = f"{first['pid'] or first['path']} at {first['distance']:.3f}"
-    answers = answers[:top]
     return {
         "path": path,
         "known": known,
         "decision": decision,
         "closest": closest,
-        "answers": answers,
+        "matches": matches[:top],
     }
 
 
 def _write(
     arguments: argparse.Namespace,
-    answers: list[dict],
+    queries: list[dict],
     features: Features,
     metadata: ExportMetadata,
     threshold: float | None,
@@ -265,14 +265,14 @@ def _write(
 ) -> list[str]:
     arguments.out.mkdir(parents=True, exist_ok=True)
     page, data = arguments.out / "index.html", arguments.out / "search.json"
-    said = (
-        "No threshold: every query gets an answer. python -m tools.calibrate finds one."
+    rule = (
+        "There is no threshold, so no query is unknown. tools.calibrate finds a threshold."
         if threshold is None
-        else f"Same: a cosine distance of at most {threshold:.4f}; unknown: nothing that near."
+        else f"Same: a cosine distance of at most {threshold:.4f}; unknown: no entry within that distance."
     )
     facts = [
-        f"{len(answers)} queries in {len(features.paths)} images of {arguments.features}, network {metadata.fingerprint}.",
-        said,
+        f"{len(queries)} queries in {len(features.paths)} images of {arguments.features}, network {metadata.fingerprint}.",
+        rule,
         *([f"The {arguments.rerank} nearest are re-ranked."] if arguments.rerank else []),
         *notes,
     ]
@@ -282,11 +282,11 @@ def _write(
         "threshold": threshold,
         "reranked": arguments.rerank,
         "faiss": arguments.faiss,
-        "queries": answers,
+        "queries": queries,
     }
     data.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    write_page(page, answers, facts=facts)
-    return [said, str(page), str(data)]
+    write_page(page, queries, facts=facts)
+    return [rule, str(page), str(data)]
 
 
 main = Command("search", __doc__ or "", add_options, run).main

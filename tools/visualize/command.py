@@ -26,11 +26,11 @@ from ember_reid.engine.ranked_lists import (
     RankedQuery,
     draw_montage,
     ranked_lists,
-    write_page,
 )
 from ember_reid.engine.scores import describe_scores, retrieval_scores
 from ember_reid.evaluate import QueryGallery
 from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
+from ember_reid.tools.visualize.page import write_page
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
