@@ -63,6 +63,11 @@ def parse_config(text: str, overrides: Sequence[str] = ()) -> Config:
     return merge.finish(overrides)
 
 
+def read_recipe_files(path: Path) -> list[Path]:
+    """Return the `_BASE_` files of a recipe in the order in which they are merged, then itself."""
+    return [file for file, _ in _read_recipe(path, including=(), files=[])]
+
+
 def _read_recipe(
     path: Path, *, including: tuple[Path, ...], files: list[Path]
 ) -> Iterator[tuple[Path, Mapping]]:

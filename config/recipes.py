@@ -38,9 +38,13 @@ MOVED_RECIPES = {
 
 def recipe_names() -> list[str]:
     """Return the names of all shipped recipes, sorted: `market1501/bot_R50`, ..."""
-    files = RECIPE_FOLDER.rglob("*.yml")
-    names = (path.relative_to(RECIPE_FOLDER).with_suffix("").as_posix() for path in files)
-    return sorted(name for name in names if not name.startswith("base/"))
+    files = (path for path in RECIPE_FOLDER.rglob("*.yml") if _is_recipe(path))
+    return sorted(path.relative_to(RECIPE_FOLDER).with_suffix("").as_posix() for path in files)
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a file is a recipe of its own: it sets OUTPUT_DIR, the base of others does not."""
+    return "\nOUTPUT_DIR:" in path.read_text(encoding="utf-8")
 
 
 def find_recipe(name: str | Path) -> Path:

@@ -103,24 +103,3 @@ def test_files_and_keys_that_a_document_names_exist(path):
         for word in key.split("."):
             assert word in node, f"{path.name} names {key}, which is no key"
             node = node[word]
-
-
-def test_scores_of_recipes_are_those_of_their_heads():
-    """Tables of docs/recipes.md whose columns are folders: a cell holds mAP and Rank-1 as the recipe's first lines do."""
-    folders, checked = [], 0
-    for line in (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines():
-        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
-        if line.startswith("| recipe |"):
-            folders = cells[1:] if all(cell.startswith("configs/") for cell in cells[1:]) else []
-        elif line.startswith("| `") and folders:
-            for folder, cell in zip(folders, cells[1:], strict=True):
-                path = ROOT / folder / f"{cells[0]}.yml"
-                assert path.is_file() == (cell != "-"), path
-                if cell not in ("-", "not published"):
-                    head = " ".join(
-                        re.findall(r"^#(.*)", path.read_text(encoding="utf-8"), re.MULTILINE)
-                    )
-                    found = re.search(r"Rank-1 ([\d.]*\d)(?: %)?, mAP ([\d.]*\d)", head)
-                    assert f"{found[2]}, {found[1]}" == cell, f"{path}: {cell}"
-                    checked += 1
-    assert checked > 100
