@@ -14,10 +14,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from ember_reid.config import find_recipe, load_config, recipe_names
+from ember_reid.config import RecipeHeader, load_config, read_header, recipe_names
 from ember_reid.tools.common.cli import Command, echo
-
-SCORE = r"{} (\d+(?:\.\d+)?) ?%|(\d+(?:\.\d+)?) ?% {}\b"
 
 
 @dataclass(frozen=True)
@@ -46,25 +44,23 @@ def read_recipe(name: str) -> Recipe:
     network = cfg.MODEL.BACKBONE.NAME
     if cfg.MODEL.HEAD.NAME != "global":
         network += f" + {cfg.MODEL.HEAD.NAME}"
-    text = find_recipe(name).read_text(encoding="utf-8")
-    header = re.match(r"(?:#.*\n)*", text)
-    source, mAP, rank1 = read_score(header[0] if header else "")
+    source, mAP, rank1 = read_score(read_header(name))
     datasets = ", ".join(source.partition(":")[0] for source in cfg.DATASETS.NAMES)
     return Recipe(name, datasets, network, source, mAP, rank1)
 
 
-def read_score(header: str) -> tuple[str, float | None, float | None]:
-    """("published" | "measured" | "", mAP, Rank-1) as the comment at the top of a recipe states."""
-    for line in header.splitlines():
-        mAP, rank1 = (_find_percent(line, key) for key in ("mAP", "Rank-1"))
-        if mAP is not None or rank1 is not None:
-            return "measured" if line.startswith("# Measured") else "published", mAP, rank1
-    return "", None, None
+def read_score(header: RecipeHeader) -> tuple[str, float | None, float | None]:
+    """("published" | "measured" | "", mAP, Rank-1) as the header of a recipe states."""
+    if header.scores:
+        values = dict(header.scores[0].values)
+        return "published", values.get("mAP"), values.get("Rank-1")
+    mAP, rank1 = (_find_percent(header.measured, key) for key in ("mAP", "Rank-1"))
+    return "measured" if header.measured else "", mAP, rank1
 
 
-def _find_percent(line: str, key: str) -> float | None:
-    found = re.search(SCORE.format(key, key), line)
-    return float(found[1] or found[2]) if found else None
+def _find_percent(text: str, key: str) -> float | None:
+    found = re.search(rf"{key} (\d+(?:\.\d+)?)", text)
+    return float(found[1]) if found else None
 
 
 def find_recipes(words: Sequence[str] = (), *, min_map: float | None = None) -> Iterator[Recipe]:
