@@ -27,7 +27,7 @@ from .reference import JUNK_PID, label_pairs
 try:
     from .eval_cylib import rank_cy
 except ImportError:
-    rank_cy = None
+    rank_cy = None  # type: ignore[assignment]
 
 logger = logging.getLogger("ember.evaluate")
 

@@ -23,7 +23,7 @@ from .tiles import COLUMNS, TQDM_DELAY, FeatureMatrix, distance_tile, round_ties
 try:
     from ..eval_cylib import jaccard_cy, nearest_cy
 except ImportError:
-    nearest_cy = jaccard_cy = None
+    nearest_cy = jaccard_cy = None  # type: ignore[assignment]
 
 logger = logging.getLogger("ember.evaluate")
 
@@ -229,21 +229,23 @@ def refine(
     num = features.num_items
     found = Lists.empty(features, k, 1)
     farthest, certain = torch.zeros(num), torch.zeros(num, dtype=torch.int8)
-    tensors = (
-        candidates.near,
-        candidates.near_bounds,
-        candidates.far,
-        candidates.far_bounds,
-        found.near,
-        found.near_bounds,
-        farthest,
-        certain,
-    )
-    arrays = [tensor.numpy() for tensor in tensors]
-    metric = features.arrays(), features.constant, features.resolution
     for first in progress(range(0, num, REFINED_AT_ONCE), "distances"):
-        last = min(first + REFINED_AT_ONCE, num)
-        nearest_cy.refine(*metric, first, last, *arrays, num_threads())
+        nearest_cy.refine(
+            features.arrays(),
+            features.constant,
+            features.resolution,
+            first,
+            min(first + REFINED_AT_ONCE, num),
+            candidates.near.numpy(),
+            candidates.near_bounds.numpy(),
+            candidates.far.numpy(),
+            candidates.far_bounds.numpy(),
+            found.near.numpy(),
+            found.near_bounds.numpy(),
+            farthest.numpy(),
+            certain.numpy(),
+            num_threads(),
+        )
     found.far_bounds[:, 0] = -farthest
     uncertain = torch.nonzero(certain == 0).flatten()
     logger.info(

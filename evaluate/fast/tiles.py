@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -184,7 +185,8 @@ def choose_product(device: torch.device, work: float) -> Product:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Products in true float32: TF32 and bfloat16 would change the order of near neighbors."""
-    libraries = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    mkldnn: Any = torch.backends.mkldnn  # sets itself as the module, which type checkers miss
+    libraries = (torch.backends.cuda.matmul, mkldnn.matmul)
     previous = [library.fp32_precision for library in libraries]
     for library in libraries:
         library.fp32_precision = "ieee"
