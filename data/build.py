@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from ember_reid.data.augment import Augmentation, AugmentationSettings, Normalization
 from ember_reid.data.batch import Batch, collate
-from ember_reid.data.cache import CPU, ImageCache, choose_cache
-from ember_reid.data.dataset import ReidDataset, used_paths
+from ember_reid.data.cache import CPU, choose_cache
+from ember_reid.data.dataset import ImageCache, ReidDataset, used_paths
 from ember_reid.data.datasets import LAYOUTS, read, resolve
 from ember_reid.data.fastreid_samplers import CameraBalancedSampler, IdentityStreamSampler
 from ember_reid.data.images import check_files, find_broken, num_cpus
@@ -23,10 +23,10 @@ from ember_reid.data.samplers import (
     IdentityOnceSampler,
     PKSampler,
     RandomBatchSampler,
-    TestBatchSampler,
+    split_batches,
 )
 from ember_reid.data.validation import hold_out
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 logger = logging.getLogger("ember.data")
@@ -218,10 +218,11 @@ def build_test_loader(
     longest = max((len(record.paths) for record in records), default=1)
     frames = min(cfg.INPUT.NUM_FRAMES_TEST or cfg.INPUT.NUM_FRAMES, longest)
     size = tuple(cfg.INPUT.SIZE_TEST)
-    sampler = TestBatchSampler(
+    batches = split_batches(
         len(records), batch_size=cfg.TEST.IMS_PER_BATCH, rank=rank, world_size=world_size
     )
-    paths = used_paths(records[sampler.first : sampler.last], num_frames=frames, sampling="even")
+    own = [records[index] for batch in batches for index in batch]
+    paths = used_paths(own, num_frames=frames, sampling="even")
     dataset = ReidDataset(
         records,
         size=size,
@@ -229,7 +230,7 @@ def build_test_loader(
         num_frames=frames,
         cache=_build_cache(cfg, paths, size, world_size=world_size, device=device),
     )
-    return _create_loader(cfg, dataset, sampler, persistent=False)
+    return _create_loader(cfg, dataset, batches, persistent=False)
 
 
 def _build_cache(
@@ -255,7 +256,7 @@ def _build_cache(
 
 
 def _create_loader(
-    cfg: CfgNode, dataset: ReidDataset, sampler: Sampler[list[int]], *, persistent: bool
+    cfg: CfgNode, dataset: ReidDataset, sampler: Iterable[Sequence[int]], *, persistent: bool
 ) -> DataLoader[Batch]:
     """A loader that fetches whole batches.
 

@@ -1,78 +1,16 @@
-"""Where decoded images are kept: in the memory of a device, of the machine, or nowhere."""
+"""The choice of where decoded images are kept: on a device, in memory, or nowhere."""
 
 import logging
-import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from ember_reid.data.batch import upload
-from ember_reid.data.images import (
-    GIB,
-    ImageError,
-    free_memory,
-    load_image,
-    raise_broken,
-    run_logged,
-)
-from torch import Tensor
+from ember_reid.data.images import GIB, free_memory
 
 logger = logging.getLogger("ember.data")
 
 CPU = torch.device("cpu")
 MODES = ("auto", "device", "ram", "none")
 _SPARED = 0.25  # of what is free stays free, whatever else is asked for
-
-
-class ImageCache:
-    """All images of a dataset, decoded once into one uint8 tensor [N, 3, H, W] on `device`, from which batches are gathered.
-
-    On a CPU in ordinary memory: shared memory is as small as 64 MiB in a container, and a loader with a cache has no
-    processes.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        *,
-        size: tuple[int, int],
-        interpolation: str = "bilinear",
-        device: torch.device = CPU,
-    ) -> None:
-        """Decode `paths`, one thread per CPU (Pillow lets go of the interpreter lock). Raises ImageError."""
-        self.rows = {path: row for row, path in enumerate(dict.fromkeys(paths))}
-        self.images = torch.empty((len(self.rows), 3, *size), dtype=torch.uint8, device=device)
-        broken: dict[int, str] = {}
-
-        def decode(item: tuple[Path, int]) -> None:
-            path, row = item
-            try:
-                self.images[row] = load_image(path, size=size, interpolation=interpolation)
-            except ImageError as error:
-                broken[row] = str(error)
-
-        started = time.perf_counter()
-        run_logged(decode, list(self.rows.items()))
-        raise_broken([broken[row] for row in sorted(broken)])
-        seconds = max(time.perf_counter() - started, 1e-9)
-        logger.info(
-            "cached %d images at %d x %d on %s: %.2f GiB in %.1f s (%.0f images/s)",
-            len(self.rows),
-            *size,
-            self.images.device,
-            self.images.nbytes / GIB,
-            seconds,
-            len(self.rows) / seconds,
-        )
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device
-
-    def load(self, paths: Sequence[Path]) -> Tensor:
-        """The images of `paths` as uint8 [len(paths), 3, H, W] on the cache's device: one gather."""
-        rows = torch.tensor([self.rows[path] for path in paths], dtype=torch.int64)
-        return self.images.index_select(0, upload(rows, self.device))
 
 
 def choose_cache(

@@ -1,5 +1,7 @@
-"""Records to tensors."""
+"""From records to tensors: decoded images in memory, and the dataset that a loader asks."""
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +9,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from ember_reid.data.batch import Batch, Sample, upload
-from ember_reid.data.cache import ImageCache
+from ember_reid.data.cache import CPU
 from ember_reid.data.frames import SAMPLINGS, choose_frames, choose_views
-from ember_reid.data.images import ImageError, broken_error, load_image
+from ember_reid.data.images import (
+    GIB,
+    ImageError,
+    broken_error,
+    load_image,
+    raise_broken,
+    run_logged,
+)
 from ember_reid.data.records import Record
 from torch import Tensor
 from torch.utils.data import Dataset
+
+logger = logging.getLogger("ember.data")
 
 
 def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> list[Path]:
@@ -24,6 +35,61 @@ def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> 
         for r in records
         for i in sorted(set(choose_frames(len(r.paths), num_frames).tolist()))
     ]
+
+
+class ImageCache:
+    """All images of a dataset, decoded once into one uint8 tensor [N, 3, H, W] on a device.
+
+    A batch is one gather. On a CPU the tensor lies in ordinary memory, because shared memory may be
+    as small as 64 MiB in a container; a loader with a cache has no processes.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        size: tuple[int, int],
+        interpolation: str = "bilinear",
+        device: torch.device = CPU,
+    ) -> None:
+        """Decode `paths` with one thread per CPU (Pillow releases the interpreter lock).
+
+        Raises:
+            ImageError: files that cannot be decoded.
+        """
+        self.rows = {path: row for row, path in enumerate(dict.fromkeys(paths))}
+        self.images = torch.empty((len(self.rows), 3, *size), dtype=torch.uint8, device=device)
+        broken: dict[int, str] = {}
+
+        def decode(item: tuple[Path, int]) -> None:
+            path, row = item
+            try:
+                self.images[row] = load_image(path, size=size, interpolation=interpolation)
+            except ImageError as error:
+                broken[row] = str(error)
+
+        started = time.perf_counter()
+        run_logged(decode, list(self.rows.items()))
+        raise_broken([broken[row] for row in sorted(broken)])
+        seconds = max(time.perf_counter() - started, 1e-9)
+        logger.info(
+            "cached %d images at %d x %d on %s: %.2f GiB in %.1f s (%.0f images/s)",
+            len(self.rows),
+            *size,
+            self.images.device,
+            self.images.nbytes / GIB,
+            seconds,
+            len(self.rows) / seconds,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def load(self, paths: Sequence[Path]) -> Tensor:
+        """The images of `paths` as uint8 [len(paths), 3, H, W] on the cache's device: one gather."""
+        rows = torch.tensor([self.rows[path] for path in paths], dtype=torch.int64)
+        return self.images.index_select(0, upload(rows, self.device))
 
 
 class ReidDataset(Dataset):

@@ -6,6 +6,7 @@ the same on one process and on eight.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -47,12 +48,16 @@ class GlobalBatchSampler(Sampler[list[int]]):
         return self.num_steps
 
     def __iter__(self) -> Iterator[list[int]]:
+        # Planned at the first batch, where `skip` is consumed: loaders with processes create two
+        # iterators and use one.
+        return chain.from_iterable(plan() for plan in (self._batches,))
+
+    def _batches(self) -> list[list[int]]:
+        """The batches of this rank for the present epoch, without those to skip."""
         # [batches, ranks, records of a rank]
         rows = self._plan(int(self.epoch)).reshape(len(self), self.world_size, -1)
         first, self._skip = self._skip, 0
-        # This is a generator, so `skip` is consumed at the first batch: loaders with processes
-        # create two iterators and use one.
-        yield from rows[first:, self.rank].tolist()
+        return rows[first:, self.rank].tolist()
 
     def _plan(self, epoch: int) -> np.ndarray:
         """The record indices of all batches of an epoch: int64 [num_steps, batch_size]."""
@@ -239,31 +244,24 @@ def count_full_batches(num_records: int, batch_size: int) -> int:
     return num_records // batch_size
 
 
-class TestBatchSampler(Sampler[list[int]]):
-    """Every record exactly once over all ranks, in order.
+def split_batches(
+    num_records: int, *, batch_size: int, rank: int = 0, world_size: int = 1
+) -> list[range]:
+    """Batches for a test: over all ranks every record exactly once, in order.
 
-    The records of a rank are contiguous; its last batch may be smaller.
+    The records of a rank are contiguous and their numbers differ by at most one; the last batch of
+    a rank may be smaller.
+
+    Args:
+        batch_size: images of a batch of one process.
+
+    Raises:
+        ValueError: `batch_size` below 1.
     """
-
-    # The name does not stand for a pytest class.
-    __test__ = False
-
-    def __init__(
-        self, num_records: int, *, batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
-        """`batch_size` is that of one process. Ranks differ by at most one record."""
-        if batch_size < 1:
-            raise ValueError(
-                f"the test batch must have at least one image, not {batch_size}"
-                " (TEST.IMS_PER_BATCH)"
-            )
-        self.batch_size = batch_size
-        self.first = num_records * rank // world_size
-        self.last = num_records * (rank + 1) // world_size
-
-    def __len__(self) -> int:
-        return -(-(self.last - self.first) // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for start in range(self.first, self.last, self.batch_size):
-            yield list(range(start, min(start + self.batch_size, self.last)))
+    if batch_size < 1:
+        raise ValueError(
+            f"the test batch must have at least one image, not {batch_size} (TEST.IMS_PER_BATCH)"
+        )
+    first, last = num_records * rank // world_size, num_records * (rank + 1) // world_size
+    starts = range(first, last, batch_size)
+    return [range(start, min(start + batch_size, last)) for start in starts]

@@ -2,49 +2,44 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from ember_reid.data.batch import Batch
+from ember_reid.engine.trainer import Backward, Measured, Step, measure, total, whole_batch
 from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
 
 Value = TypeVar("Value")
-Forward = Callable[[Tensor], ReidOutput]
-ComputeLosses = Callable[[ReidOutput, Batch], dict[str, Tensor]]
-# Detached losses and accuracy of a microbatch, or of the whole batch.
-Measured = tuple[dict[str, Tensor], Tensor]
 
 
-def per_microbatch(
-    batch: Batch,
-    *,
-    model: nn.Module,
-    forward: Forward,
-    compute_losses: ComputeLosses,
-    scaler: torch.amp.GradScaler,
-    num_parts: int,
-) -> list[Measured]:
+def create_backward(num_parts: int, *, joint_loss: bool) -> Backward:
+    """The function that computes the gradients of a batch in `num_parts` equal microbatches.
+
+    Args:
+        num_parts: 1 processes the whole batch at once.
+        joint_loss: compute one loss over the whole batch (`grad_cache`), so that losses which
+            compare images see all of them; otherwise average the losses of the microbatches.
+    """
+    if num_parts == 1:
+        return whole_batch
+    return partial(grad_cache if joint_loss else per_microbatch, num_parts=num_parts)
+
+
+def per_microbatch(batch: Batch, step: Step, *, num_parts: int) -> list[Measured]:
     """Accumulate the gradients of the mean loss of `num_parts` microbatches."""
     measured = []
-    for part, synchronize in microbatches(batch, num_parts, model):
+    for part, synchronize in microbatches(batch, num_parts, step.model):
         with synchronize():
-            output = forward(part.images)
-            losses = compute_losses(output, part)
-            scaler.scale(total(losses) / num_parts).backward()
-        measured.append(_measure(losses, output, part))
+            output = step.forward(part.images)
+            losses = step.compute_losses(output, part)
+            step.scaler.scale(total(losses) / num_parts).backward()
+        measured.append(measure(losses, output, part))
     return measured
 
 
-def grad_cache(
-    batch: Batch,
-    *,
-    model: nn.Module,
-    forward: Forward,
-    compute_losses: ComputeLosses,
-    scaler: torch.amp.GradScaler,
-    num_parts: int,
-) -> list[Measured]:
+def grad_cache(batch: Batch, step: Step, *, num_parts: int) -> list[Measured]:
     """Compute the gradient of one loss over the whole batch with the memory of a microbatch.
 
     Gao et al. 2021 (arXiv 2101.06983), section 3, at the cost of a second forward pass: compute the
@@ -54,20 +49,21 @@ def grad_cache(
     # Both passes use the same dropout masks and start from the same buffers.
     seed = torch.initial_seed()
     torch.manual_seed(seed)
-    buffers = [buffer.clone() for buffer in model.buffers()]
+    buffers = [buffer.clone() for buffer in step.model.buffers()]
     with torch.no_grad():
-        outputs = [forward(part.images) for part, _ in microbatches(batch, num_parts, model)]
-        for buffer, value in zip(model.buffers(), buffers, strict=True):
+        parts = microbatches(batch, num_parts, step.model)
+        outputs = [step.forward(part.images) for part, _ in parts]
+        for buffer, value in zip(step.model.buffers(), buffers, strict=True):
             buffer.copy_(value)
     whole = _join(outputs)
-    losses = compute_losses(whole, batch)
-    scaler.scale(total(losses)).backward()
+    losses = step.compute_losses(whole, batch)
+    step.scaler.scale(total(losses)).backward()
     gradients = _map_tensors(lambda tensor: tensor.grad, whole)
     torch.manual_seed(seed)
-    for index, (part, synchronize) in enumerate(microbatches(batch, num_parts, model)):
+    for index, (part, synchronize) in enumerate(microbatches(batch, num_parts, step.model)):
         with synchronize():
             size = len(part.pids)
-            tensors = _leaves(forward(part.images))
+            tensors = _leaves(step.forward(part.images))
             cached = _leaves(_slice_rows(gradients, index * size, size))
             pairs = [
                 (tensor, gradient)
@@ -75,24 +71,7 @@ def grad_cache(
                 if gradient is not None and tensor.requires_grad
             ]
             torch.autograd.backward(*zip(*pairs, strict=True))
-    return [_measure(losses, whole, batch)]
-
-
-def total(losses: dict[str, Tensor]) -> Tensor:
-    """The sum of all losses, in their order."""
-    first, *others = losses.values()
-    for loss in others:
-        first = first + loss
-    return first
-
-
-@torch.no_grad()
-def _measure(losses: dict[str, Tensor], output: ReidOutput, batch: Batch) -> Measured:
-    """Losses, and the fraction of images that the first classifier assigns correctly (0 without)."""
-    losses = {name: loss.detach() for name, loss in losses.items()}
-    if not output.logits:
-        return losses, batch.pids.new_zeros((), dtype=torch.float32)
-    return losses, (output.logits[0].argmax(dim=1) == batch.pids).float().mean()
+    return [measure(losses, whole, batch)]
 
 
 def microbatches(

@@ -1,16 +1,20 @@
 """The training step, and the Engine that repeats it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from ember_reid.data.batch import Batch
 from ember_reid.engine.compilation import Compilation
 from ember_reid.engine.events import TrainingEvents
-from ember_reid.engine.grad_cache import Measured, grad_cache, per_microbatch
 from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
+
+# Detached losses and accuracy of a microbatch, or of the whole batch.
+Measured = tuple[dict[str, Tensor], Tensor]
 
 
 class StepOutput(NamedTuple):
@@ -27,6 +31,35 @@ class StepOutput(NamedTuple):
     num_images: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a forward and backward pass uses.
+
+    Attributes:
+        model: a distributed model delays its communication through it.
+        forward: images [B, (T,) 3, H, W] -> ReidOutput, under autocast.
+        compute_losses: (ReidOutput, Batch) -> {name: weighted scalar loss}.
+        scaler: loss scaling; `enabled=False` if it is not needed.
+    """
+
+    model: nn.Module
+    forward: Callable[[Tensor], ReidOutput]
+    compute_losses: Callable[[ReidOutput, Batch], dict[str, Tensor]]
+    scaler: torch.amp.GradScaler
+
+
+# Computes the gradients of a batch.
+Backward = Callable[[Batch, Step], list[Measured]]
+
+
+def whole_batch(batch: Batch, step: Step) -> list[Measured]:
+    """Compute the gradients of the losses of a batch."""
+    output = step.forward(batch.images)
+    losses = step.compute_losses(output, batch)
+    step.scaler.scale(total(losses)).backward()
+    return [measure(losses, output, batch)]
+
+
 def create_trainer(
     model: nn.Module,
     criterion: nn.Module,
@@ -35,8 +68,7 @@ def create_trainer(
     scaler: torch.amp.GradScaler,
     device_type: str,
     amp_dtype: torch.dtype | None = None,
-    accumulation_steps: int = 1,
-    joint_loss: bool = False,
+    backward: Backward = whole_batch,
     compile_mode: str = "none",
 ) -> Engine:
     """An Engine whose step trains `model` on one `Batch` of normalized images.
@@ -48,28 +80,16 @@ def create_trainer(
         scaler: loss scaling; `enabled=False` if it is not needed.
         device_type: "cpu" or "cuda", for autocast.
         amp_dtype: the dtype of mixed precision; None for float32. Losses are float32 in any case.
-        accumulation_steps: the batch is processed in this many equal microbatches.
-        joint_loss: with several microbatches, compute one loss over the whole batch (`grad_cache`).
+        backward: computes the gradients; see `engine.grad_cache.create_backward`.
         compile_mode: see `Compilation`; the network and the losses are compiled separately.
     """
     compilation = Compilation(compile_mode, state=[*model.buffers(), *criterion.buffers()])
 
-    def embed(images: Tensor) -> ReidOutput:
+    def forward(images: Tensor) -> ReidOutput:
         with torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None):
             return model(images)
 
-    forward, compute_losses = compilation.wrap(embed), compilation.wrap(criterion)
-    accumulate = grad_cache if joint_loss and accumulation_steps > 1 else per_microbatch
-
-    def backward(batch: Batch) -> list[Measured]:
-        return accumulate(
-            batch,
-            model=model,
-            forward=forward,
-            compute_losses=compute_losses,
-            scaler=scaler,
-            num_parts=accumulation_steps,
-        )
+    step = Step(model, compilation.wrap(forward), compilation.wrap(criterion), scaler)
 
     def rollback() -> None:
         """Undo a step that failed: drop its gradients and reset the random generator."""
@@ -80,7 +100,10 @@ def create_trainer(
     def train_step(engine: Engine, batch: Batch) -> StepOutput:
         for optimizer in optimizers:
             optimizer.zero_grad()
-        measured = compilation.run(lambda: backward(batch), undo=rollback)
+        if compilation.is_on:
+            measured = compilation.run(lambda: backward(batch, step), undo=rollback)
+        else:
+            measured = backward(batch, step)
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
         engine.fire_event(TrainingEvents.BACKWARD_COMPLETED)
@@ -93,6 +116,20 @@ def create_trainer(
     trainer.register_events(*TrainingEvents)
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: model.train())
     return trainer
+
+
+def total(losses: dict[str, Tensor]) -> Tensor:
+    """The sum of all losses, in their order."""
+    return reduce(torch.add, losses.values())
+
+
+@torch.no_grad()
+def measure(losses: dict[str, Tensor], output: ReidOutput, batch: Batch) -> Measured:
+    """Losses, and the fraction of images that the first classifier assigns correctly (0 without)."""
+    losses = {name: loss.detach() for name, loss in losses.items()}
+    if not output.logits:
+        return losses, batch.pids.new_zeros((), dtype=torch.float32)
+    return losses, (output.logits[0].argmax(dim=1) == batch.pids).float().mean()
 
 
 def _mean(measured: Sequence[Measured], *, num_images: int) -> StepOutput:

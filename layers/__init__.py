@@ -3,7 +3,6 @@
 from ember_reid.layers.attention import BAM, NonLocal, SqueezeExcite
 from ember_reid.layers.center import CenterLoss
 from ember_reid.layers.cross_entropy import SMOOTH_OVER, focal_loss, smoothed_cross_entropy
-from ember_reid.layers.distances import cosine_similarities, euclidean_distances, squared_distances
 from ember_reid.layers.distillation import (
     cosine_matching,
     distance_matching,
@@ -16,6 +15,7 @@ from ember_reid.layers.distillation import (
 from ember_reid.layers.margins import MARGINS, apply_margin
 from ember_reid.layers.memory import MemoryBank, References
 from ember_reid.layers.normalization import IBNa
+from ember_reid.layers.numerics import cosine_similarities, euclidean_distances, squared_distances
 from ember_reid.layers.overhaul import margin_relu, negative_means, partial_distance
 from ember_reid.layers.pairwise import circle_loss, cosface_loss
 from ember_reid.layers.pooling import (

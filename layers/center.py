@@ -1,7 +1,7 @@
 """Center loss. B: images, D: dimension of the embedding."""
 
 import torch
-from ember_reid.layers.precision import as_float
+from ember_reid.layers.numerics import as_float
 from torch import Tensor, nn
 
 

@@ -1,7 +1,7 @@
 """Classification losses. B: images, C: identities."""
 
 import torch.nn.functional as F
-from ember_reid.layers.precision import as_float
+from ember_reid.layers.numerics import as_float
 from torch import Tensor
 
 SMOOTH_OVER = ("all", "others")

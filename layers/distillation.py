@@ -5,8 +5,12 @@ Only the student receives a gradient.
 
 import torch
 import torch.nn.functional as F
-from ember_reid.layers.distances import cosine_similarities, euclidean_distances, squared_distances
-from ember_reid.layers.precision import as_float
+from ember_reid.layers.numerics import (
+    as_float,
+    cosine_similarities,
+    euclidean_distances,
+    squared_distances,
+)
 from torch import Tensor
 
 

@@ -6,7 +6,7 @@ The model returns scale * cosine and does not see the labels; the loss applies t
 import math
 
 import torch
-from ember_reid.layers.precision import as_float
+from ember_reid.layers.numerics import as_float
 from torch import Tensor
 
 

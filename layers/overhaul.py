@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import torch
-from ember_reid.layers.precision import as_float
+from ember_reid.layers.numerics import as_float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional

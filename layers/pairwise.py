@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from ember_reid.layers.distances import cosine_similarities
 from ember_reid.layers.memory import EMPTY, References, references_or_batch
+from ember_reid.layers.numerics import cosine_similarities
 from torch import Tensor
 
 # The logit of excluded pairs; its exponential is 0 compared with any other.

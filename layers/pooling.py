@@ -1,7 +1,7 @@
 """Pooling of feature maps into vectors, in float32: [B, C, H, W] -> [B, C]."""
 
 import torch
-from ember_reid.layers.precision import as_float
+from ember_reid.layers.numerics import as_float
 from torch import Tensor, nn
 
 

@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from ember_reid.layers.distances import euclidean_distances
-from ember_reid.layers.memory import EMPTY, References, references_or_batch
+from ember_reid.layers.memory import EMPTY, References
+from ember_reid.layers.numerics import euclidean_distances
 from torch import Tensor
 
 MININGS = ("hard", "weighted")
@@ -54,10 +54,12 @@ def triplet_loss(
     """
     if mining not in MININGS:
         raise ValueError(f"mining is {mining!r}; choose one of {', '.join(MININGS)}")
-    others = references_or_batch(references, embeddings, pids)
-    distances = euclidean_distances(embeddings, others.embeddings)
-    positive = pids[:, None] == others.pids
-    negative = ~positive & (others.pids != EMPTY)
+    others, other_pids = embeddings, pids
+    if references is not None:
+        others, other_pids = references.embeddings, references.pids
+    distances = euclidean_distances(embeddings, others)
+    positive = pids[:, None] == other_pids
+    negative = ~positive & (other_pids != EMPTY)
     mine = _hardest if mining == "hard" else _softmax_weighted
     d_ap, d_an = mine(distances, positive, negative)
     losses = F.softplus(d_ap - d_an) if margin == 0 else F.relu(d_ap - d_an + margin)

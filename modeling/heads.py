@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from ember_reid.layers import create_pooling
-from ember_reid.layers.precision import as_float, no_autocast
+from ember_reid.layers.numerics import as_float, no_autocast
 from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
 

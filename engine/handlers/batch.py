@@ -1,6 +1,6 @@
-"""Handlers that prepare `trainer.state.batch` before the training step."""
+"""Handlers that prepare an iteration: the batch, the random seed and the learning rate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from ember_reid.data.samplers import IdentityBatchSampler, RandomBatchSampler
@@ -100,3 +100,23 @@ class Augment:
             world_size=self.world_size,
         )
         engine.state.batch = batch._replace(images=images)
+
+
+class LearningRate:
+    """Trainer, ITERATION_STARTED: lr = initial_lr * factors[iteration - 1].
+
+    Unlike ignite's ParamScheduler it has no state: the factor follows from the trainer's progress
+    alone, so a resumed run has the same learning rates.
+    """
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], factors: Sequence[float]):
+        self.optimizers, self.factors = optimizers, factors
+
+    def attach(self, engine: Engine, event=Events.ITERATION_STARTED) -> None:
+        engine.add_event_handler(event, self)
+
+    def __call__(self, engine: Engine) -> None:
+        factor = self.factors[engine.state.iteration - 1]
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor

@@ -4,7 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ignite.distributed as idist
-from ember_reid.engine.handlers.batch import Augment, SamplerEpoch, Seeder, ToDevice
+from ember_reid.engine.handlers.batch import (
+    Augment,
+    LearningRate,
+    SamplerEpoch,
+    Seeder,
+    ToDevice,
+)
 from ember_reid.engine.handlers.checkpoints import Checkpoints
 from ember_reid.engine.handlers.evaluation import Evaluation
 from ember_reid.engine.handlers.gradients import (
@@ -16,7 +22,6 @@ from ember_reid.engine.handlers.gradients import (
 from ember_reid.engine.handlers.logs import TrainLog
 from ember_reid.engine.handlers.precise_bn import PreciseBN
 from ember_reid.engine.handlers.safety import StopOnSignal, TerminateOnNan
-from ember_reid.engine.handlers.schedule import LearningRate
 from ember_reid.engine.run.build import TrainingRun
 
 
@@ -87,6 +92,8 @@ def _build_checkpoints(run: TrainingRun, evaluation: Evaluation) -> Checkpoints:
 def build_handlers(run: TrainingRun, control: RunControl) -> list:
     """All handlers in firing order; each has `attach(trainer)`."""
     cfg, rank, world_size = run.cfg, idist.get_rank(), idist.get_world_size()
+    num_iterations = cfg.SOLVER.MAX_EPOCHS * len(run.train_loader)
+    factors = [run.schedule(iteration) for iteration in range(1, num_iterations + 1)]
     centers = [p for name, p in run.criterion.named_parameters() if name.endswith("centers")]
     learned = [p for p in run.criterion.parameters() if p.requires_grad]
     return [
@@ -95,7 +102,7 @@ def build_handlers(run: TrainingRun, control: RunControl) -> list:
         Seeder(cfg.SEED, rank),
         Augment(run.augmentation, seed=cfg.SEED, rank=rank, world_size=world_size),
         *run.distillation.handlers,
-        LearningRate(run.optimizers[:1], run.schedule),
+        LearningRate(run.optimizers[:1], factors),
         AllReduceGradients(learned),
         RescaleCenterGradients(centers, cfg.LOSS.CENTER.WEIGHT),
         Freeze(run.model, cfg.SOLVER.FREEZE, cfg.SOLVER.FREEZE_ITERS),

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import ignite.distributed as idist
+import torch.nn.functional as F
 from ember_reid.config import Config
 from ember_reid.data.batch import Batch
 from ember_reid.engine.distributed import gather_rows
@@ -11,11 +13,13 @@ from ember_reid.engine.losses.criterion import (
     CrossBatchMemoryLoss,
     PerHeadLoss,
     WeightedLoss,
-    mean_over,
+    over_classifiers,
+    over_heads,
 )
 from ember_reid.layers import (
     CenterLoss,
     MemoryBank,
+    References,
     apply_margin,
     circle_loss,
     cosface_loss,
@@ -27,6 +31,8 @@ from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
 
 LossFunction = Callable[[ReidOutput, Batch], Tensor]
+# (logits [B, C], pids [B]) -> scalar, or logits.
+ClassifierLoss = Callable[..., Tensor]
 PairLoss = Callable[..., Tensor]  # (features [B, D], pids [B], references=None) -> scalar
 
 
@@ -39,14 +45,15 @@ def build_criterion(
 ) -> Criterion:
     """The losses with a weight above 0, and the `extra` ones (those of distillation)."""
     loss = cfg.LOSS
-    share = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
+    is_global = cfg.SOLVER.MINING == "global" and idist.get_world_size() > 1
+    share = gather_rows if is_global else nn.Identity()
     pair_losses = _build_pair_losses(cfg)
     terms = {
         "ce": WeightedLoss(loss.CE.WEIGHT, _build_cross_entropy(cfg)),
         "focal": WeightedLoss(loss.FOCAL.WEIGHT, _build_focal(cfg)),
     }
     for name, (weight, pair_loss) in pair_losses.items():
-        terms[name] = WeightedLoss(weight, _over_heads(pair_loss, share))
+        terms[name] = WeightedLoss(weight, partial(over_heads, loss=pair_loss, share=share))
     if loss.XBM.SIZE > 0:
         start = loss.XBM.START * cfg.SOLVER.IMS_PER_BATCH
         bank = MemoryBank(loss.XBM.SIZE, feature_dim, start=start)
@@ -61,44 +68,33 @@ def build_criterion(
 
 def _build_cross_entropy(cfg: Config) -> LossFunction:
     """Cross-entropy over all classifiers. The margin acts here, because models do not see labels."""
-    ce, scale = cfg.LOSS.CE, cfg.MODEL.HEAD.SCALE
+    ce = cfg.LOSS.CE
+    loss = partial(smoothed_cross_entropy, epsilon=ce.EPSILON, smooth_over=ce.SMOOTH_OVER)
+    if ce.MARGIN_TYPE != "none":
+        margin = partial(
+            apply_margin, kind=ce.MARGIN_TYPE, scale=cfg.MODEL.HEAD.SCALE, margin=ce.MARGIN
+        )
+        loss = partial(_with_margin, margin=margin, loss=loss)
+    return partial(over_classifiers, loss=loss)
 
-    def loss_of_head(logits: Tensor, pids: Tensor) -> Tensor:
-        logits = logits.float()
-        if ce.MARGIN_TYPE != "none":
-            logits = apply_margin(logits, pids, kind=ce.MARGIN_TYPE, scale=scale, margin=ce.MARGIN)
-        return smoothed_cross_entropy(logits, pids, epsilon=ce.EPSILON, smooth_over=ce.SMOOTH_OVER)
 
-    return lambda output, batch: mean_over(
-        output.logits, lambda logits: loss_of_head(logits, batch.pids)
-    )
+def _with_margin(
+    logits: Tensor, pids: Tensor, *, margin: ClassifierLoss, loss: ClassifierLoss
+) -> Tensor:
+    return loss(margin(logits.float(), pids), pids)
 
 
 def _build_focal(cfg: Config) -> LossFunction:
-    loss_of_head = partial(focal_loss, gamma=cfg.LOSS.FOCAL.GAMMA)
-    return lambda output, batch: mean_over(
-        output.logits, lambda logits: loss_of_head(logits, batch.pids)
-    )
+    return partial(over_classifiers, loss=partial(focal_loss, gamma=cfg.LOSS.FOCAL.GAMMA))
 
 
 def _build_pair_losses(cfg: Config) -> dict[str, tuple[float, PairLoss]]:
     """(weight, function) of each loss that compares the images of a batch with each other."""
     loss = cfg.LOSS
 
-    def triplet(features: Tensor, pids: Tensor, references=None) -> Tensor:
-        if loss.TRIPLET.NORMALIZE:
-            features = nn.functional.normalize(features.float())
-            references = references and references._replace(
-                embeddings=nn.functional.normalize(references.embeddings)
-            )
-        return triplet_loss(
-            features,
-            pids,
-            margin=loss.TRIPLET.MARGIN,
-            mining=loss.TRIPLET.MINING,
-            references=references,
-        )
-
+    triplet = partial(triplet_loss, margin=loss.TRIPLET.MARGIN, mining=loss.TRIPLET.MINING)
+    if loss.TRIPLET.NORMALIZE:
+        triplet = partial(_normalized, loss=triplet)
     circle = partial(circle_loss, margin=loss.CIRCLE.MARGIN, gamma=loss.CIRCLE.GAMMA)
     cosface = partial(cosface_loss, margin=loss.COSFACE.MARGIN, gamma=loss.COSFACE.GAMMA)
     return {
@@ -108,14 +104,13 @@ def _build_pair_losses(cfg: Config) -> dict[str, tuple[float, PairLoss]]:
     }
 
 
-def _over_heads(pair_loss: PairLoss, share: Callable[[Tensor], Tensor]) -> LossFunction:
-    """The mean of a pair loss over the heads; `share` gathers the images to be compared."""
-
-    def loss(output: ReidOutput, batch: Batch) -> Tensor:
-        pids = share(batch.pids)
-        return mean_over(output.features, lambda features: pair_loss(share(features), pids))
-
-    return loss
+def _normalized(
+    features: Tensor, pids: Tensor, references: References | None = None, *, loss: PairLoss
+) -> Tensor:
+    """A pair loss of L2-normalized embeddings."""
+    if references is not None:
+        references = references._replace(embeddings=F.normalize(references.embeddings))
+    return loss(F.normalize(features.float()), pids, references=references)
 
 
 def _weighted_sum(pair_losses: Mapping[str, tuple[float, PairLoss]]) -> PairLoss:

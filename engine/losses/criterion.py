@@ -49,6 +49,28 @@ def mean_over(tensors: tuple[Tensor, ...], loss: Callable[[Tensor], Tensor]) -> 
     return reduce(torch.add, [loss(tensor) for tensor in tensors]) / len(tensors)
 
 
+def over_classifiers(
+    output: ReidOutput, batch: Batch, *, loss: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """The mean of a loss (logits [B, C], pids [B]) -> scalar over the classifiers of a model."""
+    return mean_over(output.logits, lambda logits: loss(logits, batch.pids))
+
+
+def over_heads(
+    output: ReidOutput,
+    batch: Batch,
+    *,
+    loss: Callable[..., Tensor],
+    share: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """The mean of a pair loss (features [B, D], pids [B]) -> scalar over the heads of a model.
+
+    `share` gathers the images that are compared with each other.
+    """
+    pids = share(batch.pids)
+    return mean_over(output.features, lambda features: loss(share(features), pids))
+
+
 class PerHeadLoss(nn.Module):
     """The mean over all heads of a loss module (features [B, D], pids [B]) -> scalar."""
 

@@ -20,6 +20,7 @@ from ember_reid.data.images import num_cpus
 from ember_reid.engine.build import build_amp_dtype, build_benchmarks
 from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
+from ember_reid.engine.grad_cache import create_backward
 from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.handlers.visdom import VisdomWriter
@@ -152,8 +153,9 @@ def build_trainer(
         scaler=scaler,
         device_type="cuda" if device.type == "cuda" else "cpu",
         amp_dtype=build_amp_dtype(cfg, device),
-        accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
-        joint_loss=cfg.SOLVER.MINING == "global",
+        backward=create_backward(
+            cfg.SOLVER.ACCUMULATION_STEPS, joint_loss=cfg.SOLVER.MINING == "global"
+        ),
         compile_mode=build_compile_mode(cfg, device),
     )
 

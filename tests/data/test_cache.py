@@ -7,8 +7,8 @@ import torch
 from ember_reid.config import load_config
 from ember_reid.data import cache as cache_module
 from ember_reid.data.build import build_splits, build_test_loader, build_train_loader
-from ember_reid.data.cache import CPU, ImageCache, choose_cache
-from ember_reid.data.dataset import ReidDataset
+from ember_reid.data.cache import CPU, choose_cache
+from ember_reid.data.dataset import ImageCache, ReidDataset
 from ember_reid.data.images import ImageError, load_image
 from ember_reid.data.records import Record
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.data.batch import Batch, Sample, collate
-from ember_reid.data.cache import ImageCache
-from ember_reid.data.dataset import ReidDataset, used_paths
+from ember_reid.data.dataset import ImageCache, ReidDataset, used_paths
 from ember_reid.data.images import ImageError
 from ember_reid.data.records import Record
 from torch.utils.data import DataLoader

@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from ember_reid.engine.compilation import Compilation
+from ember_reid.engine.grad_cache import create_backward
 from ember_reid.engine.run.build import build_compile_mode
 from ember_reid.engine.trainer import create_trainer
 from ignite.engine import Events
@@ -54,8 +55,7 @@ def run_steps(batch, *, compile_mode, parts=1, joint=False, dropout=0.5):  # noq
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device_type="cpu",
         amp_dtype=torch.bfloat16 if parts == 1 else None,
-        accumulation_steps=parts,
-        joint_loss=joint,
+        backward=create_backward(parts, joint_loss=joint),
         compile_mode=compile_mode,
     )
     losses = []

@@ -8,7 +8,7 @@ from ember_reid.config import load_config
 from ember_reid.data.batch import Batch
 from ember_reid.engine.build import build_device
 from ember_reid.engine.evaluator import EmbeddingAccumulator, EmbeddingBatch, create_evaluator
-from ember_reid.engine.handlers.schedule import LearningRate
+from ember_reid.engine.handlers.batch import LearningRate
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Engine
@@ -110,6 +110,6 @@ def test_learning_rate_is_each_groups_own_times_the_schedule():
     engine = Engine(
         lambda engine, batch: seen.append([group["lr"] for group in optimizer.param_groups])
     )
-    LearningRate([optimizer], lambda iteration: iteration / 4).attach(engine)
+    LearningRate([optimizer], [0.25, 0.5, 0.75, 1.0]).attach(engine)
     engine.run([0, 0], max_epochs=2)
     assert seen == [[0.25, 2.5], [0.5, 5.0], [0.75, 7.5], [1.0, 10.0]]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from ember_reid.engine.events import TrainingEvents
+from ember_reid.engine.grad_cache import create_backward
 from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.gradients import ClipGradients, Freeze, RescaleCenterGradients
 from ember_reid.engine.losses.criterion import Criterion, WeightedLoss, mean_over
@@ -62,8 +63,7 @@ def train_step(net, batch, *, parts=1, joint=False, attach=(), lr=0.0):
         [optimizer],
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device_type="cpu",
-        accumulation_steps=parts,
-        joint_loss=joint,
+        backward=create_backward(parts, joint_loss=joint),
     )
     trainer.add_event_handler(Events.STARTED, lambda: torch.manual_seed(7))
     for handler in attach:

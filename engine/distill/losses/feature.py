@@ -8,7 +8,7 @@ from ember_reid.engine.distill.losses.outputs import mean
 from ember_reid.engine.distill.teachers.stage_features import StageFeatureHooks
 from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.layers import margin_relu, partial_distance
-from ember_reid.layers.precision import autocast_like
+from ember_reid.layers.numerics import autocast_like
 from ember_reid.modeling import ReidOutput
 from ember_reid.modeling.adapters import create_connector
 from torch import Tensor, nn
