@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from ember_reid.config import Config
@@ -76,7 +77,8 @@ def build_deployed_network(
     """
     model = build_trained_model(cfg, torch.device("cpu"))
     check_finite(model.state_dict(), cfg.TEST.WEIGHT)
-    settings = {**model.architecture, "TEST.FLIP": cfg.TEST.FLIP}
+    architecture = cast(dict[str, Any], model.architecture)
+    settings = {**architecture, "TEST.FLIP": cfg.TEST.FLIP}
     digest = fingerprint(model.state_dict(), settings)
     normalization = build_normalization(cfg)
     network = DeployedNetwork(

@@ -102,7 +102,7 @@ def parse_metadata(text: str) -> ExportMetadata:
         if not isinstance(content, dict):
             raise ValueError(f"found a {type(content).__name__}")
         names = {field.name for field in fields(ExportMetadata)}
-        values = {
+        values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in content.items()
             if key in names

@@ -71,7 +71,7 @@ def fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, object]) -
             continue
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     for key in sorted(settings):
         digest.update(f"{key} {settings[key]!r}\n".encode())
     return digest.hexdigest()[:16]

@@ -39,7 +39,7 @@ def create_embedder(
     network: DeployedNetwork, metadata: ExportMetadata, device: torch.device
 ) -> Embedder:
     """The Embedder of a network in memory, on a device."""
-    network.to(device=device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     return Embedder(_run_with_torch(network, device), metadata)
 
 

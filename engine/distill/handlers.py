@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ignite.distributed as idist
 import torch
+from ember_reid.data.batch import Batch
 from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.engine.handlers.batch import iteration_seed
 from ignite.engine import Engine, Events
@@ -78,12 +80,13 @@ class TeacherForward:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        batch = engine.state.batch
+        state: Any = engine.state
+        batch: Batch = state.batch
         with torch.autocast(
             self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
         ):
             outputs = tuple(teacher(batch.images) for teacher in self.teachers)
-        engine.state.batch = batch._replace(teachers=(*batch.teachers, *outputs))
+        state.batch = batch._replace(teachers=(*batch.teachers, *outputs))
 
 
 class ViewSubsample:
@@ -99,9 +102,10 @@ class ViewSubsample:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        batch = engine.state.batch  # images [B, N, 3, H, W]
+        state: Any = engine.state
+        batch: Batch = state.batch  # images [B, N, 3, H, W]
         seed = iteration_seed(self.seed + 2, engine.state.iteration, idist.get_rank())
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(batch.images.shape[1], generator=generator)[: self.num_views]
         views = torch.stack([batch.images[:, view] for view in chosen.tolist()], dim=1)
-        engine.state.batch = batch._replace(images=views)
+        state.batch = batch._replace(images=views)

@@ -11,9 +11,14 @@ from ember_reid.engine.distill.losses.outputs import (
     create_embedding_pair_loss,
     create_feature_pair_loss,
     create_logit_loss,
+    embedding_dim,
 )
 from ember_reid.engine.distill.losses.self_distillation import SelfDistillationLoss
-from ember_reid.engine.distill.teachers.stage_features import StageFeatureHooks, last_blocks
+from ember_reid.engine.distill.teachers.stage_features import (
+    StageFeatureHooks,
+    last_blocks,
+    stage_channels,
+)
 from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.engine.distributed import gather_rows
 from ember_reid.engine.losses.criterion import WeightedLoss
@@ -33,7 +38,7 @@ from torch import nn
 def check_student(cfg: Config, student: ReidModel) -> None:
     """Raises ValueError if the student does not have the feature maps that the losses need."""
     name, head = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.HEAD.NAME
-    num_stages = len(student.backbone.channels) if head == "global" else 0
+    num_stages = len(stage_channels(student)) if head == "global" else 0
     if cfg.KD.FEATURE.WEIGHT > 0:
         if isinstance(student.backbone, ResNet):
             last_blocks(student.backbone)
@@ -71,7 +76,7 @@ def build_losses(
     """The losses of the KD section whose weight is above 0, by name."""
     kd, relation = cfg.KD, cfg.KD.RELATION
     gather = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
-    dims = [teacher.model.head.dim for teacher in teachers]
+    dims = [embedding_dim(teacher.model) for teacher in teachers]
     # A factory is called only if its weight is above 0; the order determines the random numbers
     # with which the losses' parameters are initialized.
     factories: dict[str, tuple[float, Callable[[], Callable]]] = {
@@ -96,7 +101,7 @@ def build_losses(
             relation.ANGLE_WEIGHT,
             lambda: create_embedding_pair_loss(relational_angles, gather=gather),
         ),
-        "embedding": (kd.EMBEDDING.WEIGHT, lambda: EmbeddingLoss(student.head.dim, dims)),
+        "embedding": (kd.EMBEDDING.WEIGHT, lambda: EmbeddingLoss(embedding_dim(student), dims)),
         "self": (
             float(uses_self_distillation(cfg)),
             lambda: _build_self_distillation(cfg, student, num_classes=num_classes),
@@ -124,7 +129,7 @@ def _build_feature_loss(
     is_resnet = isinstance(student.backbone, ResNet)
     return FeatureLoss(
         StageFeatureHooks(student.backbone) if is_resnet else None,
-        student.backbone.channels,
+        stage_channels(student),
         teachers,
         stage_weights=cfg.KD.FEATURE.STAGE_WEIGHTS,
         rectified_stages=(0, 1, 2) if cfg.KD.FEATURE.FORM == "published" else (),
@@ -137,7 +142,7 @@ def _build_self_distillation(
 ) -> SelfDistillationLoss:
     section = cfg.KD.SELF
     return SelfDistillationLoss(
-        student.backbone.channels,
+        stage_channels(student),
         teacher_stage=section.TEACHER - 1,
         student_stages=[stage - 1 for stage in section.LEARNERS],
         published=section.FORM == "published",

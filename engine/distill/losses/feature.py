@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from ember_reid.data.batch import Batch
 from ember_reid.engine.distill.losses.outputs import mean
-from ember_reid.engine.distill.teachers.stage_features import StageFeatureHooks
+from ember_reid.engine.distill.teachers.stage_features import StageFeatureHooks, stage_channels
 from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.layers import margin_relu, partial_distance
 from ember_reid.layers.numerics import autocast_like
@@ -51,7 +51,7 @@ class FeatureLoss(nn.Module):
             nn.ModuleList(
                 create_connector(own, target)
                 for own, target in zip(
-                    channels, teacher.model.backbone.channels[self.offset :], strict=True
+                    channels, stage_channels(teacher.model)[self.offset :], strict=True
                 )
             )
             for teacher in teachers
@@ -60,7 +60,7 @@ class FeatureLoss(nn.Module):
     def forward(self, output: ReidOutput, batch: Batch) -> Tensor:
         maps = output.maps if self.feature_hooks is None else self.feature_hooks.pop()
         values = [
-            self._compare(maps, target.maps, teacher.margins(), connectors)
+            self._compare(maps, target.maps, teacher.margins(), list(connectors.children()))
             for target, teacher, connectors in zip(
                 batch.teachers, self.teachers, self.connectors, strict=True
             )
@@ -74,7 +74,7 @@ class FeatureLoss(nn.Module):
         maps: Sequence[Tensor],
         target_maps: Sequence[Tensor],
         margins: Sequence[Tensor],
-        connectors: nn.ModuleList,
+        connectors: Sequence[nn.Module],
     ) -> Tensor:
         """The weighted sum over stages for one teacher.
 

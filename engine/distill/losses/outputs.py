@@ -5,6 +5,7 @@ Each is the mean over the teachers, whose outputs are in `batch.teachers`.
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import cast
 
 import torch
 from ember_reid.data.batch import Batch
@@ -78,6 +79,11 @@ def create_embedding_pair_loss(
         return mean([loss(rows, gather(t.embedding.float())) for t in batch.teachers])
 
     return embedding_pair_loss
+
+
+def embedding_dim(model: nn.Module) -> int:
+    """The dimension of a model's embedding."""
+    return cast(int, model.get_submodule("head").dim)
 
 
 class EmbeddingLoss(nn.Module):

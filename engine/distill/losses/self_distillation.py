@@ -44,16 +44,14 @@ class SelfDistillationLoss(nn.Module):
         self.student_stages = tuple(student_stages[:1] if published else student_stages)
         self.weight, self.classify_weight = weight, classify_weight
         stages = (teacher_stage, *self.student_stages)
-        self.adapters = nn.ModuleDict(
-            {str(stage): AttentionAdapter(tuple(channels), stage) for stage in stages}
-        )
+        adapters = {str(stage): AttentionAdapter(tuple(channels), stage) for stage in stages}
+        self.adapters = nn.ModuleDict(adapters)
         self.classifiers = nn.ModuleDict()
-        teaching_adapter = self.adapters[str(teacher_stage)]
         if classify_weight > 0:
-            dim = teaching_adapter.dim
-            self.classifiers.update({str(stage): nn.Linear(dim, num_classes) for stage in stages})
+            dim = adapters[str(teacher_stage)].dim
+            self.classifiers.update({name: nn.Linear(dim, num_classes) for name in adapters})
         else:
-            teaching_adapter.requires_grad_(False)
+            adapters[str(teacher_stage)].requires_grad_(False)
 
     def forward(self, output: ReidOutput, batch: Batch) -> Tensor:
         vectors = {

@@ -1,6 +1,7 @@
 """The feature maps in front of the last ReLU of each stage of a ResNet."""
 
 from collections.abc import Callable
+from typing import cast
 
 from ember_reid.modeling.backbones.resnet import ResNet
 from torch import Tensor, nn
@@ -63,6 +64,11 @@ def last_blocks(backbone: nn.Module) -> list[nn.Module]:
             "attention modules follow it here (MODEL.BACKBONE.NON_LOCAL, resnet50_bam)"
         )
     return blocks
+
+
+def stage_channels(model: nn.Module) -> tuple[int, ...]:
+    """The channels of the stage maps of a model's backbone."""
+    return cast(tuple[int, ...], model.get_submodule("backbone").channels)
 
 
 def last_norms(backbone: nn.Module) -> list[nn.Module]:

@@ -117,7 +117,7 @@ class Teacher:
         if self._margins:
             return self._margins
         return [
-            negative_means(norm.weight, norm.bias)
+            negative_means(norm.get_parameter("weight"), norm.get_parameter("bias"))
             for norm in last_norms(self.model.get_submodule("backbone"))
         ]
 
