@@ -27,6 +27,7 @@ from ember_reid.engine.handlers.build import build_control, build_handlers
 from ember_reid.engine.handlers.checkpoints import resume_engine
 from ember_reid.engine.handlers.evaluation import score
 from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.engine.plugins import load_plugins
 from ember_reid.engine.run.build import (
     TrainingRun,
     build_training_run,
@@ -186,6 +187,7 @@ def run_test(cfg: Config) -> Results:
     with explain_failures(describe_load(cfg)):
         device = build_device(cfg)
         seed_everything(cfg)
+        load_plugins(cfg.IMPORTS)
         tests = build_splits(cfg, train=False).tests
         model = build_trained_model(cfg, device)
         results = score(build_benchmarks(cfg, tests, model, device))

@@ -27,6 +27,12 @@ _C.NUM_PROCESSES = 0
 # CPU threads per process; 0: torch's choice, divided among several processes.
 _C.NUM_THREADS = 0
 
+# Plug-ins to import: modules, or entry points of the group ember_reid.plugins. They can execute
+# any code, so only a recipe or the command line can name them, never a checkpoint.
+_C.IMPORTS = ()
+# Handlers of plug-ins, attached in this order.
+_C.HANDLERS = ()
+
 _C.MODEL = MODEL
 _C.LOSS = LOSS
 _C.KD = KD

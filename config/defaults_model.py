@@ -92,3 +92,16 @@ LOSS.XBM.START = 1000
 LOSS.FOCAL = CN()
 LOSS.FOCAL.WEIGHT = 0.0
 LOSS.FOCAL.GAMMA = 2.0
+LOSS.PLUGIN = CN()
+# A loss that a plug-in registers; empty: none.
+LOSS.PLUGIN.NAME = ""
+LOSS.PLUGIN.WEIGHT = 1.0
+# Its arguments as YAML: "{margin: 0.2}".
+LOSS.PLUGIN.ARGS = ""
+LOSS.PML = CN()
+# A loss of pytorch-metric-learning on the metric features, such as SupCon, MultiSimilarity or
+# ProxyAnchor; empty: none.
+LOSS.PML.NAME = ""
+LOSS.PML.WEIGHT = 1.0
+# Its arguments as YAML: "{temperature: 0.1}". num_classes and embedding_size are added.
+LOSS.PML.ARGS = ""

@@ -62,6 +62,7 @@ def _pairwise_losses(cfg: Config) -> list[str]:
 def _loss_rules(cfg: Config) -> Rules:
     loader, loss, head = cfg.DATALOADER, cfg.LOSS, cfg.MODEL.HEAD
     pairwise = _pairwise_losses(cfg)
+    external = any(part.NAME and part.WEIGHT for part in (loss.PLUGIN, loss.PML))
     yield (
         loss.CE.MARGIN_TYPE != "none" and head.CLASSIFIER != "cosine",
         f"LOSS.CE.MARGIN_TYPE {loss.CE.MARGIN_TYPE} needs MODEL.HEAD.CLASSIFIER cosine, "
@@ -81,7 +82,7 @@ def _loss_rules(cfg: Config) -> Rules:
         "DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more",
     )
     yield (
-        not (pairwise or loss.CE.WEIGHT or loss.CENTER.WEIGHT or loss.FOCAL.WEIGHT),
+        not (pairwise or loss.CE.WEIGHT or loss.CENTER.WEIGHT or loss.FOCAL.WEIGHT or external),
         "all LOSS.*.WEIGHT are 0: nothing would be trained",
     )
 

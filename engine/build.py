@@ -10,6 +10,7 @@ from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.checkpoint import is_ours, load_checkpoint
 from ember_reid.engine.evaluator import EmbeddingAccumulator, create_evaluator
 from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.plugins import check_plugins, load_plugins
 from ember_reid.engine.scores import ScoreSettings
 from ember_reid.evaluate import Rerank
 from ember_reid.modeling import build_model, load_weights
@@ -103,16 +104,19 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]) -> Config:
     """The configuration for testing TEST.WEIGHT: the recipe, or else the one in the checkpoint.
 
     Raises:
-        ValueError: TEST.WEIGHT is empty, or the file is not one of our checkpoints and no recipe
-            is given.
+        ValueError: TEST.WEIGHT is empty, the file is not one of our checkpoints and no recipe is
+            given, or it needs plug-ins that `overrides` do not name.
     """
     overrides = expand_overrides(overrides, testing=True)
     named = load_config(recipe, overrides)
     if not named.TEST.WEIGHT:
         raise ValueError("no checkpoint to test: set TEST.WEIGHT runs/x/checkpoints/best.pt")
+    load_plugins(named.IMPORTS)
     if recipe:
         return named
-    return parse_config(load_checkpoint(named.TEST.WEIGHT).get("config"), overrides)
+    text = load_checkpoint(named.TEST.WEIGHT).get("config")
+    check_plugins(parse_config(text).IMPORTS, source=named.TEST.WEIGHT)
+    return parse_config(text, overrides)
 
 
 def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:
@@ -120,6 +124,7 @@ def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:
 
     The classifier is loaded from our own checkpoints only.
     """
+    check_plugins(cfg.IMPORTS, source=cfg.TEST.WEIGHT)
     content = read_checkpoint(cfg.TEST.WEIGHT)
     num_classes = content.get("num_classes", 1) if is_ours(content) else 1
     model = build_model(cfg, num_classes=num_classes, pretrained=False)

@@ -22,6 +22,7 @@ from ember_reid.engine.handlers.gradients import (
 from ember_reid.engine.handlers.logs import TrainLog
 from ember_reid.engine.handlers.precise_bn import PreciseBN
 from ember_reid.engine.handlers.safety import StopOnSignal, TerminateOnNan
+from ember_reid.engine.plugins import HANDLERS
 from ember_reid.engine.run.build import TrainingRun
 
 
@@ -118,10 +119,21 @@ def build_handlers(run: TrainingRun, control: RunControl) -> list:
             show_bar=cfg.LOG.PROGRESS and rank == 0,
             world_size=world_size,
         ),
+        *_build_plugin_handlers(run),
         control.evaluation,
         control.checkpoints,
         control.stop_on_signal,
     ]
+
+
+def _build_plugin_handlers(run: TrainingRun) -> list:
+    unknown = [name for name in run.cfg.HANDLERS if name not in HANDLERS]
+    if unknown:
+        raise ValueError(
+            f"HANDLERS names {unknown[0][:60]!r}, choose from {', '.join(HANDLERS) or 'none'}: "
+            "IMPORTS names the plug-ins that add handlers"
+        )
+    return [HANDLERS[name](run) for name in run.cfg.HANDLERS]
 
 
 def _check_period(run: TrainingRun) -> int:

@@ -16,6 +16,7 @@ from ember_reid.engine.losses.criterion import (
     over_classifiers,
     over_heads,
 )
+from ember_reid.engine.losses.external.build import build_external_losses
 from ember_reid.layers import (
     CenterLoss,
     MemoryBank,
@@ -62,6 +63,7 @@ def build_criterion(
     if loss.CENTER.WEIGHT > 0:
         center_loss = PerHeadLoss(CenterLoss(num_classes, feature_dim))
         terms["center"] = WeightedLoss(loss.CENTER.WEIGHT, center_loss)
+    terms |= build_external_losses(cfg, num_classes=num_classes, feature_dim=feature_dim)
     terms = {name: term for name, term in terms.items() if term.weight > 0}
     return Criterion(terms | dict(extra or {}))
 

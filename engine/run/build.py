@@ -32,6 +32,7 @@ from ember_reid.engine.handlers.writers import (
 )
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.losses.criterion import Criterion
+from ember_reid.engine.plugins import load_plugins
 from ember_reid.engine.trainer import create_trainer
 from ember_reid.modeling import build_model, check_model
 from ember_reid.solver import build_optimizers, build_schedule
@@ -85,6 +86,7 @@ def build_training_run(
     Raises:
         ValueError, OSError: the configuration, the data or the weights cannot be used.
     """
+    load_plugins(cfg.IMPORTS)
     check_model(cfg)
     data = build_splits(cfg)
     model = build_model(cfg, num_classes=data.num_classes, pretrained=pretrained)

@@ -133,7 +133,7 @@ def test_all_that_is_registered_is_in_the_list():
     assert set(HEADS) == {entry.get("MODEL__HEAD__NAME", "global") for entry in words}
     assert set(POOLINGS) == {entry.get("MODEL__POOL__NAME", "avg") for entry in words}
     # MODEL.HEAD.METRIC_FEATURE is not in the list, because it changes only the losses.
-    keys = ["NECK", "REDUCTION", "CLASSIFIER", "NAME"]
+    keys = ["NECK", "REDUCTION", "CLASSIFIER"]
     for key in [*(f"MODEL.HEAD.{key}" for key in keys), "TEST.NECK_FEAT"]:
         default = load_config(None)
         for part in key.split("."):

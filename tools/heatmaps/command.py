@@ -25,6 +25,7 @@ from ember_reid.data.records import Record, Splits
 from ember_reid.engine.build import build_device, read_test_config
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.engine.plugins import check_plugins
 from ember_reid.modeling import build_model
 from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.common.html import Figure, Section, image_source, write_gallery
@@ -118,6 +119,7 @@ def load_networks(paths: Sequence[str], device: torch.device) -> list[Network]:
     for path in paths:
         content = load_checkpoint(path)
         cfg = parse_config(content["config"])
+        check_plugins(cfg.IMPORTS, source=path)
         model = build_model(cfg, num_classes=content["num_classes"], pretrained=False)
         model.load_state_dict(content["model"])  # with its classifier, which `identities` asks
         model = model.to(device).eval().requires_grad_(False)

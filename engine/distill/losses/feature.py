@@ -1,6 +1,7 @@
 """Overhaul of feature distillation: losses between the feature maps of the stages."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from ember_reid.data.batch import Batch
@@ -60,7 +61,7 @@ class FeatureLoss(nn.Module):
     def forward(self, output: ReidOutput, batch: Batch) -> Tensor:
         maps = output.maps if self.feature_hooks is None else self.feature_hooks.pop()
         values = [
-            self._compare(maps, target.maps, teacher.margins(), list(connectors.children()))
+            self._compare(maps, target.maps, teacher.margins(), cast(nn.ModuleList, connectors))
             for target, teacher, connectors in zip(
                 batch.teachers, self.teachers, self.connectors, strict=True
             )
@@ -74,7 +75,7 @@ class FeatureLoss(nn.Module):
         maps: Sequence[Tensor],
         target_maps: Sequence[Tensor],
         margins: Sequence[Tensor],
-        connectors: Sequence[nn.Module],
+        connectors: nn.ModuleList,
     ) -> Tensor:
         """The weighted sum over stages for one teacher.
 

@@ -12,6 +12,7 @@ from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.distill.teachers.class_mapping import ClassMapping, Identity, match_classes
 from ember_reid.engine.distill.teachers.stage_features import last_blocks
 from ember_reid.engine.distill.teachers.teacher import InputAdapter, Teacher
+from ember_reid.engine.plugins import check_plugins
 from ember_reid.modeling import build_model
 from torch import nn
 
@@ -51,6 +52,7 @@ def build_teacher(
         raise FileNotFoundError(f"KD.TEACHERS: there is no file {path}; train the teacher first")
     content = load_checkpoint(path)
     own = parse_config(content["config"])
+    check_plugins(own.IMPORTS, source=path)
     model = build_model(own, num_classes=content["num_classes"], pretrained=False)
     try:
         model.load_state_dict(content["model"])
@@ -59,7 +61,7 @@ def build_teacher(
             f"KD.TEACHERS: the weights in {path} do not fit its configuration: "
             f"{' '.join(str(error).split())[:300]}"
         ) from error
-    model = model.to(device=device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     mapping = ClassMapping()
     if cfg.KD.LOGITS.WEIGHT > 0:
         teacher_classes = _read_classes(content, own, cfg, path, classes)

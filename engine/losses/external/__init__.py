@@ -1,0 +1,1 @@
+"""Losses of plug-ins and of pytorch-metric-learning."""
