@@ -17,7 +17,7 @@ from .fast.device_ranking import count_ranks_torch
 from .fast.k_reciprocal import encode, plan_reranking, write_reranked
 from .fast.matmul_backends import Product
 from .fast.reranking_bounds import fill_bounded_ranks
-from .fast.sharding import SINGLE_PROCESS, current_shard, sum_over_shards
+from .fast.sharding import SINGLE_PROCESS, Shard, current_shard, sum_over_shards
 from .fast.tiles import (
     COLUMNS,
     METRICS,
@@ -97,34 +97,46 @@ def evaluate_features(
     )
     gallery, ids = drop_junk(gallery, ids)
     matches = find_matches(ids)
-    ranks = np.zeros(len(matches.columns), np.int64)
     shard = current_shard() if distributed else SINGLE_PROCESS
-    numbers = np.array(shard.chunks_for_rank(range(len(matches.queries))), np.int64)
     with torch.no_grad(), full_precision():
         features = create_feature_matrix((query, gallery), metric)
-        write_rows: WriteRows
-        if rerank is None:
-            block = plan_ranking(features, len(query), memory_gib)
-            product = choose_product(
-                features.device, 2.0 * len(query) * len(gallery) * features.dims
-            )
-            write_rows = partial(
-                write_distances, features=features, num_query=len(query), product=product
-            )
-        else:
-            plan = plan_reranking(
-                features, len(query), rerank, memory_gib, backend=backend, shard=shard
-            )
-            block = plan.block
-            encoding = encode(features, len(query), rerank, plan, shard)
-            write_rows = partial(write_reranked, encoding=encoding, plan=plan)
-            if plan.compiled_neighbors:
-                numbers = fill_bounded_ranks(ranks, numbers, encoding=encoding, matches=matches)
-        buffer = features.scales.new_empty(min(block, len(query)), len(gallery))
-        fill_ranks(ranks, numbers, write_rows, buffer, matches, backend)
+        ranks = compute_ranks(features, matches, len(query), rerank, memory_gib, backend, shard)
     if distributed:
         ranks = sum_over_shards(ranks, shard)
     return scores_from_ranks(ranks, matches, max_rank, average_precision)
+
+
+def compute_ranks(
+    features: FeatureMatrix,
+    matches: Matches,
+    num_query: int,
+    rerank: Rerank | None,
+    memory_gib: float | None,
+    backend: str,
+    shard: Shard,
+) -> np.ndarray:
+    """Ranks of all matches, int64 [M]; 0 for the queries of other processes."""
+    num_gallery = features.num_items - num_query
+    ranks = np.zeros(len(matches.columns), np.int64)
+    numbers = np.array(shard.chunks_for_rank(range(len(matches.queries))), np.int64)
+    write_rows: WriteRows
+    if rerank is None:
+        block = plan_ranking(features, num_query, memory_gib)
+        work = 2.0 * num_query * num_gallery * features.dims
+        product = choose_product(features.device, work)
+        write_rows = partial(
+            write_distances, features=features, num_query=num_query, product=product
+        )
+    else:
+        plan = plan_reranking(features, num_query, rerank, memory_gib, backend=backend, shard=shard)
+        block = plan.block
+        encoding = encode(features, num_query, rerank, plan, shard)
+        write_rows = partial(write_reranked, encoding=encoding, plan=plan)
+        if plan.compiled_neighbors:
+            numbers = fill_bounded_ranks(ranks, numbers, encoding=encoding, matches=matches)
+    buffer = features.scales.new_empty(min(block, num_query), num_gallery)
+    fill_ranks(ranks, numbers, write_rows, buffer, matches, backend)
+    return ranks
 
 
 def drop_junk(gallery: torch.Tensor, ids: Ids) -> tuple[torch.Tensor, Ids]:

@@ -7,14 +7,15 @@ from synthetic import clustered_features, random_ids
 
 
 def nearest(mated, unmated, wrong=()):
-    """Distances of identified mated queries, of unmated ones, and of mated ones whose nearest entry is wrong."""
+    """Entries with the distances of identified mated, unmated and wrongly identified queries."""
     distances = np.array([*mated, *wrong, *unmated], np.float32)
     is_mated = np.arange(len(distances)) < len(mated) + len(wrong)
     return NearestEntries(distances, np.arange(len(distances)) < len(mated), is_mated)
 
 
 def test_hand_example():
-    # one of four unmated queries may raise an alarm: accepted up to just below 0.4; 0.1, 0.2 and 0.3 are identified
+    # One of four unmated queries may raise an alarm, so distances below 0.4 are accepted:
+    # 0.1, 0.2 and 0.3 are identified.
     found = nearest([0.1, 0.2, 0.3, 0.6], [0.25, 0.4, 0.5, 0.7], wrong=[0.05])
     scores = rates_of_nearest(found, fpirs=(0.25, 1.0), num_resamples=200)
     assert scores.tpir.tolist() == [3 / 5, 4 / 5]
@@ -35,7 +36,7 @@ def test_intervals_are_seeded_and_shrink_with_data():
     assert (narrow < wide).all()
 
 
-def test_nearest_entries_leave_out_what_ranking_leaves_out():
+def test_nearest_entries_exclude_what_ranking_excludes():
     generator = np.random.default_rng(0)
     ids = random_ids(generator, 40, 200, num_pids=30)
     query = clustered_features(generator, ids[0])
@@ -60,12 +61,12 @@ EYE = np.eye(2, dtype=np.float32)
         (
             [1, 2],
             {},
-            "Open-set identification needs unmated queries, and there are none: add identities missing in",
+            "needs unmated queries, and there are none: add identities missing in",
         ),
         (
             [3, 4],
             {},
-            "Open-set identification needs mated queries, and there are none: add identities shared with",
+            "needs mated queries, and there are none: add identities shared with",
         ),
         ([1, 3], {"fpirs": (2,)}, r"Rates must be numbers above 0 and at most 1, found \(2,\)\."),
         ([1, 3], {"confidence": 1.0}, "confidence must be a number between 0 and 1, found 1.0."),

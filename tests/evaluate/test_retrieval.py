@@ -46,7 +46,7 @@ def test_equals_ranking_the_whole_matrix(small_tiles, metric, backend):
 
 
 def test_ties_across_tiles_keep_gallery_order(small_tiles):
-    # entries of +-1, all of norm 4: products are exact in any order, so equal stays equal in every tile
+    # Entries of +-1 and norm 4: products are exact in any order, so ties are ties in every tile.
     generator = np.random.default_rng(0)
     query, gallery = (generator.choice([-1.0, 1.0], (n, 16)).astype(np.float32) for n in (20, 300))
     gallery[200:250] = gallery[:50]
@@ -153,8 +153,11 @@ def features(n, seed):
 def ids(n):
     return np.arange(n) % 500
 def run(num_query, num_gallery):
-    evaluate_features(features(num_query, 0), features(num_gallery, 1), ids(num_query), ids(num_gallery),
-                      np.zeros(num_query, int), np.ones(num_gallery, int), memory_gib=BUDGET, rerank=RERANK)
+    cameras = np.zeros(num_query, int), np.ones(num_gallery, int)
+    evaluate_features(
+        features(num_query, 0), features(num_gallery, 1), ids(num_query), ids(num_gallery),
+        *cameras, memory_gib=BUDGET, rerank=RERANK,
+    )
 run(20, 600)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run(NUM_QUERY, NUM_GALLERY)
@@ -197,11 +200,14 @@ from ember_reid.evaluate.fast import tiles
 torch.set_num_threads(1)
 tiles.ROWS_CPU = 16
 rank = int(sys.argv[2])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=int(sys.argv[2]), world_size=2)
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=rank, world_size=2)
 data = np.load(sys.argv[3])
 ids = [data[name] for name in ("qp", "gp", "qc", "gc")]
-for rerank, backend in ((None, "auto"), (Rerank(k1=8, k2=3), "auto"), (Rerank(k1=8, k2=3), "python")):
-    shared = evaluate_features(data["q"], data["g"], *ids, rerank=rerank, backend=backend, distributed=True)
+small = Rerank(k1=8, k2=3)
+for rerank, backend in ((None, "auto"), (small, "auto"), (small, "python")):
+    shared = evaluate_features(
+        data["q"], data["g"], *ids, rerank=rerank, backend=backend, distributed=True
+    )
     alone = evaluate_features(data["q"], data["g"], *ids, rerank=rerank)
     for name in ("cmc", "ap", "inp", "valid"):
         ours, theirs = getattr(shared, name), getattr(alone, name)
@@ -209,7 +215,7 @@ for rerank, backend in ((None, "auto"), (Rerank(k1=8, k2=3), "auto"), (Rerank(k1
 # with 8-bit codes, and if only one of the two machines is fast with them
 for who in ({0, 1}, {1}):
     k_reciprocal.prefer_integers = lambda device, work: rank in who
-    quantized = evaluate_features(data["q"], data["g"], *ids, rerank=Rerank(k1=8, k2=3), distributed=True)
+    quantized = evaluate_features(data["q"], data["g"], *ids, rerank=small, distributed=True)
     assert np.allclose(quantized.ap, shared.ap, atol=1e-6)
 dist.destroy_process_group()
 """
