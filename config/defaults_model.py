@@ -65,6 +65,9 @@ LOSS.TRIPLET.WEIGHT = 1.0
 LOSS.TRIPLET.MARGIN = 0.3
 # hard: the hardest positive and negative. weighted: softmax-weighted means of all.
 LOSS.TRIPLET.MINING = "hard"
+# Weights of "weighted": exact (softmax), or published (FastReID's computation, whose recipes with
+# published scores need it).
+LOSS.TRIPLET.FORM = "exact"
 # Whether features are L2-normalized first.
 LOSS.TRIPLET.NORMALIZE = False
 LOSS.CENTER = CN()

@@ -165,6 +165,7 @@ CHECKS: dict[str, Check] = {
     "LOSS.TRIPLET.WEIGHT": _WEIGHT,
     "LOSS.TRIPLET.MARGIN": Range(0, 1e6),
     "LOSS.TRIPLET.MINING": Choices(("hard", "weighted")),
+    "LOSS.TRIPLET.FORM": Choices(("exact", "published")),
     "LOSS.TRIPLET.NORMALIZE": _FLAG,
     "LOSS.CENTER.WEIGHT": _WEIGHT,
     "LOSS.CENTER.LR": Range(0, 1000),

@@ -7,6 +7,7 @@ from ember_reid.layers.numerics import euclidean_distances
 from torch import Tensor
 
 MININGS = ("hard", "weighted")
+FORMS = ("exact", "published")
 
 
 def _hardest(distances: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,12 +26,29 @@ def _softmax_weighted(
     return (w_p * distances).sum(dim=1), (w_n * distances).sum(dim=1)
 
 
+def _published_weighted(
+    distances: Tensor, positive: Tensor, negative: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`_softmax_weighted` as FastReID computes it (modeling/losses/triplet_loss.py:13-18).
+
+    The maximum is taken over the masked values, whose zeros count, and 1e-6 is added to the normalizer.
+    """
+
+    def weighted_mean(logits: Tensor, mask: Tensor) -> Tensor:
+        weights = (logits - (logits * mask).amax(dim=1, keepdim=True)).exp() * mask
+        weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-6)
+        return (weights * distances).sum(dim=1)
+
+    return weighted_mean(distances, positive), weighted_mean(-distances, negative)
+
+
 def triplet_loss(
     embeddings: Tensor,
     pids: Tensor,
     *,
     margin: float,
     mining: str = "hard",
+    form: str = "exact",
     references: References | None = None,
 ) -> Tensor:
     """Triplet loss with one positive and one negative distance per anchor, averaged over anchors.
@@ -46,21 +64,26 @@ def triplet_loss(
         mining: "hard": the farthest positive and the nearest negative (Hermans et al. 2017, eq. 5).
             "weighted": softmax-weighted means over all positives and negatives (AGW, Ye et al.
             2021, eq. 5). The anchor is one of its own positives, as in the authors' program.
+        form: of "weighted". "exact": a softmax. "published": FastReID's computation, in which the
+            negative distance approaches 0 as all negatives become farther than about 14.
         references: positives and negatives are taken from here, and must include the anchors; None
             means from the batch itself.
 
     Raises:
-        ValueError: unknown `mining`.
+        ValueError: unknown `mining` or `form`.
     """
     if mining not in MININGS:
         raise ValueError(f"mining is {mining!r}; choose one of {', '.join(MININGS)}")
+    if form not in FORMS:
+        raise ValueError(f"form is {form!r}; choose one of {', '.join(FORMS)}")
     others, other_pids = embeddings, pids
     if references is not None:
         others, other_pids = references.embeddings, references.pids
     distances = euclidean_distances(embeddings, others)
     positive = pids[:, None] == other_pids
     negative = ~positive & (other_pids != EMPTY)
-    mine = _hardest if mining == "hard" else _softmax_weighted
+    weighted = _softmax_weighted if form == "exact" else _published_weighted
+    mine = _hardest if mining == "hard" else weighted
     d_ap, d_an = mine(distances, positive, negative)
     losses = F.softplus(d_ap - d_an) if margin == 0 else F.relu(d_ap - d_an + margin)
     qualified = (positive.sum(dim=1) > 1) & negative.any(dim=1)

@@ -94,7 +94,12 @@ def _build_pair_losses(cfg: Config) -> dict[str, tuple[float, PairLoss]]:
     """(weight, function) of each loss that compares the images of a batch with each other."""
     loss = cfg.LOSS
 
-    triplet = partial(triplet_loss, margin=loss.TRIPLET.MARGIN, mining=loss.TRIPLET.MINING)
+    triplet = partial(
+        triplet_loss,
+        margin=loss.TRIPLET.MARGIN,
+        mining=loss.TRIPLET.MINING,
+        form=loss.TRIPLET.FORM,
+    )
     if loss.TRIPLET.NORMALIZE:
         triplet = partial(_normalized, loss=triplet)
     circle = partial(circle_loss, margin=loss.CIRCLE.MARGIN, gamma=loss.CIRCLE.GAMMA)

@@ -27,7 +27,15 @@ def soft_weighted(values, sign):
     return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
 
 
-def slow_triplet(x, pids, margin, mining):
+def published_weighted(values, others, sign):
+    """FastReID: the maximum includes 0 if any pair is masked, and 1e-6 is added to the sum."""
+    logits = [sign * v for v in values]
+    largest = max([*logits, *([0.0] if others else [])])
+    weights = [math.exp(logit - largest) for logit in logits]
+    return sum(w * v for w, v in zip(weights, values, strict=True)) / (sum(weights) + 1e-6)
+
+
+def slow_triplet(x, pids, margin, mining, form="exact"):
     losses = []
     for a in range(len(x)):
         d = [(x[a] - x[j]).norm().item() for j in range(len(x))]
@@ -37,6 +45,10 @@ def slow_triplet(x, pids, margin, mining):
             continue
         if mining == "hard":
             ap, an = max(others), min(negatives)
+        elif form == "published":
+            # The anchor is a positive; all other pairs are masked.
+            ap = published_weighted([*others, 1e-6], negatives, 1)
+            an = published_weighted(negatives, others, -1)
         else:
             ap, an = soft_weighted([*others, 0.0], 1), soft_weighted(negatives, -1)
         losses.append(math.log1p(math.exp(ap - an)) if margin == 0 else max(0.0, ap - an + margin))
@@ -50,6 +62,32 @@ def test_triplet_equals_the_slow_loop(mining, margin, seed):
     x, pids = random_batch(seed)
     loss = triplet_loss(x, pids, margin=margin, mining=mining)
     assert loss.item() == pytest.approx(slow_triplet(x, pids, margin, mining), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 8, 20])
+def test_the_published_form_equals_the_slow_loop(scale):
+    x, pids = random_batch(1, counts=(4, 4, 4))
+    loss = triplet_loss(scale * x, pids, margin=0, mining="weighted", form="published")
+    expected = slow_triplet(scale * x, pids, 0, "weighted", "published")
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("distance", [10, 16, 20, 30])
+def test_the_published_form_contracts_positives_if_all_negatives_are_far(distance):
+    """Two identities of two images each, 5 apart; the negatives are at least `distance` away.
+
+    The exact loss vanishes there; the published one tends to the distance of the positives.
+    """
+    x = torch.tensor([[0.0, 0], [0, 5], [distance, 0], [distance, 5]], dtype=torch.float64)
+    pids = torch.tensor([0, 0, 1, 1])
+    d_ap = 5 * math.exp(5) / (math.exp(5) + 1)
+    negatives = (distance, math.hypot(distance, 5))
+    weights = [math.exp(-d) for d in negatives]
+    total = sum(w * d for w, d in zip(weights, negatives, strict=True))
+    for form, normalizer in (("exact", sum(weights)), ("published", sum(weights) + 1e-6)):
+        loss = triplet_loss(x, pids, margin=0, mining="weighted", form=form).item()
+        assert loss == pytest.approx(math.log1p(math.exp(d_ap - total / normalizer)), rel=1e-4)
+    assert (loss > 2) == (distance > 14)
 
 
 def test_hard_triplet_by_hand():
@@ -157,6 +195,8 @@ def test_circle_and_cosface_equal_their_formulas(margin, gamma):
 
 
 def test_unknown_mining_lists_the_choices():
+    with pytest.raises(ValueError, match="form is 'fast'; choose one of exact, published"):
+        triplet_loss(torch.zeros(2, 2), torch.tensor([0, 0]), margin=0.3, form="fast")
     with pytest.raises(ValueError, match="mining is 'soft'; choose one of hard, weighted"):
         triplet_loss(torch.zeros(2, 2), torch.tensor([0, 0]), margin=0.3, mining="soft")
 
