@@ -29,7 +29,7 @@ _ERASE_TRIES = 20
 
 
 class Normalization:
-    """uint8 [..., 3, H, W] to float32 (x / 255 - mean) / std; mean and std of RGB values in 0..1."""
+    """uint8 [..., 3, H, W] to float32 (x / 255 - mean) / std; mean, std of RGB in 0..1."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -218,7 +218,7 @@ def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: in
 
 @dataclass(frozen=True)
 class Boxes:
-    """Rectangles [top, bottom) x [left, right) of the images `image`; int64 [M] each, on the CPU."""
+    """Rectangles [top, bottom) x [left, right) of the images `image`; int64 [M], on the CPU."""
 
     image: Tensor
     top: Tensor

@@ -10,7 +10,8 @@ logger = logging.getLogger("ember.data")
 
 CPU = torch.device("cpu")
 MODES = ("auto", "device", "ram", "none")
-_SPARED = 0.25  # of what is free stays free, whatever else is asked for
+# The fraction of the free memory that is never used.
+_SPARED = 0.25
 
 
 def choose_cache(
@@ -23,12 +24,21 @@ def choose_cache(
     device_share: float = 0.3,
     copies: int = 1,
 ) -> torch.device | None:
-    """Where `num_images` at `size` (H, W) are kept under DATALOADER.CACHE `mode`; None: files are decoded as they are used.
+    """Choose the device of the cache; None means that files are decoded when they are used.
 
-    "auto" is the memory of `device` where it is not the CPU and the images take at most `device_share` of what is free in
-    it, else ordinary memory where they take at most `budget_gib` and `copies` of them (one per process) leave a quarter of
-    it free, else None. "device" asks the device alone to leave a quarter free, and goes on like "auto". One line in the
-    log says what was chosen and why.
+    "auto" uses `device` if it is not the CPU and the images need at most `device_share` of its free
+    memory. Otherwise it uses the main memory, if the images need at most `budget_gib` and a quarter
+    of the free memory remains after `copies` of them. "device" only requires that a quarter of the
+    device's memory remains free, and continues like "auto". One log line tells the choice and why.
+
+    Args:
+        num_images: images to keep.
+        size: (H, W).
+        mode: DATALOADER.CACHE.
+        budget_gib: DATALOADER.CACHE_GIB.
+        device: the device of the training.
+        device_share: DATALOADER.CACHE_SHARE.
+        copies: processes, each of which has a copy in the main memory.
     """
     if mode not in MODES:
         raise ValueError(
@@ -57,9 +67,9 @@ def choose_cache(
 def _choose(
     place: torch.device | None, num_images: int, needed: int, reasons: Sequence[str]
 ) -> torch.device | None:
-    where = "files are decoded as they are used" if place is None else f"they are kept on {place}"
+    where = "files are decoded when they are used" if place is None else f"cached on {place}"
     logger.info(
-        "%d images need %s decoded, allowed are %s: %s",
+        "%d decoded images need %s; the limit is %s: %s",
         num_images,
         _gib(needed),
         ", ".join(reasons),

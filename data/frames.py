@@ -1,4 +1,4 @@
-"""Which frames of a tracklet, or which views of an identity, make up a sample."""
+"""The choice of the frames of a tracklet, or of the views of an identity, for a sample."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,16 @@ SAMPLINGS = ("even", "chunk", "multiview", "multiview-cameras")
 def choose_frames(
     num_frames: int, num_slots: int, rng: np.random.Generator | None = None
 ) -> np.ndarray:
-    """Spread `num_slots` frames over a tracklet of `num_frames`: int64 [num_slots], in temporal order.
+    """Choose `num_slots` frames of a tracklet of `num_frames`: int64 [num_slots], in order.
 
-    A tracklet shorter than the slots repeats its last frame. A longer one is cut into `num_slots` chunks of
-    equal length, the list padded with the last frame; one frame is drawn from each chunk, or without `rng`
-    its first one (VKD, Porrello et al. 2020, arXiv 2007.04174).
+    The tracklet is padded with its last frame and cut into `num_slots` chunks of equal length. One
+    frame is drawn from each chunk, or the first one is taken without `rng` (VKD, Porrello et al.
+    2020, arXiv 2007.04174).
     """
     if num_frames < 1:
-        raise ValueError("a tracklet without frames has nothing to choose from")
-    length = max(-(-num_frames // num_slots), 1)  # frames per chunk
+        raise ValueError("a tracklet must have at least one frame")
+    # Frames per chunk.
+    length = max(-(-num_frames // num_slots), 1)
     chunks = np.minimum(np.arange(num_slots * length), num_frames - 1).reshape(num_slots, length)
     if rng is None:
         return chunks[:, 0]
@@ -34,10 +35,16 @@ def choose_views(
     *,
     spread_cameras: bool = False,
 ) -> list[Path]:
-    """`num_slots` views of one identity: one random frame each of its records in random order, cyclically.
+    """Choose `num_slots` views of one identity: random frames of its records in random order.
 
-    `records` are all training records of the identity. With `spread_cameras` the cameras take turns, so that
-    no camera is seen twice before each was seen once; VKD leaves that to chance.
+    The records are repeated if there are fewer than slots.
+
+    Args:
+        records: all training records of the identity.
+        num_slots: views.
+        rng: the random generator.
+        spread_cameras: take cameras in turn, so that no camera occurs twice before each occurred
+            once. VKD does not do this.
     """
     order = rng.permutation(len(records))
     if spread_cameras:
@@ -50,7 +57,7 @@ def choose_views(
 
 
 def _camera_turns(records: Sequence[Record], order: np.ndarray) -> np.ndarray:
-    """Reorder so that the cameras take turns: all first records of the cameras, then all second ones, ..."""
+    """Reorder: the first record of every camera, then the second of every camera, and so on."""
     seen: dict[int, int] = {}
     turns = []
     for index in order:

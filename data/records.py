@@ -98,7 +98,7 @@ def count(records: Iterable[Record]) -> Counts:
 def relabel(
     records: Iterable[Record], *, first_pid: int = 0, first_camid: int = 0
 ) -> tuple[Record, ...]:
-    """Number identities from `first_pid` in sorted order of pids; shift cameras by `first_camid`."""
+    """Number identities from `first_pid`, in order of pids; shift cameras by `first_camid`."""
     records = tuple(records)
     pids = sorted({record.pid for record in records})
     classes = {pid: index for index, pid in enumerate(pids, start=first_pid)}

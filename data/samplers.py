@@ -207,7 +207,7 @@ def most_steps(num_groups: np.ndarray, num_identities: int) -> int:
 
 
 class RandomBatchSampler(GlobalBatchSampler):
-    """Every record at most once per epoch, in random order; the last incomplete batch is dropped."""
+    """Every record at most once per epoch, in random order, without an incomplete batch."""
 
     def __init__(
         self,

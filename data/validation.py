@@ -1,4 +1,4 @@
-"""Held-out training identities, to choose checkpoints on without looking at the test set."""
+"""Held-out training identities, to choose checkpoints without using the test set."""
 
 from dataclasses import replace
 
@@ -7,18 +7,28 @@ from ember_reid.data.records import CROSS_CAMERA, Record, Splits
 
 
 def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits, Splits]:
-    """Split off `fraction` of the training identities: the dataset without them, and a test set made of them.
+    """Divide the training identities into those to train on and a test set of held-out ones.
 
-    Of every held-out identity one record per camera is a query (one in all, unless the protocol is across
-    cameras); the others are the gallery. Which ones is decided by `seed`. Training identities are not
-    numbered anew here. Raises ValueError when the fraction leaves no identity to train on or to hold out.
+    Of every held-out identity one record per camera is a query (one in total, unless the protocol
+    is cross-camera); the others are the gallery. Training identities keep their numbers here.
+
+    Args:
+        splits: the dataset.
+        fraction: of the training identities to hold out.
+        seed: decides which.
+
+    Returns:
+        The dataset without the held-out identities, and the test set.
+
+    Raises:
+        ValueError: if no identity would be left to train on or to hold out.
     """
     pids = sorted({record.pid for record in splits.train})
     number = round(fraction * len(pids))
     if not 0 < number < len(pids):
         raise ValueError(
-            f"TEST.VALIDATION {fraction} holds out {number} of the {len(pids)} training identities of"
-            f" {splits.name}; it must leave at least one to hold out and one to train on"
+            f"TEST.VALIDATION {fraction} holds out {number} of the {len(pids)} training identities"
+            f" of {splits.name}; it must leave at least one to hold out and one to train on"
         )
     rng = np.random.default_rng([seed, len(pids)])
     held = {pids[i] for i in rng.choice(len(pids), number, replace=False)}
@@ -32,7 +42,8 @@ def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits,
         key = (record.pid, record.camid if splits.protocol == CROSS_CAMERA else 0)
         (gallery if key in chosen else query).append(record)
         chosen.add(key)
-    # Queries are in the gallery too: an identity with one record per camera would have no match otherwise.
+    # Queries are in the gallery too. Otherwise an identity with one record per camera would have no
+    # match.
     if splits.protocol == CROSS_CAMERA:
         gallery.extend(query)
     held_out = Splits(

@@ -263,7 +263,7 @@ def test_output_folder_that_holds_a_run(tiny_run, tiny_recipe, capfd):
     before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
     assert main.main(["-c", str(tiny_recipe), "OUTPUT_DIR", str(tiny_run)]) == 2
     err = capfd.readouterr().err
-    assert "already holds a run" in err and "--resume" in err and "OVERWRITE True" in err
+    assert "already contains a run" in err and "--resume" in err and "OVERWRITE True" in err
     assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")} == before
 
 

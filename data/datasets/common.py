@@ -1,4 +1,4 @@
-"""Shared by the dataset readers: finding folders, listing images, parsing names, checking counts."""
+"""Shared by the dataset readers: find folders, list images, parse names, check counts."""
 
 import logging
 import re

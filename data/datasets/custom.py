@@ -110,7 +110,7 @@ def _finish(name: str, path: Path, rows: Sequence[_Row], *, missing_cameras: str
 
 
 def _clean_name(name: str) -> str:
-    """A name that is safe as part of a file name: never "..", no separators or control characters."""
+    """A name that can be part of a file name: not "..", without separators or controls."""
     return re.sub(r"[^\w@.+ -]", "_", name)[:100].strip(". ") or "data"
 
 

@@ -138,7 +138,7 @@ def load_partial_reid(path: Path) -> Splits:
 
 
 def load_partial_ilids(path: Path) -> Splits:
-    """Partial-iLIDS (Zheng et al. 2011), for testing only: Probe/ or query/, Gallery/ or gallery/."""
+    """Partial-iLIDS (Zheng et al. 2011), for testing only: Probe/ (query/), Gallery/."""
     official: Official = {"query": (119, 119, 1), "gallery": (119, 119, 1)}
     query, gallery = ("query", "Probe", "probe"), ("gallery", "Gallery")
     return _load_partial(path, "partial-ilids", query, gallery, official)

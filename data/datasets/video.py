@@ -80,19 +80,20 @@ def _load_mars(path: Path, name: str, official: Official) -> Splits:
 
 
 def _tracklets(folder: Path, names_file: Path, table_file: Path, key: str) -> list[Record]:
-    """One record per row (first, last, pid, camera) of a table; lines of the name list count from 1."""
+    """One record per row (first, last, pid, camera); lines of the name list count from 1."""
     names = [line for _, line in read_lines(names_file, name="mars")]
     table = _read_table(table_file, key)
     if table.shape[1] != 4:
         raise ValueError(
-            f"mars: {key} has {table.shape[1]} columns; expected first line, last line, identity, camera"
+            f"mars: {key} has {table.shape[1]} columns; expected first line, last line,"
+            " identity, camera"
         )
     records = []
     for row, (first, last, pid, camera) in enumerate(table.tolist(), start=1):
         if not 1 <= first <= last <= len(names):
             raise ValueError(
-                f"mars: row {row} of {key} is a tracklet of lines {first} to {last}, but {names_file}"
-                f" has {len(names)} lines"
+                f"mars: row {row} of {key} is a tracklet of lines {first} to {last}, but"
+                f" {names_file} has {len(names)} lines"
             )
         frames = names[first - 1 : last]
         if len({frame[:6] for frame in frames}) > 1:
@@ -148,7 +149,8 @@ def _duke_key(image: Path, name: str) -> tuple[Path, int, int]:
     fields = image.name.replace("C", "").split("_")
     if len(fields) < 3 or not fields[0].isdecimal() or not fields[1].isdecimal():
         raise ValueError(
-            f"{name}: the file name {image} does not parse; expected one like 0001_C6_F0001_X30823.jpg"
+            f"{name}: the file name {image} does not parse; expected one like"
+            " 0001_C6_F0001_X30823.jpg"
         )
     return image.parent, int(fields[0]), int(fields[1]) - 1
 
@@ -167,8 +169,8 @@ def load_veri776_video(path: Path) -> Splits:
         fields = token.replace("c", "").split("_")
         if len(fields) < 2 or not fields[0].isdecimal() or not fields[1].isdecimal():
             raise ValueError(
-                f'{name}: {root / file}, line {number} does not parse: "{token}"; expected a name like'
-                " 0001_c001_00016450_0.jpg"
+                f'{name}: {root / file}, line {number} does not parse: "{token}"; expected a'
+                " name like 0001_c001_00016450_0.jpg"
             )
         return int(fields[0]), int(fields[1]) - 1
 
@@ -186,7 +188,8 @@ def load_veri776_video(path: Path) -> Splits:
         frames = [frame for frame in frames if frame.lower().endswith(".jpg")]
         if not frames:
             raise ValueError(
-                f"{name}: {root / 'test_track.txt'}, line {number}: the tracklet {track} has no frames"
+                f"{name}: {root / 'test_track.txt'}, line {number}: the tracklet {track} has no"
+                " frames"
             )
         pid, camid = parse("test_track.txt", number, track)
         gallery.append(Record(tuple(root / "image_test" / frame for frame in frames), pid, camid))

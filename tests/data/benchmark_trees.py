@@ -1,4 +1,4 @@
-"""Small synthetic datasets in their authors' layouts: functions that fill a folder and return it."""
+"""Small synthetic datasets in their authors' layouts: functions that fill a folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -236,7 +236,7 @@ def write_ilids_vid(root: Path) -> Path:
 
 
 def write_prid2011(root: Path) -> Path:
-    """Persons 1, 2, 5 are long enough, person 3 is short in one camera, person 201 is in one camera only."""
+    """People 1, 2, 5 are used; 3 has a short tracklet, 201 is in one camera only."""
     for camera in ("cam_a", "cam_b"):
         for person in (1, 2, 3, 5, 201):
             number = 2 if (camera, person) == ("cam_b", 3) else 22

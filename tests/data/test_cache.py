@@ -55,11 +55,11 @@ def test_auto_on_a_cpu(free, caplog):
     free(0, 2)
     assert choose_cache(1000, size=SIZE, mode="auto", budget_gib=1.0) == CPU
     assert caplog.messages[-1] == (
-        "1000 images need 0.09 GiB decoded, allowed are 1.00 GiB of the 2.00 GiB free in this machine "
-        "(DATALOADER.CACHE_GIB): they are kept on cpu"
+        "1000 decoded images need 0.09 GiB; the limit is 1.00 GiB of the 2.00 GiB free in this"
+        " machine (DATALOADER.CACHE_GIB): cached on cpu"
     )
     assert choose_cache(20_000, size=SIZE, mode="auto", budget_gib=1.0) is None
-    assert caplog.messages[-1].endswith("files are decoded as they are used")
+    assert caplog.messages[-1].endswith("files are decoded when they are used")
     assert choose_cache(9_000, size=SIZE, mode="auto", budget_gib=1.0, copies=2) is None
     assert len(caplog.messages) == 3
 
@@ -69,12 +69,12 @@ def test_auto_on_a_gpu_falls_back_step_by_step(free, caplog):
     free(10, 20)
     assert choose_cache(12_936, **words) == GPU  # 1.18 of 3 GiB
     assert caplog.messages[-1] == (
-        "12936 images need 1.18 GiB decoded, allowed are 3.00 GiB of the 10.00 GiB free on cuda "
-        "(DATALOADER.CACHE_SHARE): they are kept on cuda"
+        "12936 decoded images need 1.18 GiB; the limit is 3.00 GiB of the 10.00 GiB free on cuda "
+        "(DATALOADER.CACHE_SHARE): cached on cuda"
     )
     assert choose_cache(40_000, **words) == CPU  # 3.66 GiB
     assert (
-        "allowed are 3.00 GiB" in caplog.messages[-1]
+        "the limit is 3.00 GiB" in caplog.messages[-1]
         and "4.00 GiB of the 20.00" in caplog.messages[-1]
     )
     assert choose_cache(50_000, **words) is None

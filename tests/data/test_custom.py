@@ -34,7 +34,10 @@ def test_numbers_stay_and_cameras_count_from_zero(images):
 
 
 def test_words_columns_in_any_order_blanks_and_a_byte_order_mark(images):
-    text = "\ufeffsplit, note, PID, path\ntrain, x, rex, a.jpg\nQuery, , leo, b.jpg\ngallery, , leo, c.jpg\n"
+    text = (
+        "\ufeffsplit, note, PID, path\ntrain, x, rex, a.jpg\n"
+        "Query, , leo, b.jpg\ngallery, , leo, c.jpg\n"
+    )
     (images / "list.csv").write_text(text, encoding="utf-8")
     splits = load_splits(f"csv:{images / 'list.csv'}")
     assert describe(splits.query) == [("b.jpg", 1, 0)] and describe(splits.gallery) == [

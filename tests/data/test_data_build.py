@@ -21,7 +21,7 @@ from tests.data.trees import write_images, write_market
 
 @pytest.fixture
 def market(tmp_path):
-    """Market-1501's layout with 6 training identities of 4 images under 2 cameras, and a small test set."""
+    """Market-1501's layout: 6 training identities with 4 images in 2 cameras, a small test set."""
     root = write_market(tmp_path / "Market-1501-v15.09.15")
     names = [
         f"{pid:04d}_c{c}s1_{i:06d}_00.jpg" for pid in range(11, 15) for c in (1, 2) for i in (1, 2)
@@ -217,4 +217,4 @@ def test_one_line_when_the_cache_is_too_small(market, caplog):
     cfg = config(market, "DATALOADER.CACHE_GIB", 1e-6, "DATALOADER.NUM_WORKERS", 0)
     with caplog.at_level(logging.INFO):
         loader = build_train_loader(cfg, build_splits(cfg).train)
-    assert loader.dataset.cache is None and "decoded as they are used" in caplog.text
+    assert loader.dataset.cache is None and "decoded when they are used" in caplog.text

@@ -14,7 +14,7 @@ from tests.data.trees import write_image
 
 @pytest.fixture
 def clips(tmp_path) -> list[Record]:
-    """Six tracklets of 5 frames; the red value tells the tracklet, the green one the frame. Identities 0, 0,
+    """Six tracklets of 5 frames; red is the tracklet, green the frame. Identities 0, 0,
     1, 1, 2, 2.
     """
     records = []

@@ -6,10 +6,13 @@ from ember_reid.data.dataset_checks import (
     Advice,
     FileFacts,
     advise,
+    estimate_reranking_gib,
     examine_file,
     examine_files,
     find_duplicates,
+    find_few_matches,
     find_problems,
+    find_size_mismatch,
     find_test_problems,
     find_tiny,
     find_training_problems,
@@ -58,11 +61,11 @@ def test_examine_files(tmp_path):
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        (["ab"], ["1 pictures carry two identities", "1 pictures are there several times"]),
-        (["ac"], ["1 pictures are there several times"]),
-        (["ad"], ["1 pictures are trained on and tested on", "1 pictures are there several times"]),
-        (["de"], ["1 pictures are there several times"]),
-        (["df", "ac"], ["1 pictures carry two identities", "2 pictures are there several times"]),
+        (["ab"], ["1 images have two identities", "1 images occur several times"]),
+        (["ac"], ["1 images occur several times"]),
+        (["ad"], ["1 images are in training and test", "1 images occur several times"]),
+        (["de"], ["1 images occur several times"]),
+        (["df", "ac"], ["1 images have two identities", "2 images occur several times"]),
         ([], []),
     ],
 )
@@ -129,6 +132,7 @@ def test_errors_come_first():
         "error",
         "warning",
         "warning",
+        "note",
     ]
 
 
@@ -145,6 +149,10 @@ def test_histogram():
         ((60, 30), (128, 64)),
         ((300, 300), (224, 224)),
         ((100, 220), (128, 256)),
+        ((300, 100), (320, 96)),
+        ((160, 200), (192, 256)),
+        ((30, 90), (48, 160)),
+        ((9000, 100), (352, 96)),
     ],
 )
 def test_suggested_size(size, expected):
@@ -155,3 +163,35 @@ def test_advice():
     train = tuple(record(f"{pid}{i}", pid) for pid in range(9) for i in range(3))
     splits = Splits(train, (record("q", 1),), (record("g", 1),))
     assert advise(splits, {}) == Advice((256, 128), 8, 2, "all")
+
+
+def test_few_matches_per_query():
+    query = (record("q", 1, 0), record("r", 2, 0), record("s", 3, 0))
+    gallery = [record("a", 1, 1), record("b", 2, 1), record("c", 3, 1), record("d", -1, 1)]
+    (finding,) = find_few_matches(Splits((), query, tuple(gallery)))
+    assert finding.level == "note"
+    assert finding.text.startswith("the median query has 1 matches in the gallery: re-ranking")
+    # Matches of the query's own camera count without cameras only.
+    gallery += [record(f"{pid}{i}", pid, 0) for pid in (1, 2, 3) for i in range(2)]
+    (finding,) = find_few_matches(Splits((), query, tuple(gallery)))
+    assert "1 matches" in finding.text
+    assert find_few_matches(Splits((), query, tuple(gallery), "all")) == []
+    assert find_few_matches(Splits((), (), ())) == []
+
+
+def test_size_mismatch():
+    facts = {Path("a"): FileFacts(200, 100, "x"), Path("b"): FileFacts(0, 0, "", "broken")}
+    (finding,) = find_size_mismatch(facts, (256, 128))
+    assert finding.level == "warning" and finding.text == (
+        "the median image is 0.50 times as high as wide, the input size 256 x 128 (height x width)"
+        " distorts it; 128 x 256 fits"
+    )
+    assert find_size_mismatch(facts, (128, 256)) == find_size_mismatch(facts, (128, 192)) == []
+    assert find_size_mismatch({}, (256, 128)) == []
+
+
+def test_memory_of_reranking_is_scaled_to_the_data():
+    # 120 images: 120 x 200 x 12 bytes of entries and a matrix of 120 x 120 x 4 bytes
+    expected = (120 * 200 * 12 + 120 * 120 * 4) / 2**30
+    assert estimate_reranking_gib(120, tiles_gib=2.0) == pytest.approx(expected)
+    assert estimate_reranking_gib(10**6, tiles_gib=2.0) == pytest.approx(2 + 2.4e9 / 2**30)

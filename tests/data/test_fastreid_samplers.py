@@ -1,4 +1,4 @@
-"""FastReID's samplers: epoch length, batch composition, and a stream that continues across epochs."""
+"""FastReID's samplers: epoch length, batch composition, a stream across epochs."""
 
 from collections import Counter
 
@@ -44,7 +44,7 @@ def test_market_has_202_batches_of_64():
     for sampler in (whole, balanced):
         batches = batches_of(sampler, 1)
         assert len(batches) == len(sampler) == 202 and {len(batch) for batch in batches} == {64}
-    # A round has 46 batches (751 identities // 16). Epoch 1 is batches 202 to 403, in rounds 4 to 8.
+    # A round has 46 batches (751 // 16 identities). Epoch 1 is batches 202-403, rounds 4 to 8.
     counts = Counter(pids[index] for batch in batches for index in batch[::4])
     assert sum(counts.values()) == 202 * 16 and max(counts.values()) == 5
 

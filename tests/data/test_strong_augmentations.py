@@ -134,7 +134,7 @@ def test_affine_without_strength_is_the_identity_and_rotation_turns():
     images = pictures(2, (16, 16))
     still = random_affine(images, 1.0, generator(), degrees=0, scale=(1.0, 1.0), shear=0)
     assert (still.int() - images.int()).abs().max() <= 1
-    # An angle drawn from +-90 degrees moves a bright spot but keeps its distance from the center, also off square.
+    # A rotation moves a bright spot but keeps its distance from the center, also if H != W.
     spot = torch.zeros(1, 3, 40, 20, dtype=torch.uint8)
     spot[:, :, 19:21, 17:19] = 255  # 7.5 to 8.5 pixels right of the center
     turned = random_affine(spot, 1.0, generator(1), degrees=90, scale=(1.0, 1.0), shear=0)[

@@ -28,7 +28,7 @@ def describe(records: Sequence[Record]) -> list[tuple[str, int, int]]:
 
 
 def write_market(root: Path) -> Path:
-    """Market-1501's layout: train 2 identities, query 2, gallery with a distractor and a junk image."""
+    """Market-1501's layout: 2 training identities, 2 queries, a distractor and a junk image."""
     write_images(
         root / "bounding_box_train",
         [

@@ -16,6 +16,7 @@ from ember_reid.data.dataset_checks import (
     Finding,
     advise,
     cameras_by_pid,
+    estimate_reranking_gib,
     examine_files,
     find_problems,
     histogram,
@@ -28,8 +29,6 @@ from tqdm import tqdm
 # Bytes per input pixel of ResNet-50 in training, float32; a rule of thumb.
 ACTIVATION_BYTES = 2200
 RESNET50_DIM = 2048
-# Sparse entries per image in k-reciprocal re-ranking, all tables together.
-RERANK_ENTRIES = 200
 # Characters of the longest bar.
 BAR = 40
 
@@ -154,14 +153,14 @@ def describe_memory(splits: Splits, advice: Advice) -> list[str]:
     num_test = len(splits.query) + len(splits.gallery)
     training = batch * pixels * ACTIVATION_BYTES / GIB + 0.5
     tiles = load_config().TEST.MEMORY_GIB
-    reranking = num_test * RERANK_ENTRIES * 12 / GIB + tiles
+    reranking = estimate_reranking_gib(num_test, tiles_gib=tiles)
     return [
         f"memory, decoded training images in the cache: {num_train * 3 * pixels / GIB:.2f} GiB",
         f"memory, training ResNet-50 at this size and batch: about {training:.1f} GiB,"
         " half of it with SOLVER.FP16 True",
         f"memory, evaluation: {num_test * RESNET50_DIM * 4 / GIB:.2f} GiB of features"
         f" and at most {tiles:g} GiB of distances (TEST.MEMORY_GIB)",
-        f"memory, re-ranking: about {reranking:.1f} GiB"
+        f"memory, re-ranking: about {reranking:.2g} GiB"
         f" (complete {num_test} x {num_test} matrices would take {4 * num_test**2 / GIB:.1f} GiB each)",
         f"this machine: {free_memory() / GIB:.1f} GiB of memory free, {_describe_device()}",
     ]
