@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from ember_reid.data.batch import upload
+from ember_reid.data.dataset import upload
 from ember_reid.data.strong_augmentations import (
     aug_mix,
     auto_augment,

@@ -1,10 +1,7 @@
 """The batch that the loader hands to the training step and to the evaluator."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -25,32 +22,3 @@ class Batch(NamedTuple):
     camids: Tensor
     indices: Tensor
     teachers: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One item of a dataset; `images` is uint8 [(T,) 3, H, W]."""
-
-    images: Tensor
-    pid: int
-    camid: int
-    index: int
-
-
-def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a CPU tensor to `device` without waiting: copies to a GPU start from pinned memory."""
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
-
-
-def collate(samples: Sequence[Sample] | Batch) -> Batch:
-    """Stack samples into a batch. A Batch (of a dataset that fetches whole batches) is returned."""
-    if isinstance(samples, Batch):
-        return samples
-    return Batch(
-        images=torch.stack([sample.images for sample in samples]),
-        pids=torch.tensor([sample.pid for sample in samples], dtype=torch.int64),
-        camids=torch.tensor([sample.camid for sample in samples], dtype=torch.int64),
-        indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
-    )

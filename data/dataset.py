@@ -4,11 +4,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from ember_reid.data.batch import Batch, Sample, upload
+from ember_reid.data.batch import Batch
 from ember_reid.data.cache import CPU
 from ember_reid.data.frames import SAMPLINGS, choose_frames, choose_views
 from ember_reid.data.images import (
@@ -24,6 +25,35 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 logger = logging.getLogger("ember.data")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item of a dataset; `images` is uint8 [(T,) 3, H, W]."""
+
+    images: Tensor
+    pid: int
+    camid: int
+    index: int
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to `device` without waiting: copies to a GPU start from pinned memory."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def collate(samples: Sequence[Sample] | Batch) -> Batch:
+    """Stack samples into a batch. A Batch (of a dataset that fetches whole batches) is returned."""
+    if isinstance(samples, Batch):
+        return samples
+    return Batch(
+        images=torch.stack([sample.images for sample in samples]),
+        pids=torch.tensor([sample.pid for sample in samples], dtype=torch.int64),
+        camids=torch.tensor([sample.camid for sample in samples], dtype=torch.int64),
+        indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+    )
 
 
 def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> list[Path]:

@@ -14,7 +14,6 @@ from ember_reid.layers.distillation import (
 )
 from ember_reid.layers.margins import MARGINS, apply_margin
 from ember_reid.layers.memory import MemoryBank, References
-from ember_reid.layers.normalization import IBNa
 from ember_reid.layers.numerics import cosine_similarities, euclidean_distances, squared_distances
 from ember_reid.layers.overhaul import margin_relu, negative_means, partial_distance
 from ember_reid.layers.pairwise import circle_loss, cosface_loss
@@ -38,7 +37,6 @@ __all__ = [
     "AvgPool",
     "CenterLoss",
     "GeMPool",
-    "IBNa",
     "MaxPool",
     "MemoryBank",
     "NonLocal",

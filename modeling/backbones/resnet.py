@@ -8,7 +8,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ember_reid.layers import BAM, IBNa, NonLocal, SqueezeExcite
+import torch
+from ember_reid.layers import BAM, NonLocal, SqueezeExcite
 from ember_reid.modeling.backbones.base import Backbone
 from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
 from torch import Tensor, nn
@@ -21,6 +22,25 @@ NUM_BLOCKS = {
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
+
+
+class IBNa(nn.Module):
+    """IBN-a (Pan et al. 2018, figure 3): instance norm on half of the channels, batch norm on the rest.
+
+    The child modules are called IN and BN, as in the published weight files.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.num_instance_channels = channels // 2
+        self.IN = nn.InstanceNorm2d(self.num_instance_channels, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self.num_instance_channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """maps: [N, C, H, W]."""
+        sizes = [self.num_instance_channels, maps.shape[1] - self.num_instance_channels]
+        first, second = maps.split(sizes, dim=1)
+        return torch.cat([self.IN(first.contiguous()), self.BN(second.contiguous())], dim=1)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ember_reid.data.batch import Batch, Sample, collate
-from ember_reid.data.dataset import ImageCache, ReidDataset, used_paths
+from ember_reid.data.batch import Batch
+from ember_reid.data.dataset import ImageCache, ReidDataset, Sample, collate, used_paths
 from ember_reid.data.images import ImageError
 from ember_reid.data.records import Record
 from torch.utils.data import DataLoader

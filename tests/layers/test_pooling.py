@@ -1,6 +1,7 @@
 import pytest
 import torch
-from ember_reid.layers import POOLINGS, GeMPool, IBNa, create_pooling
+from ember_reid.layers import POOLINGS, GeMPool, create_pooling
+from ember_reid.modeling.backbones.resnet import IBNa
 
 MAPS = torch.tensor([1.0, 2.0, 3.0, 6.0]).view(1, 1, 2, 2)
 
