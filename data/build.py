@@ -256,7 +256,7 @@ def _build_cache(
 
 
 def _create_loader(
-    cfg: CfgNode, dataset: ReidDataset, sampler: Iterable[Sequence[int]], *, persistent: bool
+    cfg: CfgNode, dataset: ReidDataset, sampler: Iterable[list[int]], *, persistent: bool
 ) -> DataLoader[Batch]:
     """A loader that fetches whole batches.
 

@@ -117,7 +117,7 @@ class ImageCache:
         return self.images.device
 
     def load(self, paths: Sequence[Path]) -> Tensor:
-        """The images of `paths` as uint8 [len(paths), 3, H, W] on the cache's device: one gather."""
+        """The images of `paths` as uint8 [len(paths), 3, H, W] on the cache's device."""
         rows = torch.tensor([self.rows[path] for path in paths], dtype=torch.int64)
         return self.images.index_select(0, upload(rows, self.device))
 

@@ -1,4 +1,4 @@
-"""Mistakes and hostile files: one line on standard error, exit code 2, nothing trained, written or executed."""
+"""Mistakes and hostile files: one line, exit code 2, nothing trained, written or executed."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ def market(tiny_market, tmp_path):
 
 @pytest.fixture
 def complain(tiny_recipe, tmp_path, capfd):
-    """complain(words) -> the one line that main.py says; the run must end with 2 and leave no output folder."""
+    """complain(words) -> the error line of main.py, which must exit with 2 and write nothing."""
 
     def run(*words: str, before: tuple[str, ...] | None = None) -> str:
         output = tmp_path / "output"
@@ -45,7 +45,7 @@ def first_image(market):
     return sorted((market / "bounding_box_train").iterdir())[0]
 
 
-# ------------------------------------------------------------------------------------------------- configuration
+# configuration
 
 
 def test_unknown_key_is_answered_with_the_nearest(complain):
@@ -94,7 +94,7 @@ def test_device_that_is_not_there(complain, monkeypatch):
     assert "DEVICE is cuda, but torch finds no CUDA device" in complain("DEVICE", "cuda")
 
 
-# --------------------------------------------------------------------------------------------------------- data
+# data
 
 
 def test_missing_folder(complain, tmp_path):
@@ -216,7 +216,7 @@ def test_a_list_may_name_any_file_but_only_images_are_read(complain, tmp_path, m
     assert "/etc/passwd cannot be decoded as an image" in line and "root:" not in line
 
 
-# ---------------------------------------------------------------------------------------- checkpoints and folders
+# checkpoints and folders
 
 
 class Bomb:

@@ -1,4 +1,4 @@
-"""Each family of data sets through the program: trained for a moment, scored by its own rule and by the others."""
+"""Each family of datasets: a short training, scored by its own protocol and by the others."""
 
 import json
 from pathlib import Path

@@ -19,6 +19,7 @@ from ember_reid.data.dataset_checks import (
     estimate_reranking_gib,
     examine_files,
     find_problems,
+    find_size_mismatch,
     histogram,
 )
 from ember_reid.data.datasets import Source, read
@@ -99,7 +100,8 @@ def check(source: Source) -> Report:
                 bar.update(done - bar.n)
 
             facts = examine_files(splits, progress=progress)
-        findings = find_problems(splits, facts)
+        size = load_config().INPUT.SIZE_TRAIN
+        findings = [*find_problems(splits, facts), *find_size_mismatch(facts, size)]
         suggested = advise(splits, facts)
     finally:
         logger.removeHandler(collector)
