@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ember_reid.config import read_header
 from ember_reid.tools.common.cli import CommandGroup, describe, printable
 from ember_reid.tools.common.inputs import split_overrides
 from ember_reid.tools.recipes.command import find_recipes, read_score
@@ -185,16 +186,15 @@ def test_recipes_list_dataset_network_and_score(capsys):
 
 
 @pytest.mark.parametrize(
-    ("header", "score"),
+    ("name", "score"),
     [
-        ("# X.\n# Published (Y): Rank-1 94.4 %, mAP 86.1 %.\n", ("published", 86.1, 94.4)),
-        ("# Measured (docs): 85 seconds, mAP 89.9 %, Rank-1 97 %.\n", ("measured", 89.9, 97.0)),
-        ("# Its README: 82.5 % Rank-1, 68.8 % mAP.\n", ("published", 68.8, 82.5)),
-        ("# No score.\n", ("", None, None)),
+        ("market1501/bot_R50", ("published", 86.1, 94.4)),
+        ("quickstart/people", ("measured", 89.9, 97.3)),
+        ("quickstart/teacher", ("", None, None)),
     ],
 )
-def test_scores_are_read_from_headers(header, score):
-    assert read_score(header) == score
+def test_scores_are_read_from_headers(name, score):
+    assert read_score(read_header(name)) == score
 
 
 @pytest.mark.parametrize(
