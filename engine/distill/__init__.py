@@ -1,1 +1,4 @@
-"""Distillation: teachers, handlers and losses that are added to a training. See docs/distillation.md."""
+"""Distillation: teachers, handlers and losses that are added to a training.
+
+See docs/distillation.md.
+"""

@@ -1,4 +1,4 @@
-"""Handlers of distillation. They act on the batch at ITERATION_STARTED, in the order of this file."""
+"""Handlers of distillation, which act on the batch at ITERATION_STARTED, in this order."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,6 @@ class EmaTeacher:
     ) -> None:
         self.teacher = Teacher(
             copy.deepcopy(student),
-            name="EMA of the student",
             statistics=statistics,
             keep_maps=keep_maps,
         )

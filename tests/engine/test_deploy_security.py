@@ -1,4 +1,4 @@
-"""Files that would execute code when they are loaded, and files that pretend to be something else."""
+"""Files that would execute code when loaded, and files with a misleading name."""
 
 import io
 import json

@@ -88,10 +88,10 @@ def test_a_fused_teacher_has_the_outputs_of_its_model(statistics, left):
         randomize_norms(create_backbone("resnet18", BackboneOptions(width=0.125))),
         GlobalHead(64, 5, HeadOptions()),
     )
-    plain = Teacher(model, name="t", keep_maps=True)
+    plain = Teacher(model, keep_maps=True)
     images = torch.randn(2, 3, 32, 16)
     expected = plain(images)
-    teacher = Teacher(model, name="t", statistics=statistics, fuse=True, keep_maps=True)
+    teacher = Teacher(model, statistics=statistics, fuse=True, keep_maps=True)
     assert sum(isinstance(m, nn.BatchNorm2d) for m in teacher.model.backbone.modules()) == left
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.backbone.modules()) == 20
     for one, two in zip(plain.margins(), teacher.margins(), strict=True):
@@ -111,11 +111,11 @@ def test_weights_kept_in_half_precision_change_no_bit():
         GlobalHead(64, 5, HeadOptions()),
     )
     images = torch.randn(2, 3, 32, 16)
-    kept = Teacher(model, name="t", fuse=True, amp_dtype=torch.bfloat16)
+    kept = Teacher(model, fuse=True, amp_dtype=torch.bfloat16)
     assert kept.model.backbone.layer1[0].conv2.weight.dtype == torch.bfloat16
     assert kept.model.backbone.layer1[0].bn1.BN.weight.dtype == torch.float32
     assert model.backbone.layer1[0].conv2.weight.dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output, expected = kept(images), Teacher(model, name="t", fuse=True)(images)
+        output, expected = kept(images), Teacher(model, fuse=True)(images)
     assert torch.equal(output.embedding, expected.embedding)
     assert torch.equal(output.logits[0], expected.logits[0])

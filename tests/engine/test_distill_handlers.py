@@ -38,7 +38,7 @@ def run_handlers(batch: Batch, *handlers, iterations: int = 1) -> Batch:
 
 @pytest.mark.parametrize("statistics", ["running", "batch"])
 def test_a_teacher_never_changes(statistics):
-    teacher = Teacher(make_model(), name="t", statistics=statistics)
+    teacher = Teacher(make_model(), statistics=statistics)
     before = {name: value.clone() for name, value in teacher.model.state_dict().items()}
     batch = run_handlers(
         make_batch(4, 3, 16, 8), TeacherForward([teacher], device_type="cpu"), iterations=3
@@ -55,14 +55,14 @@ def test_a_teacher_never_changes(statistics):
 def test_batch_statistics_normalize_the_batch():
     model = make_model()
     images = 5 + torch.randn(16, 3, 16, 8)
-    by_batch = Teacher(model, name="t", statistics="batch")(images).embedding
+    by_batch = Teacher(model, statistics="batch")(images).embedding
     assert by_batch.mean(dim=0).abs().max().item() < 1e-4  # behind the neck, a batch norm
-    by_running = Teacher(model, name="t", statistics="running")(images).embedding
+    by_running = Teacher(model, statistics="running")(images).embedding
     assert by_running.mean(dim=0).abs().max().item() > 1e-3
 
 
 def test_outputs_have_the_order_of_the_teachers():
-    teachers = [Teacher(make_model(), name=name) for name in "ab"]
+    teachers = [Teacher(make_model()) for _ in range(2)]
     batch = make_batch(4, 3, 16, 8)
     result = run_handlers(batch, TeacherForward(teachers, device_type="cpu"))
     assert len(result.teachers) == 2
@@ -112,7 +112,7 @@ def test_the_student_sees_a_random_subset_of_the_views():
 
 
 def test_teachers_see_all_views():
-    teacher = Teacher(make_model(), name="t")
+    teacher = Teacher(make_model())
     batch = make_batch(3, 4, 3, 16, 8)
     result = run_handlers(
         batch, TeacherForward([teacher], device_type="cpu"), ViewSubsample(1, seed=1)

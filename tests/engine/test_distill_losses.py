@@ -139,7 +139,7 @@ def feature_loss(student, teacher, **options) -> FeatureLoss:
 def test_feature_loss_against_a_loop():
     torch.manual_seed(0)
     student, images = make_resnet(), torch.randn(2, 3, 32, 16)
-    teacher = Teacher(make_resnet(), name="t", keep_maps=True)
+    teacher = Teacher(make_resnet(), keep_maps=True)
     term = feature_loss(student, teacher).eval()
     output = student(images)
     teacher_output = teacher(images)
@@ -160,7 +160,7 @@ def test_feature_loss_against_a_loop():
 
 def test_feature_loss_of_the_teacher_itself_is_zero_behind_identity_connectors():
     model = make_resnet().eval()
-    teacher = Teacher(make_resnet(), name="t", keep_maps=True)
+    teacher = Teacher(make_resnet(), keep_maps=True)
     teacher.model.load_state_dict(model.state_dict())
     term = feature_loss(model, teacher, rectified_stages=(0, 1, 2, 3))
     term.connectors = nn.ModuleList([nn.ModuleList([nn.Identity()] * 4)])
@@ -171,7 +171,7 @@ def test_feature_loss_of_the_teacher_itself_is_zero_behind_identity_connectors()
 def test_published_feature_form_differs_and_both_train_the_connectors():
     torch.manual_seed(0)
     student, images = make_resnet(), torch.randn(2, 3, 32, 16)
-    teacher = Teacher(make_resnet(), name="t", keep_maps=True)
+    teacher = Teacher(make_resnet(), keep_maps=True)
     intended = feature_loss(student, teacher)
     published = feature_loss(student, teacher, rectified_stages=(0, 1, 2))
     published.load_state_dict(intended.state_dict())
@@ -188,7 +188,7 @@ def test_published_feature_form_differs_and_both_train_the_connectors():
 def test_each_nth_map_is_compared_and_the_loss_is_scaled():
     torch.manual_seed(0)
     student, images = make_resnet(), torch.randn(3, 3, 32, 16)
-    teacher = Teacher(make_resnet(), name="t", keep_maps=True)
+    teacher = Teacher(make_resnet(), keep_maps=True)
     some, every = (
         feature_loss(student, teacher, every=2).eval(),
         feature_loss(student, teacher).eval(),
@@ -204,7 +204,7 @@ def test_each_nth_map_is_compared_and_the_loss_is_scaled():
 
 
 def test_students_with_fewer_stages_or_another_map_size_are_compared():
-    teacher = Teacher(make_resnet(), name="t", keep_maps=True)
+    teacher = Teacher(make_resnet(), keep_maps=True)
     target = teacher(torch.randn(2, 3, 32, 16))
     maps = (torch.randn(2, 8, 4, 2), torch.randn(2, 12, 4, 2))
     term = FeatureLoss(None, (8, 12), [teacher], stage_weights=(1.0,) * 4)

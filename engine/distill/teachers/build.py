@@ -71,7 +71,6 @@ def build_teacher(
         last_blocks(model.backbone)
     teacher = Teacher(
         model,
-        name=path,
         statistics=cfg.KD.TEACHER_STATISTICS,
         fuse=True,
         amp_dtype=amp_dtype,

@@ -55,7 +55,6 @@ class Teacher:
 
     Args:
         model: it is frozen and set to evaluation mode.
-        name: for messages.
         statistics: what its batch norms normalize with, "running" or "batch". Running statistics
             never change.
         fuse: fuse the batch norms of a copy of the model into its convolutions, if `statistics`
@@ -71,7 +70,6 @@ class Teacher:
         self,
         model: nn.Module,
         *,
-        name: str,
         statistics: str = "running",
         fuse: bool = False,
         amp_dtype: torch.dtype | None = None,
@@ -80,7 +78,7 @@ class Teacher:
         keep_maps: bool = False,
     ) -> None:
         self.model = model.requires_grad_(False).eval()
-        self.name, self.statistics = name, statistics
+        self.statistics = statistics
         self.adapt, self.classes = adapt or InputAdapter(), classes or ClassMapping()
         self._margins: list[Tensor] = []
         if fuse and statistics == "running":
