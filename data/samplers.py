@@ -246,7 +246,7 @@ def count_full_batches(num_records: int, batch_size: int) -> int:
 
 def split_batches(
     num_records: int, *, batch_size: int, rank: int = 0, world_size: int = 1
-) -> list[range]:
+) -> list[list[int]]:
     """Batches for a test: over all ranks every record exactly once, in order.
 
     The records of a rank are contiguous and their numbers differ by at most one; the last batch of
@@ -264,4 +264,4 @@ def split_batches(
         )
     first, last = num_records * rank // world_size, num_records * (rank + 1) // world_size
     starts = range(first, last, batch_size)
-    return [range(start, min(start + batch_size, last)) for start in starts]
+    return [list(range(start, min(start + batch_size, last))) for start in starts]
