@@ -44,3 +44,9 @@ def test_the_command_prints_both_searches(capsys):
 def test_mistakes_end_in_one_line(capsys, words, message):
     assert main(["search", *words]) == 2
     assert capsys.readouterr().err == f"benchmark search: {message}\n"
+
+
+def test_more_than_the_memory_is_refused(capsys):
+    assert main(["search", "--entries", "1000000000000"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("benchmark search: --entries 1000000000000 and --dim 512 need about")

@@ -133,3 +133,14 @@ def test_flops_and_parameters_by_hand(tiny_run):
     assert (
         count_parameters(model) == convolutions + norms + 2 * 16
     )  # and the neck, without the classifier
+
+
+@pytest.mark.parametrize("num_classes", [-1, 2**70, "5", None, float("nan"), [1]])
+def test_damaged_checkpoints_are_one_line(tiny_run, tmp_path, capsys, num_classes):
+    content = torch.load(tiny_run / "checkpoints" / "best.pt", weights_only=True)
+    path = tmp_path / "damaged.pt"
+    torch.save(content | {"num_classes": num_classes}, path)
+    words = ["-c", str(tiny_run / "config.yml"), "--models", str(path), "--out", str(tmp_path)]
+    assert heatmaps.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("heatmaps: ") and error.count("\n") == 1

@@ -221,11 +221,11 @@ def test_damaged_files(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + '\n{"what": "tra')
     assert len(read_run(tmp_path).train) == 1  # a last line that was cut off
     (tmp_path / "metrics.jsonl").write_text("nonsense\n" + json.dumps(row) + "\n")
-    with pytest.raises(ValueError, match=r"metrics.jsonl, line 1, is no line of a run's metrics"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 1 is not a line of metrics"):
         read_run(tmp_path)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "results.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"results.json must hold a JSON object, found a list"):
+    with pytest.raises(ValueError, match=r"results.json is damaged: it must contain a dict"):
         read_run(tmp_path)
     (tmp_path / "results.json").unlink()
     (tmp_path / "made_with.json").write_text("[{")
@@ -483,3 +483,21 @@ def test_training_writes_it_at_its_end(train, tmp_path, monkeypatch):
 def test_mistakes_end_in_one_line(capsys, words, message):
     assert main(words) == 2
     assert capsys.readouterr().err == f"report: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("results.json", '{"market1501": [1]}', "the scores of a dataset must be an object"),
+        ("results.json", '{"m": {"mAP": [1]}}', "scores must be numbers"),
+        ("results.json", "[" * 5000, "results.json is damaged"),
+        ("distillation.json", '{"rows": [{"name": "x", "mAP": "1"}]}', "`mAP` must be a number"),
+        ("metrics.jsonl", '{"epoch": "x"}\n{}', "metrics.jsonl, line 1 is not a line of metrics"),
+        ("config.yml", "a: " + "[" * 200, "config.yml"),
+    ],
+)
+def test_odd_files_are_one_line(copy, capsys, name, text, message):
+    (copy / name).write_text(text)
+    assert main([str(copy), "--plain"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and len(error) < 1200

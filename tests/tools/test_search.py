@@ -163,7 +163,7 @@ def test_a_query_is_known_as_the_first_who_is_near_enough(features):
 
 def test_a_stranger_is_unknown(features, tmp_path):
     found, _ = load_features(features)
-    save_features(tmp_path / "stranger.npz", found._replace(embeddings=-found.embeddings))
+    save_features(tmp_path / "stranger.npz", replace(found, embeddings=-found.embeddings))
     words = [
         str(features),
         str(tmp_path / "stranger.npz"),
@@ -182,9 +182,7 @@ def test_a_stranger_is_unknown(features, tmp_path):
 @pytest.mark.extras
 def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos, tmp_path, capsys):
     gallery = directions(400)
-    marker = tmp_path / "marker"
-    marker.touch()
-    index = open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker)
+    index = open_faiss(gallery.numpy(), tmp_path / "index")
     reached = reach_recall(index, gallery[:3], gallery, 5, wanted=1, num_samples=50)
     assert (
         reached.recall == 1
@@ -195,9 +193,13 @@ def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos,
     assert torch.equal(
         nearest_faiss(index, gallery[:3], 5).indices, nearest(gallery[:3], gallery, 5).indices
     )
-    assert open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker).ntotal == 400
-    (tmp_path / "index").write_bytes(b"damaged")
-    assert open_faiss(gallery.numpy(), tmp_path / "index", newer_than=marker).ntotal == 400
+    assert open_faiss(gallery.numpy(), tmp_path / "index").ntotal == 400
+    # An index of other embeddings of equal shape is not used.
+    open_faiss(-gallery.numpy(), tmp_path / "index")
+    assert len(list(tmp_path.glob("index.*.faiss"))) == 2
+    file = min(tmp_path.glob("index.*.faiss"), key=lambda path: path.stat().st_mtime_ns)
+    file.write_bytes(b"damaged")
+    assert open_faiss(gallery.numpy(), tmp_path / "index").ntotal == 400
     words = [
         str(features),
         str(photos[0]),
@@ -272,7 +274,7 @@ def test_missing_faiss_is_named(monkeypatch):
         (["FEATURES", "PHOTO", "--recall", "99"], "--recall is 99, it is a fraction in 0..1"),
         (["FEATURES", "PHOTO", "--rerank", "-1"], "--rerank is -1, it must be at least 1"),
         (["FEATURES", "FEATURES", "PHOTO"], "must be the only query"),
-        (["PHOTO", "PHOTO"], "is no file of tools.extract"),
+        (["PHOTO", "PHOTO"], "is not a file of tools.extract"),
     ],
 )
 def test_mistakes_end_in_one_line(features, photos, tmp_path, capsys, words, message):
@@ -280,7 +282,7 @@ def test_mistakes_end_in_one_line(features, photos, tmp_path, capsys, words, mes
     found, metadata = load_features(features)
     save_features(
         tmp_path / "other.npz",
-        found._replace(card=replace(metadata, fingerprint="f" * 16).to_json()),
+        replace(found, card=replace(metadata, fingerprint="f" * 16).to_json()),
     )
     given = {
         "FEATURES": features, "PHOTO": photos[0], "BROKEN": tmp_path / "broken.jpg", "OTHER": tmp_path / "other.npz"

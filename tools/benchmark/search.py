@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from ember_reid.data.images import GIB, free_memory
 from ember_reid.tools.common.cli import Command
 from ember_reid.tools.search.knn import (
     build_faiss,
@@ -54,6 +55,12 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError(f"--{name} is {getattr(options, name)}, it must be at least {least}")
     if not 0 < options.spread < 1:
         raise ValueError(f"--spread is {options.spread}, it must be between 0 and 1")
+    needed = 3 * 4 * options.dim * (options.entries + options.queries + options.identities)
+    if needed > free_memory():
+        raise ValueError(
+            f"--entries {options.entries} and --dim {options.dim} need about {needed / GIB:.1f} GiB, "
+            f"{free_memory() / GIB:.1f} GiB are free"
+        )
     if options.faiss:
         check_faiss()
     gallery, query = make_embeddings(options)

@@ -1,28 +1,50 @@
-"""Embeddings of people's own images as one .npz file, with what is needed to use them again.
+"""Embeddings of images as an .npz file, with everything that is needed to use them.
 
 Letters: N images, D dimensions of an embedding, M images that could not be read.
 """
 
 import os
+import struct
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 
+# What numpy and zipfile raise for files that are damaged or of another kind.
+UNREADABLE = (
+    KeyError,
+    ValueError,
+    EOFError,
+    OSError,
+    AttributeError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+# Largest deviation of the length of an embedding from 1.
+LENGTH_TOLERANCE = 1e-2
 
-class Features(NamedTuple):
-    """What tools.extract writes.
+
+@dataclass(frozen=True)
+class Features:
+    """The content of a file of tools.extract.
 
     Attributes:
-        embeddings: float32 [N, D] of length 1.
-        paths, pids, camids: words [N]; pids and camids are empty where nobody said.
-        card: the network's metadata as JSON, see engine.deploy.metadata.ExportMetadata.
-        weights, config: the file of the network, and its configuration ("" for exported networks).
-        plan: a digest of the images and the network, by which unfinished work is recognized.
-        broken, reasons: words [M], the images left out and why.
+        embeddings: float32 [N, D] of unit length.
+        paths, pids, camids: text [N]; pids and camids are empty if they are unknown.
+        card: metadata of the network as JSON, see engine.deploy.metadata.ExportMetadata.
+        weights, config: weight file of the network, and its configuration ("" for exports).
+        plan: a digest of the images and the network, which identifies interrupted work.
+        broken, reasons: text [M], the images that were left out and why.
     """
 
     embeddings: np.ndarray
@@ -37,49 +59,116 @@ class Features(NamedTuple):
     reasons: np.ndarray
 
 
-def words(values: Sequence[str]) -> np.ndarray:
-    """An array of text, also when there is none."""
+def words(values: Sequence[object]) -> np.ndarray:
+    """An array of text, also if it is empty."""
     return np.array([str(value) for value in values], dtype=str if values else "<U1")
 
 
 def save_features(path: Path, features: Features) -> None:
-    """Write `path` whole or not at all."""
-    save_arrays(path, features._asdict())
+    """Write the file completely or not at all."""
+    arrays = {field.name: np.asarray(getattr(features, field.name)) for field in fields(features)}
+    save_arrays(path, arrays)
 
 
-def save_arrays(path: Path, arrays: dict[str, object]) -> None:
-    """An .npz file that appears when it is complete."""
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file, which appears when it is complete."""
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        with open(draft, "wb") as file:
-            np.savez(file, **arrays)
+        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
 
+def load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read arrays of an .npz file without executing anything.
+
+    Raises:
+        ValueError: the file is damaged or of another kind.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_sizes(archive, names)
+        with np.load(path, allow_pickle=False) as content:
+            return {name: content[name] for name in names}
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a file of tools.extract: {reason}") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile, names: Sequence[str]) -> None:
+    """Raise ValueError if a header announces more data than its member contains."""
+    for name in names:
+        info = archive.getinfo(f"{name}.npy")
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }.get(version)
+            if read_header is None:
+                raise ValueError(f"{name} has format version {version}")
+            shape, _, dtype = read_header(member)
+        if any(size < 0 for size in shape):
+            raise ValueError(f"{name} has the shape {shape}")
+        size = dtype.itemsize
+        for length in shape:
+            size *= length
+        if size > info.file_size:
+            raise ValueError(f"{name} is incomplete")
+
+
 def load_features(path: Path) -> tuple[Features, ExportMetadata]:
-    """A file of tools.extract and the network's metadata in it.
+    """Read and verify a file of tools.extract.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is another kind of file.
+        ValueError: the file is damaged or of another kind, or its embeddings are not usable.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; python -m tools.extract writes such files")
+    arrays = load_arrays(path, [field.name for field in fields(Features)])
+    single = {name: arrays.pop(name) for name in ("card", "weights", "config", "plan")}
+    for name, array in single.items():
+        if array.shape != () or array.dtype.kind != "U":
+            raise ValueError(f"{path} is damaged: {name} is not a text")
+    texts = {name: str(array) for name, array in single.items()}
+    metadata = parse_metadata(texts["card"])
+    _check_content(path, arrays, dim=metadata.embedding_dim)
+    return Features(**arrays, **texts), metadata
+
+
+def _check_content(path: Path, arrays: Mapping[str, np.ndarray], *, dim: int) -> None:
+    """Raise ValueError unless all arrays fit together and the embeddings have unit length."""
+    count = len(np.atleast_1d(arrays["paths"]))
+    lengths = {"paths": count, "pids": count, "camids": count}
+    lengths |= {"broken": arrays["broken"].size, "reasons": arrays["broken"].size}
+    for name, length in lengths.items():
+        if arrays[name].shape != (length,) or arrays[name].dtype.kind != "U":
+            raise ValueError(
+                f"{path} is damaged: {name} must be {length} texts, found {arrays[name].dtype} "
+                f"of shape {arrays[name].shape}"
+            )
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in Features._fields}
-    except (
-        KeyError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        OSError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise ValueError(f"{path} is no file of tools.extract: {error}") from error
-    texts = {name: str(arrays[name]) for name in ("card", "weights", "config", "plan")}
-    features = Features(**{**arrays, **texts})
-    return features, parse_metadata(features.card)
+        check_embeddings(arrays["embeddings"], count=count, dim=dim)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def check_embeddings(embeddings: np.ndarray, *, count: int, dim: int) -> None:
+    """Raise ValueError unless embeddings are float32 [count, dim], finite and of unit length."""
+    if embeddings.dtype != np.float32 or embeddings.shape != (count, dim):
+        raise ValueError(
+            f"the embeddings must be float32 of shape {(count, dim)}, found {embeddings.dtype} of "
+            f"shape {embeddings.shape}"
+        )
+    if not np.isfinite(embeddings).all():
+        raise ValueError("the embeddings are not finite")
+    norms = np.linalg.norm(embeddings, axis=1)
+    worst = np.abs(norms - 1).max(initial=0)
+    if worst > LENGTH_TOLERANCE:
+        found = norms[np.abs(norms - 1).argmax()]
+        raise ValueError(f"the embeddings must have unit length, found {found:.3g}")

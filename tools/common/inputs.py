@@ -81,6 +81,8 @@ def _read(source: Path, ids: str) -> list[ImageFile]:
         return [ImageFile(path, _pid(path, ids)) for path in paths]
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
+    if not source.is_file():
+        raise ValueError(f"{source} is neither a folder nor a regular file")
     if source.suffix.lower() == ".csv":
         return _read_csv(source)
     if source.suffix.lower() not in IMAGE_SUFFIXES:

@@ -34,6 +34,8 @@ from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, add_recipe, echo
 from ember_reid.tools.common.feature_file import (
     Features,
+    check_embeddings,
+    load_arrays,
     load_features,
     save_arrays,
     save_features,
@@ -141,11 +143,9 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 def _ranks() -> tuple[int, int, int]:
-    """(rank, number of processes, local rank) as torchrun says, or those of a single process."""
-    return tuple(
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
+    """(rank, number of processes, local rank) from torchrun, or those of a single process."""
+    read = os.environ.get
+    return int(read("RANK", 0)), int(read("WORLD_SIZE", 1)), int(read("LOCAL_RANK", 0))
 
 
 def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]:
@@ -176,9 +176,10 @@ def _plan(images: Sequence[ImageFile], embedder: Embedder) -> str:
         try:
             status = os.stat(image.path)
             state = f"{status.st_size} {status.st_mtime_ns}"
-        except OSError:
+        except (OSError, ValueError):
             state = "missing"
-        digest.update(f"{image.path}\0{image.pid}\0{image.camid}\0{state}\n".encode())
+        line = f"{image.path}\0{image.pid}\0{image.camid}\0{state}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -235,7 +236,7 @@ def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> 
             if parent and not parent.is_alive():
                 return
             images = job.images[number * job.chunk : (number + 1) * job.chunk]
-            if not path.is_file():
+            if _read_part(path, len(images), embedder.metadata.embedding_dim) is None:
                 save_arrays(path, _embed_part(images, embedder, job.batch_size))
             bar.update(len(images))
 
@@ -243,51 +244,70 @@ def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> 
 def _embed_part(
     images: Sequence[ImageFile], embedder: Embedder, batch_size: int
 ) -> dict[str, np.ndarray]:
-    """Embeddings [n, D] of the images that can be read, their positions [n], and the reasons of the others."""
+    """Embeddings [n, D] of the readable images, their positions [n], and why others are left out.
+
+    Raises:
+        ValueError: the network produces embeddings that are not finite or not of unit length.
+    """
 
     def decode(image: ImageFile) -> Tensor | str:
         try:
             return embedder.prepare(image.path)
-        except ImageError as error:
+        except (ImageError, OSError, ValueError) as error:
             return str(error)
 
     positions, reasons, rows = [], {}, []
     with ThreadPoolExecutor(num_cpus()) as pool:
-        decoded = pool.map(
-            decode, images
-        )  # runs ahead of the network; a part is small enough to be held
+        # Decoding runs ahead of the network; the images of one part fit into memory.
+        decoded = pool.map(decode, images)
         for first in range(0, len(images), batch_size):
             batch = []
             for position in range(first, min(first + batch_size, len(images))):
-                picture = next(decoded)
-                if isinstance(picture, str):
-                    reasons[position] = picture
+                image = next(decoded)
+                if isinstance(image, str):
+                    reasons[position] = image
                 else:
-                    batch.append(picture)
+                    batch.append(image)
                     positions.append(position)
             if batch:
                 rows.append(embedder.embed_batch(torch.stack(batch)).numpy())
+    dim = embedder.metadata.embedding_dim
+    embeddings = np.concatenate(rows) if rows else np.zeros((0, dim), np.float32)
+    check_embeddings(embeddings, count=len(positions), dim=dim)
     return {
-        "embeddings": np.concatenate(rows)
-        if rows
-        else np.zeros((0, embedder.metadata.embedding_dim), np.float32),
+        "embeddings": embeddings,
         "positions": np.array(positions, np.int64),
         "broken": np.array(list(reasons), np.int64),
         "reasons": words(list(reasons.values())),
     }
 
 
+def _read_part(path: Path, num_images: int, dim: int) -> dict[str, np.ndarray] | None:
+    """A part that was written before, None if there is none or if it is damaged."""
+    try:
+        part = load_arrays(path, ("embeddings", "positions", "broken", "reasons"))
+        positions, broken = part["positions"], part["broken"]
+        check_embeddings(part["embeddings"], count=len(positions), dim=dim)
+    except (ValueError, TypeError):
+        return None
+    indices = np.concatenate([positions, broken])
+    is_complete = np.array_equal(np.sort(indices), np.arange(num_images))
+    return part if is_complete and part["reasons"].shape == broken.shape else None
+
+
 def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: str) -> Features:
-    """All parts as one; waits for those of other machines."""
+    """Join all parts; waits for those of other machines."""
     embeddings, kept, broken, reasons = [], [], [], []
     for number, path in enumerate(_parts(job)):
-        while not path.is_file():
+        first = number * job.chunk
+        num_images = len(job.images[first : first + job.chunk])
+        # A damaged part of another machine is replaced by that machine.
+        while (part := _read_part(path, num_images, embedder.metadata.embedding_dim)) is None:
             time.sleep(0.5)
-        with np.load(path, allow_pickle=False) as part:
-            embeddings.append(part["embeddings"])
-            kept += (number * job.chunk + part["positions"]).tolist()
-            broken += (number * job.chunk + part["broken"]).tolist()
-            reasons += part["reasons"].tolist()
+        embeddings.append(part["embeddings"])
+        kept += (first + part["positions"]).tolist()
+        broken += (first + part["broken"]).tolist()
+        reasons += part["reasons"].tolist()
     if not kept:
         raise ValueError(
             f"none of the {len(job.images)} images can be read; the first: {reasons[0]}"

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CHOICES = ("identities", "pairs")
+MAX_CLASSES = 10**7
 HEIGHT, GAP, OPACITY = 192, 6, 0.45
 
 
@@ -118,10 +119,18 @@ def load_networks(paths: Sequence[str], device: torch.device) -> list[Network]:
     networks = []
     for path in paths:
         content = load_checkpoint(path)
-        cfg = parse_config(content["config"])
+        cfg = parse_config(content.get("config"))
         check_plugins(cfg.IMPORTS, source=path)
-        model = build_model(cfg, num_classes=content["num_classes"], pretrained=False)
-        model.load_state_dict(content["model"])  # with its classifier, which `identities` asks
+        num_classes = content.get("num_classes")
+        if type(num_classes) is not int or not 0 < num_classes <= MAX_CLASSES:
+            raise ValueError(f"{path} is damaged: num_classes is {str(num_classes)[:60]}")
+        model = build_model(cfg, num_classes=num_classes, pretrained=False)
+        try:
+            # The classifier is needed by `identities`.
+            model.load_state_dict(content["model"])
+        except (KeyError, RuntimeError, TypeError, AttributeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise ValueError(f"the weights of {path} do not fit its recipe: {reason}") from error
         model = model.to(device).eval().requires_grad_(False)
         folder = Path(path).parent
         name = folder.parent.name if folder.name == "checkpoints" else Path(path).stem

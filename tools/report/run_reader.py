@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from math import isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import yaml
+from ember_reid.config.yaml_reader import read_yaml
 
 MACHINE = (
     "system",
@@ -72,9 +73,9 @@ def read_run(folder: Path) -> Run:
         config=_read_config(folder / "config.yml"),
         train=train,
         tests=tests,
-        results=_read_json(folder / "results.json"),
-        distillation=_read_json(folder / "distillation.json"),
-        calibration=_read_json(Path(f"{weights}.calibration.json")) if weights else {},
+        results=_read_results(folder / "results.json"),
+        distillation=_read_distillation(folder / "distillation.json"),
+        calibration=_read_calibration(Path(f"{weights}.calibration.json")) if weights else {},
         weights=weights,
         weights_hash=hash_file(weights) if weights else "",
         machine=_first_words(folder / "log.txt"),
@@ -98,24 +99,76 @@ def hash_config(config: dict) -> str:
 
 
 def _read_config(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return content if isinstance(content, dict) else {}
+    return read_yaml(_read_text(path), str(path)) if path.is_file() else {}
 
 
-def _read_json(path: Path) -> dict:
-    if not path.is_file():
-        return {}
+def _read_text(path: Path) -> str:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, found a {type(content).__name__}")
+
+
+def _read_json(path: Path, *, kind: type = dict) -> Any:
+    """The content of a JSON file, an empty one if there is no file."""
+    if not path.is_file():
+        return kind()
+    try:
+        content = json.loads(_read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    _require(isinstance(content, kind), path, f"it must contain a {kind.__name__}")
+    return content
+
+
+def _require(condition: bool, path: Path, rule: str) -> None:
+    if not condition:
+        raise ValueError(f"{path} is damaged: {rule}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _read_results(path: Path) -> dict[str, dict]:
+    """results.json: numbers and texts of each dataset, and those after re-ranking."""
+    results = _read_json(path)
+    for scores in results.values():
+        _require(isinstance(scores, dict), path, "the scores of a dataset must be an object")
+        reranked = scores.get("reranked") or {}
+        _require(isinstance(reranked, dict), path, "`reranked` must be an object")
+        values = [*scores.values(), *reranked.values()]
+        known = all(isinstance(v, int | float | str | dict | None) for v in values)
+        _require(known, path, "scores must be numbers")
+    return results
+
+
+def _read_distillation(path: Path) -> dict:
+    """distillation.json: one row of numbers for each network."""
+    content = _read_json(path)
+    rows = content.get("rows", [])
+    _require(isinstance(rows, list), path, "`rows` must be a list")
+    for row in rows:
+        _require(isinstance(row, dict) and isinstance(row.get("name"), str), path, "no `name`")
+        numbers = ("mAP", "rank1", "parameters", "gflops", "milliseconds")
+        for key in numbers:
+            _require(_is_number(row.get(key)), path, f"`{key}` must be a number")
+    return content
+
+
+def _read_calibration(path: Path) -> dict:
+    """The calibration file: the threshold, and error rates in rows."""
+    content = _read_json(path)
+    if not content:
+        return {}
+    for key in ("threshold", "false_match_rate"):
+        _require(_is_number(content.get(key)), path, f"`{key}` must be a number")
+    rows = content.get("fnmr_at_fmr", [])
+    _require(isinstance(rows, list), path, "`fnmr_at_fmr` must be a list")
+    for row in rows:
+        _require(isinstance(row, dict), path, "a row of `fnmr_at_fmr` must be an object")
+        for key in ("fmr", "threshold", "fnmr"):
+            _require(_is_number(row.get(key)), path, f"`{key}` must be a number")
     return content
 
 
@@ -126,43 +179,41 @@ def _environment_file(folder: Path) -> Path:
 
 
 def _read_starts(path: Path) -> tuple[dict, ...]:
-    """What the run was made with, at each of its starts; () where it was not recorded."""
-    if not path.is_file():
-        return ()
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    return (
-        tuple(one for one in content if isinstance(one, dict)) if isinstance(content, list) else ()
-    )
+    """The environment at each start of the run, () if it was not recorded."""
+    return tuple(one for one in _read_json(path, kind=list) if isinstance(one, dict))
 
 
 def _read_metrics(path: Path) -> tuple[tuple[dict, ...], dict[str, tuple[dict, ...]]]:
-    """Rows of training, and of each test set; a last line cut off by a crash is left out."""
+    """Rows of training, and of each test set; an incomplete last line is left out."""
     train: list[dict] = []
     tests: dict[str, list[dict]] = {}
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = _read_text(path).splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
-            what, flat = (
-                row["what"],
-                {"epoch": row["epoch"], "iteration": row["iteration"], **row["values"]},
-            )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            what, row = _read_metrics_line(line)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{path}, line {number}, is no line of a run's metrics") from error
+            raise ValueError(f"{path}, line {number} is not a line of metrics") from error
         if what == "train":
-            train.append(flat)
+            train.append(row)
         elif what.startswith("test/"):
-            tests.setdefault(what.removeprefix("test/"), []).append(flat)
+            tests.setdefault(what.removeprefix("test/"), []).append(row)
     return tuple(train), {name: tuple(rows) for name, rows in tests.items()}
 
 
+def _read_metrics_line(line: str) -> tuple[str, dict]:
+    row = json.loads(line)
+    position = {"epoch": row["epoch"], "iteration": row["iteration"]}
+    if not all(_is_number(value) for value in position.values()):
+        raise ValueError("epoch and iteration must be numbers")
+    if not isinstance(row["what"], str):
+        raise TypeError("`what` must be a text")
+    return row["what"], {**position, **row["values"]}
+
+
 def _first_words(path: Path) -> str:
-    """The line in which main.py says on what it trains."""
+    """The line of log.txt that describes the network, the device and the data."""
     if not path.is_file():
         return ""
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -172,9 +223,9 @@ def _first_words(path: Path) -> str:
     )
 
 
-def flatten(config: dict, prefix: str = "") -> dict[str, object]:
+def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     """Nested configuration -> {"SOLVER.BASE_LR": value}."""
-    flat: dict[str, object] = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")
@@ -210,7 +261,7 @@ def fingerprint(run: Run) -> dict[str, str]:
     flat = flatten(run.config)
     images, instances = flat.get("SOLVER.IMS_PER_BATCH"), flat.get("DATALOADER.NUM_INSTANCES")
     geometry = ""
-    if images and instances:
+    if isinstance(images, int) and isinstance(instances, int) and instances > 0:
         geometry = f"{images} images"
         if flat.get("DATALOADER.SAMPLER", "identity") != "random":
             geometry += f" = {images // instances} identities x {instances}"
@@ -229,7 +280,7 @@ def fingerprint(run: Run) -> dict[str, str]:
         "Network": f"{flat.get('MODEL.BACKBONE.NAME')}, head {flat.get('MODEL.HEAD.NAME')}",
         "Input": f"{flat.get('INPUT.SIZE_TEST')} (height, width)",
         "Batch": geometry,
-        "Trained on": ", ".join(map(str, flat.get("DATASETS.NAMES", ()))),
+        "Trained on": ", ".join(map(str, flat.get("DATASETS.NAMES") or ())),
         "Scored by": scoring,
         "Checkpoint chosen on": chosen,
         "Seed": str(flat.get("SEED", "")),

@@ -108,9 +108,7 @@ def search(arguments: argparse.Namespace) -> list[str]:
     lines = []
     k = max(arguments.top, arguments.rerank)
     if arguments.faiss:
-        index = open_faiss(
-            features.embeddings, Path(f"{arguments.features}.faiss"), newer_than=arguments.features
-        )
+        index = open_faiss(features.embeddings, arguments.features)
         reached = reach_recall(index, query, gallery, min(k, len(gallery)), wanted=arguments.recall)
         lines.append(
             f"faiss finds {reached.recall:.2%} of the exact {min(k, len(gallery))} nearest ({reached.num_queries} queries) in "

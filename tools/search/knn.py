@@ -3,6 +3,7 @@
 Letters: Q queries, N gallery entries, D dimensions, k neighbors. All embeddings have length 1.
 """
 
+import hashlib
 import importlib.util
 import os
 import time
@@ -65,22 +66,31 @@ def check_faiss() -> None:
         )
 
 
-def open_faiss(gallery: np.ndarray, path: Path, *, newer_than: Path):
-    """An inverted-file index of [N, D] embeddings: the one in `path` where it is up to date, else built and kept there."""
+def open_faiss(gallery: np.ndarray, path: Path):
+    """An inverted-file index of embeddings [N, D].
+
+    Args:
+        gallery: the embeddings.
+        path: start of the file name. The digest of the embeddings is appended, so that an index of
+            other embeddings is never used.
+    """
     import faiss
 
-    if path.is_file() and path.stat().st_mtime >= newer_than.stat().st_mtime:
+    digest = hashlib.sha256(np.ascontiguousarray(gallery).data).hexdigest()[:16]
+    file = path.with_name(f"{path.name}.{digest}.faiss")
+    if file.is_file():
         try:
-            index = faiss.read_index(str(path))
-        except RuntimeError:  # damaged: it is built again
+            index = faiss.read_index(str(file))
+        except RuntimeError:
+            # Damaged; it is built again.
             index = None
         if index is not None and (index.ntotal, index.d) == gallery.shape:
             return index
     index = build_faiss(gallery)
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    draft = file.with_name(f".{os.getpid()}.{file.name}")
     try:
         faiss.write_index(index, str(draft))
-        os.replace(draft, path)
+        os.replace(draft, file)
     finally:
         draft.unlink(missing_ok=True)
     return index
