@@ -47,6 +47,8 @@ BOT = {
 AGW = BOT | {
     "LOSS.TRIPLET.MARGIN": 0.0,
     "LOSS.TRIPLET.MINING": "weighted",
+    # fastreid/modeling/losses/triplet_loss.py:13-18
+    "LOSS.TRIPLET.FORM": "published",
     "MODEL.POOL.NAME": "gem",
     "MODEL.POOL.GEM_LEARNABLE": True,
     "MODEL.BACKBONE.NON_LOCAL": (0, 2, 3, 0),
@@ -79,6 +81,18 @@ MGN = SBS | {
 # 35076d5 configs/Base-bagtricks.yml, Base-Strongerbaseline.yml;
 # fastreid/data/samplers/triplet_sampler.py:20-90
 MAY = {"DATALOADER.SAMPLER": "identity-cameras"}
+# 5fb5e77 configs/VehicleID/bagtricks_R50-ibn.yml, configs/VERIWild/bagtricks_R50-ibn.yml
+VEHICLES = {
+    "LOSS.TRIPLET.MARGIN": 0.0,
+    "LOSS.TRIPLET.MINING": "weighted",
+    "LOSS.TRIPLET.FORM": "published",
+    "MODEL.POOL.NAME": "gem",
+    "MODEL.POOL.GEM_LEARNABLE": True,
+    "INPUT.SIZE_TRAIN": (256, 256),
+    "DATALOADER.SAMPLER": "identity-cameras",
+    "SOLVER.IMS_PER_BATCH": 512,
+    "SOLVER.FP16": False,
+}
 MAY_SBS = (
     SBS
     | MAY
@@ -184,6 +198,8 @@ TABLE = {
     "market1501/sbs_S50": SBS,
     "dukemtmc/sbs_R50": SBS,
     "dukemtmc/mgn_R50-ibn": MGN,
+    "vehicleid/bot_R50-ibn": VEHICLES | {"SOLVER.MAX_EPOCHS": 129, "SOLVER.BIAS_LR_FACTOR": 1.0},
+    "veriwild/bot_R50-ibn": VEHICLES | {"SOLVER.MAX_EPOCHS": 120, "SOLVER.BIAS_LR_FACTOR": 2.0},
     "market1501/bot_R50": BOT | MAY | {"SOLVER.MAX_EPOCHS": 119},
     "market1501/agw_R50": AGW | MAY | {"SOLVER.MAX_EPOCHS": 119},
     "market1501/sbs_R50": MAY_SBS,
