@@ -118,7 +118,7 @@ _C.TEST.FLIP = False
 _C.TEST.MAX_RANK = 50
 # Part of the training identities that is held out to choose checkpoints.
 _C.TEST.VALIDATION = 0.0
-# auto is the dataset's own protocol; docs/datasets.md describes the others.
+# auto is the dataset's own protocol; docs/reference/datasets.md describes the others.
 _C.TEST.PROTOCOL = "auto"
 # Report k-reciprocal re-ranking as well.
 _C.TEST.RE_RANKING = False
@@ -145,7 +145,7 @@ _C.LOG.VISDOM_SERVER = "http://localhost"
 _C.LOG.VISDOM_PORT = 8097
 # A progress bar on a terminal.
 _C.LOG.PROGRESS = True
-# Write OUTPUT_DIR/report.html at the end, as `python -m tools.report OUTPUT_DIR` does.
+# Write OUTPUT_DIR/report.html at the end, as `python -m tools.report RUN_DIR` does.
 _C.LOG.REPORT = False
 
 

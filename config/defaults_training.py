@@ -2,7 +2,7 @@
 
 from ember_reid.config.node import Config as CN
 
-# docs/distillation.md explains each term. Weights of 0 turn a term off; all others are added.
+# See docs/explanation/distillation.md. A weight of 0 turns a term off; all others are added.
 KD = CN()
 # Checkpoints of this program, e.g. ('runs/r101/checkpoints/best.pt',).
 KD.TEACHERS = ()

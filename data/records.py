@@ -47,7 +47,7 @@ class Splits:
         train: records to train on, with class indices as pids.
         query: records to search for.
         gallery: records to search in.
-        protocol: the evaluation rule of the dataset's authors; see docs/datasets.md.
+        protocol: the evaluation rule of the dataset's authors; see docs/reference/datasets.md.
         name: the name under which results are reported.
         train_labels: the dataset's own labels of the training classes, by class index.
     """

@@ -26,7 +26,7 @@ REPORTED_RANKS = (1, 5, 10)
 
 
 class ScoreSettings(NamedTuple):
-    """How embeddings are compared; see `evaluate.evaluate_features` and docs/datasets.md for the protocols.
+    """How embeddings are compared; see `evaluate.evaluate_features` and docs/reference/datasets.md for the protocols.
 
     Attributes:
         expand_neighbors: of average query expansion with the exponent `expand_alpha`; 0: off.

@@ -1,9 +1,11 @@
-"""Every command in the README and in docs/ runs here, or the text beside it says what it needs; then its words are parsed.
+"""Every command in the README and in docs/ runs here, or the text next to it says what it needs.
 
-A command is a line of an indented or unlabeled fenced block, or `inline code`, that begins with python, make, torchrun or
-pip. In capitals stands what a reader replaces (RECIPE, FILE, ...). The marks are "needs a data set", "needs a GPU", "needs a
-weight file" and "minutes", in the comment behind the command or in the words that follow inline code; "the commands on this
-page need ..." marks a page. Commands run in this process, on rendered people, with sizes turned down by the options below.
+A command is a line of an indented or unlabeled fenced block, or `inline code`, that begins with
+ember-reid, python, make, torchrun or pip. A reader replaces words in capitals (RECIPE, FILE, ...).
+The marks are "needs a data set", "needs a GPU", "needs a weight file" and "minutes", in the comment
+after the command or in the words that follow inline code; "the commands on this page need ..." marks
+a page. Marked commands are only parsed. The others run in this process, on rendered people, with
+sizes reduced by the options below.
 """
 
 import argparse
@@ -20,39 +22,53 @@ from ember_reid.config import load_config
 
 from ember_reid import main as program
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FIRST_WORD = r"(?:python|make|torchrun|pip) "
-MARK = re.compile(r"\bneeds? (?:a |an |the )?(?:data sets?|GPUs?|weight files?)\b|\bminutes\b")
-PAGE_MARK = re.compile(r"commands on this page need a (?:data set|GPU|weight file)")
+try:
+    from ember_reid import cli
+except ImportError:
+    cli = None
 
-# What stands in capitals, or lies elsewhere, for a reader.
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+FIRST_WORD = r"(?:ember-reid|python|make|torchrun|pip) "
+MARK = re.compile(r"\bneeds? (?:a |an |the )?(?:data sets?|GPUs?|weight files?)\b|\bminutes\b")
+PAGE_MARK = re.compile(r"commands\s+on\s+this\s+page\s+need\s+a\s+(?:data\s+set|GPU|weight\s+file)")
+
+# Words that a reader replaces.
 STANDS_FOR = {
     "RECIPE": "configs/quickstart/logits.yml",
     "RUN": "runs/quickstart",
     "RUN1": "runs/quickstart",
     "RUN2": "runs/other",
     "RUN_DIR": "runs/quickstart",
+    "RUN_DIR2": "runs/other",
     "FILE": "runs/quickstart/checkpoints/best.pt",
     "CHECKPOINT": "runs/quickstart/checkpoints/best.pt",
     "DATASET": "quickstart:datasets/quickstart/market1501",
     "IMAGES": "photos",
     "QUERY_IMAGE": "query.jpg",
     "OUT": "out",
-    "s": "1",  # a seed
+    "tools.NAME": "tools.doctor",
 }
 PEOPLE = (
     "--train-ids 4 --test-ids 3 --distractors 2 --junk 1 --frames 2 --workers 1 --overwrite".split()
 )
 SMALL = (
-    "INPUT.SIZE_TRAIN (32,16) INPUT.SIZE_TEST (32,16) MODEL.BACKBONE.NAME tiny SOLVER.MAX_EPOCHS 1 SOLVER.WARMUP_EPOCHS 0 "
-    "SOLVER.IMS_PER_BATCH 8 DATALOADER.NUM_INSTANCES 2 DATALOADER.NUM_WORKERS 0 TEST.RE_RANK.K1 4 TEST.RE_RANK.K2 2 "
+    "INPUT.SIZE_TRAIN (32,16) INPUT.SIZE_TEST (32,16) MODEL.BACKBONE.NAME tiny "
+    "SOLVER.MAX_EPOCHS 1 SOLVER.WARMUP_EPOCHS 0 SOLVER.IMS_PER_BATCH 8 "
+    "DATALOADER.NUM_INSTANCES 2 DATALOADER.NUM_WORKERS 0 TEST.RE_RANK.K1 4 TEST.RE_RANK.K2 2 "
     "LOG.TENSORBOARD False LOG.PROGRESS False DEVICE cpu NUM_THREADS 1"
 ).split()
-ALONE = ["OVERWRITE", "True", "NUM_PROCESSES", "1"]  # tests/engine/test_processes.py runs two
+# tests/engine/test_processes.py runs two processes.
+TRAINED = [*SMALL, "OVERWRITE", "True", "NUM_PROCESSES", "1"]
 TURNED_DOWN = {
-    "main.py -c": [*SMALL, *ALONE],
+    "main.py -c": TRAINED,
     "main.py -t": ["DEVICE", "cpu", "OUTPUT_DIR", "runs/tested"],
+    "train": TRAINED,
+    "resume": ["SOLVER.MAX_EPOCHS", "2"],
+    "test": ["DEVICE", "cpu"],
     "tools.quickstart_data": PEOPLE,
     "tools.baselines": SMALL,
     "tools.born_again": SMALL,
@@ -65,10 +81,12 @@ TURNED_DOWN = {
     "tools.benchmark distill": ["--rounds", "2", *SMALL],
     "tools.benchmark latency": "--batch 2 --repeats 2 --device cpu --precision float32".split(),
 }
+# Subcommands of ember-reid whose package in tools/ has another name.
+PACKAGES = {"embed": "extract"}
 
 
 class Command(NamedTuple):
-    """Its words as they stand in the document, and whether the document says what it needs."""
+    """The words of a command as they are in the document, and whether the document says what it needs."""
 
     place: str
     words: tuple[str, ...]
@@ -88,7 +106,7 @@ def find_commands(name: str, text: str) -> list[Command]:
                 found.append((number, code, comment))
         elif fence is None:
             # Of tables that put another program beside ours, the last column is ours.
-            ours = line.rstrip().rstrip("|").split("|")[-1] if name == "migration.md" else line
+            ours = line.rstrip().rstrip("|").split("|")[-1] if name == "migrate.md" else line
             for inline in re.finditer(rf"`({FIRST_WORD}[^`]+)`", ours):
                 found.append((number, inline[1], ours[inline.end() : inline.end() + 100]))
     return [
@@ -98,7 +116,7 @@ def find_commands(name: str, text: str) -> list[Command]:
 
 
 def split(code: str) -> tuple[str, ...]:
-    """The words of a command; what stands in brackets may be left out, and is; dots stand for more words."""
+    """The words of a command, without what is optional: brackets and dots."""
     words = shlex.split(re.sub(r"\[[^\]]*\]", "", code))
     return tuple(word for word in words if word != "...")
 
@@ -110,13 +128,19 @@ def fill_in(words: tuple[str, ...], folder: Path) -> list[str]:
 
 def kind_of(words: list[str]) -> str:
     """The key of TURNED_DOWN."""
+    if words[0] == "ember-reid":
+        if words[1] in TURNED_DOWN:
+            return words[1]
+        words = ["python", "-m", f"tools.{PACKAGES.get(words[1], words[1])}", *words[2:]]
     if words[1] == "main.py":
         return "main.py -t" if "-t" in words else "main.py -c"
     return f"{words[2]} {words[3]}" if words[2] == "tools.benchmark" else words[2]
 
 
 def entry(words: list[str]):
-    """The function behind `python main.py` or `python -m tools.NAME`, and its arguments."""
+    """The function behind a command, and its arguments."""
+    if words[0] == "ember-reid":
+        return cli.main, words[1:]
     if words[1] == "main.py":
         return program.main, words[2:]
     assert words[1] == "-m" and words[2].startswith("tools."), f"unknown program: {' '.join(words)}"
@@ -141,13 +165,21 @@ def parse(words: list[str], monkeypatch) -> None:
                 argparse.ArgumentParser, name, then_stop(getattr(argparse.ArgumentParser, name))
             )
         function(arguments)
-    keys = [
-        k for k, word in enumerate(arguments[:-1]) if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)+", word)
-    ]
-    recipe = next(
-        (after for word, after in zip(arguments, arguments[1:], strict=False) if word == "-c"), None
-    )
-    load_config(recipe, [word for k in keys for word in arguments[k : k + 2]])
+    recipe, overrides = settings_of(words)
+    load_config(recipe, overrides)
+
+
+def settings_of(words: list[str]) -> tuple[str | None, list[str]]:
+    """The recipe of a command, and its KEY VALUE pairs and KEY=VALUE words."""
+    named = "-c" if "-c" in words else "train" if words[1] == "train" else None
+    recipe = words[words.index(named) + 1] if named else None
+    overrides = []
+    for k, word in enumerate(words):
+        if re.fullmatch(r"[A-Z_]+(\.[A-Z0-9_]+)+", word):
+            overrides += words[k : k + 2]
+        elif re.match(r"[A-Za-z_.]+=", word):
+            overrides.append(word)
+    return recipe, overrides
 
 
 def then_stop(method):
@@ -174,7 +206,7 @@ def check_make(words: tuple[str, ...]) -> None:
 def check_pip(words: tuple[str, ...]) -> None:
     known = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for name in words[words.index("install") + 1 :]:
-        assert name in ("-e", ".") or f'"{name}>' in known, f"{name} is none of our dependencies"
+        assert name in ("-e", ".", "ember-reid") or f'"{name}>' in known, f"{name} is none of our dependencies"
 
 
 @pytest.fixture(scope="module")
@@ -233,13 +265,16 @@ def test_commands_run_or_say_what_they_need(path, folder, said, done, monkeypatc
     monkeypatch.chdir(folder)
     for place, words, marked in read(path):
         typed = fill_in(words, folder)
+        if words[0] == "ember-reid" and cli is None:
+            continue
         if words[0] == "make":
             check_make(words)
             assert words in said, f"{place}: say that {' '.join(words)} takes minutes"
         elif "pip" in words[:3]:
             check_pip(words)
-        elif len(words) == 3 and words[1] == "-m":  # only the tool's name
-            entry(list(words))
+        # Only the name of a tool.
+        elif len(words) == 3 and words[1] == "-m":
+            entry(typed)
         elif words[0] == "torchrun" or marked or words in said:
             assert words in said, f"{place}: {' '.join(words)} is neither run nor marked"
             parse(typed, monkeypatch)
@@ -248,7 +283,16 @@ def test_commands_run_or_say_what_they_need(path, folder, said, done, monkeypatc
             done.add(tuple(typed))
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/deploy.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "docs/how-to/evaluate.md",
+        "docs/how-to/search.md",
+        "docs/reference/api.md",
+        "docs/tutorials/quickstart.md",
+    ],
+)
 def test_python_examples_run(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
     blocks = re.findall(
@@ -310,9 +354,7 @@ def test_commands_are_found():
         for c in find_commands("x.md", "The commands on this page need a data set.\n" + PAGE)
     )
     assert (
-        find_commands("migration.md", "| `python theirs.py x` | `python main.py -c A` |")[0].words[
-            1
-        ]
+        find_commands("migrate.md", "| `python theirs.py x` | `python main.py -c A` |")[0].words[1]
         == "main.py"
     )
 

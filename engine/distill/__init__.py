@@ -1,4 +1,4 @@
 """Distillation: teachers, handlers and losses that are added to a training.
 
-See docs/distillation.md.
+See docs/explanation/distillation.md.
 """

@@ -16,7 +16,7 @@ HEADER = """# A recipe
 # source: FastReID, MODEL_ZOO.md, 2020-05-04, commit 35076d5
 # differs: one thing,
 #   and another.
-# measured: mAP 1.0 (docs/results.md)
+# measured: mAP 1.0 (docs/benchmarks/results.md)
 SEED: 1
 # score: Rank-1 0.0
 """

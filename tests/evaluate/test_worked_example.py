@@ -1,4 +1,4 @@
-"""The numbers of the worked example in docs/evaluation.md are those that the program computes."""
+"""The numbers of the worked example in docs/explanation/metrics.md are those that the program computes."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from ember_reid.evaluate import rank_metrics
 
-TEXT = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[2] / "docs/explanation/metrics.md").read_text(
+    encoding="utf-8"
+)
 
 
 def rows(heading: str) -> list[list[str]]:

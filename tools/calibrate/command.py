@@ -6,7 +6,7 @@
 Prints and writes FILE.calibration.json: the `threshold` for the chosen false-match rate (two images
 are accepted as the same identity up to this distance), FNMR at FMR, TPIR at FPIR, and the
 probability of the same identity by distance. The identities are those of TEST.VALIDATION if the
-recipe holds some out, otherwise those of the first test set. See docs/evaluation.md.
+recipe holds some out, otherwise those of the first test set. See docs/how-to/calibrate.md.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 
 A recipe is listed if its name, dataset or network contains every word. Scores are those that the
 header of the recipe states. "published" means that the authors of the method report it, "measured"
-means that this program reached it; see the header and docs/results.md.
+means that this program reached it; see the header and docs/benchmarks/results.md.
 """
 
 import argparse
