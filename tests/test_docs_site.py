@@ -96,7 +96,6 @@ def test_the_site_can_be_searched(site):
 
 
 def test_generated_pages_describe_the_program(site):
-    pytest.importorskip("ember_reid.cli")
     commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     for name in ("train", "doctor", "export", "search"):
         assert f"ember-reid {name}" in commands
