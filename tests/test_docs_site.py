@@ -143,9 +143,10 @@ def our_side(path: Path) -> str:
     )
 
 
+# The history names files of its time, the ledger of recipes files of other programs.
 @pytest.mark.parametrize(
     "path",
-    [path for path in DOCUMENTS if path.parent.name != "history"],
+    [path for path in DOCUMENTS if path.parent.name != "history" and path.name != "recipes.md"],
     ids=lambda path: path.stem,
 )
 def test_files_and_keys_in_documents_exist(path):

@@ -73,7 +73,7 @@ def test_runtime_dependencies_are_those_that_the_package_imports():
     undeclared = imported - declared - optional - {"ember-reid"}
     assert not undeclared, f"imported, but no dependency: {undeclared}"
     # torch.utils.tensorboard imports tensorboard.
-    assert declared - imported <= {"tensorboard", "jinja2"}
+    assert declared - imported <= {"tensorboard"}
 
 
 def test_the_dev_extra_contains_no_optional_integration():
