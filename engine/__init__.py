@@ -1,6 +1,6 @@
-"""Ignite engines for training and evaluation, the handlers around them, and trained networks in use.
+"""Ignite engines for training and evaluation, their handlers, distillation and deployment.
 
-`from engine import load_model` is all that a program needs that only wants embeddings.
+`from ember_reid.engine import load_model` is enough for programs that only need embeddings.
 """
 
 from ember_reid.engine.deploy.build import load_model

@@ -114,7 +114,7 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]) -> Config:
     load_plugins(named.IMPORTS)
     if recipe:
         return named
-    text = load_checkpoint(named.TEST.WEIGHT).get("config")
+    text = load_checkpoint(named.TEST.WEIGHT).get("config", "")
     check_plugins(parse_config(text).IMPORTS, source=named.TEST.WEIGHT)
     return parse_config(text, overrides)
 
@@ -129,4 +129,4 @@ def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:
     num_classes = content.get("num_classes", 1) if is_ours(content) else 1
     model = build_model(cfg, num_classes=num_classes, pretrained=False)
     load_weights(model, cfg.TEST.WEIGHT)
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return model.to(device).to(memory_format=torch.channels_last).eval()

@@ -1,15 +1,22 @@
-"""Tensors across the processes of a run. W: processes, B: rows of each."""
+"""Collective operations on tensors. W: processes, B: rows of each process."""
+
+from typing import cast
 
 import ignite.distributed as idist
 import torch
 from torch import Tensor
 
 
+def all_gather(tensor: Tensor) -> Tensor:
+    """The tensors of all processes, concatenated along their first dimension; all equal in shape."""
+    return cast(Tensor, idist.all_gather(tensor))
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
         ctx.num_rows = len(rows)
-        return idist.all_gather(rows.contiguous())
+        return all_gather(rows.contiguous())
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
@@ -18,9 +25,10 @@ class _Gather(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows [B, ...] of all processes, [W * B, ...] in the order of their ranks, through which gradients flow back.
+    """The rows [B, ...] of all processes, [W * B, ...] in the order of their ranks; differentiable.
 
-    For a loss that every process computes of all rows: each has the same value then, and the gradient that reaches a row is W
-    times that of the loss, because a distributed model averages gradients over the processes. Nothing is sent backward.
+    For a loss that every process computes over all rows. Each row receives W times the gradient of
+    the loss, because a distributed model averages gradients over the processes. The backward pass
+    needs no communication.
     """
     return rows if idist.get_world_size() == 1 else _Gather.apply(rows)

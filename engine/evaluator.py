@@ -1,16 +1,18 @@
-"""The Engine that turns images into embeddings and, at its end, embeddings into retrieval scores."""
+"""The Engine that computes embeddings, and the accumulator that collects them."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import ignite.distributed as idist
 import torch
+from ember_reid.data.batch import Batch
+from ember_reid.engine.distributed import all_gather
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 
 class EmbeddingBatch(NamedTuple):
-    """A batch after the network: float32 embeddings [B, D] and the labels and positions [B] they belong to."""
+    """Embeddings, float32 [B, D], with the labels and dataset positions [B] they belong to."""
 
     embeddings: Tensor
     pids: Tensor
@@ -29,12 +31,14 @@ def create_evaluator(
     """An Engine whose step embeds one `Batch` of uint8 images [B, (T,) 3, H, W].
 
     Args:
-        normalize: uint8 images to what the network was trained on.
-        amp_dtype: the dtype of mixed precision, None for float32. Embeddings leave as float32.
-        flip: sum the embedding of an image and that of its mirror image (retrieval normalizes, so this is their mean).
+        normalize: uint8 images -> input of the network.
+        amp_dtype: the dtype of mixed precision; None for float32. Embeddings are float32 in any
+            case.
+        flip: add the embedding of the mirrored image. Retrieval normalizes embeddings, so the sum
+            is equivalent to the mean.
     """
 
-    def evaluation_step(engine: Engine, batch) -> EmbeddingBatch:
+    def evaluation_step(engine: Engine, batch: Batch) -> EmbeddingBatch:
         with (
             torch.inference_mode(),
             torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None),
@@ -46,24 +50,24 @@ def create_evaluator(
         return EmbeddingBatch(embeddings, batch.pids, batch.camids, batch.indices)
 
     evaluator = Engine(evaluation_step)
-    evaluator.add_event_handler(Events.STARTED, lambda: _share_statistics(model.eval()))
+    evaluator.add_event_handler(Events.STARTED, lambda: _broadcast_buffers(model.eval()))
     return evaluator
 
 
-def _share_statistics(model: nn.Module) -> None:
-    """Give every rank the buffers of rank 0, which are those that are saved: batch norms of a CPU run are not synchronized."""
+def _broadcast_buffers(model: nn.Module) -> None:
+    """Copy the buffers of rank 0, which are saved, to all ranks.
+
+    Batch norms on CPUs are not synchronized, so the statistics of the ranks differ.
+    """
     if idist.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 
 class EmbeddingAccumulator:
-    """Keeps what an evaluator embeds; afterward every rank holds each image exactly once, in order of its index.
+    """Evaluator, STARTED: empties itself. ITERATION_COMPLETED: stores a batch of embeddings."""
 
-    Attach to an evaluator: STARTED empties it, ITERATION_COMPLETED adds a batch.
-    """
-
-    def __init__(self):
+    def __init__(self) -> None:
         self._batches: list[EmbeddingBatch] = []
 
     def attach(self, engine: Engine) -> None:
@@ -73,31 +77,30 @@ class EmbeddingAccumulator:
         )
 
     def collect(self) -> EmbeddingBatch:
-        """All batches of all ranks: embeddings [N, D], pids, camids, indices [N], ordered, repeats dropped."""
+        """The embeddings of all ranks, [N, D], ordered by index and without duplicates."""
         device = self._batches[0].embeddings.device
         columns = [
             torch.cat([tensor.to(device) for tensor in column])
             for column in zip(*self._batches, strict=True)
         ]
-        gathered = EmbeddingBatch(*_gather_rows(columns))
+        gathered = EmbeddingBatch(*_gather_columns(columns))
         order = torch.argsort(gathered.indices, stable=True)
         ordered = gathered.indices[order]
-        first = torch.ones_like(ordered, dtype=torch.bool)
-        first[1:] = ordered[1:] != ordered[:-1]
-        return EmbeddingBatch(*(tensor[order[first]] for tensor in gathered))
+        is_first = torch.ones_like(ordered, dtype=torch.bool)
+        is_first[1:] = ordered[1:] != ordered[:-1]
+        return EmbeddingBatch(*(tensor[order[is_first]] for tensor in gathered))
 
 
-def _gather_rows(columns: list[Tensor]) -> list[Tensor]:
-    """Rows of all ranks; ranks may hold different numbers of rows (gloo aborts on unequal shapes, so they are padded)."""
+def _gather_columns(columns: list[Tensor]) -> list[Tensor]:
+    """The rows of all ranks, whose numbers may differ; padded, because gloo needs equal shapes."""
     if idist.get_world_size() == 1:
         return columns
-    counts = idist.all_gather(torch.tensor([len(columns[0])], device=idist.device())).tolist()
+    counts = all_gather(torch.tensor([len(columns[0])], device=idist.device())).tolist()
     gathered = []
     for tensor in columns:
         padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
         padded[: len(tensor)] = tensor
-        shards = idist.all_gather(padded.to(idist.device())).split(max(counts))
-        gathered.append(
-            torch.cat([shard[:count] for shard, count in zip(shards, counts, strict=True)])
-        )
+        shards = all_gather(padded.to(idist.device())).split(max(counts))
+        rows = [shard[:count] for shard, count in zip(shards, counts, strict=True)]
+        gathered.append(torch.cat(rows))
     return gathered

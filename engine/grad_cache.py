@@ -70,7 +70,7 @@ def grad_cache(batch: Batch, step: Step, *, num_parts: int) -> list[Measured]:
                 for tensor, gradient in zip(tensors, cached, strict=True)
                 if gradient is not None and tensor.requires_grad
             ]
-            torch.autograd.backward(*zip(*pairs, strict=True))
+            torch.autograd.backward([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     return [measure(losses, whole, batch)]
 
 

@@ -3,32 +3,17 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
 
 import torch
 from ember_reid.data.batch import Batch
 from ember_reid.engine.compilation import Compilation
-from ember_reid.engine.events import TrainingEvents
+from ember_reid.engine.events import StepOutput, TrainingEvents
 from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 # Detached losses and accuracy of a microbatch, or of the whole batch.
 Measured = tuple[dict[str, Tensor], Tensor]
-
-
-class StepOutput(NamedTuple):
-    """`engine.state.output` after a step: detached tensors that stay on the device.
-
-    Attributes:
-        losses: weighted losses by name; scalars, means over the batch.
-        accuracy: fraction of images that the first classifier assigns correctly; a scalar.
-        num_images: of this process.
-    """
-
-    losses: dict[str, Tensor]
-    accuracy: Tensor
-    num_images: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +85,7 @@ def create_trainer(
     def train_step(engine: Engine, batch: Batch) -> StepOutput:
         for optimizer in optimizers:
             optimizer.zero_grad()
-        if compilation.is_on:
+        if compilation.enabled:
             measured = compilation.run(lambda: backward(batch, step), undo=rollback)
         else:
             measured = backward(batch, step)

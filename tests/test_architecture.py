@@ -1,10 +1,15 @@
-"""The two rules of the design that a reader relies on, and the one about printing, read off the sources."""
+"""The rules of the design, checked in the sources: layers, configuration, printing."""
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from ember_reid.config import Config
+from ember_reid.config.defaults import get_defaults
+
 ROOT = Path(__file__).resolve().parents[1]
-FLOORS = {
+LAYERS = {
     "config": set(),
     "layers": set(),
     "evaluate": set(),
@@ -13,8 +18,10 @@ FLOORS = {
     "solver": {"config", "layers"},
     "engine": {"config", "layers", "evaluate", "data", "modeling", "solver"},
 }
-OURS = {*FLOORS, "main", "tools", "tests"}
-SOURCES = [path for folder in FLOORS for path in sorted((ROOT / folder).rglob("*.py"))]
+OURS = {*LAYERS, "main", "tools", "tests"}
+SOURCES = [path for folder in LAYERS for path in sorted((ROOT / folder).rglob("*.py"))]
+CONFIG_TYPES = {"Config", "CfgNode"}
+SECTIONS = {key for key, value in get_defaults().items() if isinstance(value, Config)}
 
 
 def name_of(path: Path) -> str:
@@ -26,7 +33,7 @@ def parse(path: Path) -> ast.Module:
 
 
 def imported_packages(tree: ast.Module) -> set[str]:
-    """What is imported anywhere in a module: our subpackages by their second name, everything else by its first."""
+    """All imported packages: our subpackages by their second name, others by their first."""
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -41,42 +48,84 @@ def imported_packages(tree: ast.Module) -> set[str]:
     return found
 
 
-def names_cfg(tree: ast.Module) -> bool:
-    return any(
-        (isinstance(node, ast.Name) and node.id == "cfg")
-        or (isinstance(node, ast.arg) and node.arg == "cfg")
-        for node in ast.walk(tree)
-    )
+def names_in(annotation: ast.expr) -> Iterator[str]:
+    """Every name in a type annotation, also in one that is written as a string."""
+    for node in ast.walk(annotation):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from names_in(ast.parse(node.value, mode="eval").body)
 
 
-def test_the_checks_see_what_they_should():
-    tree = ast.parse(
-        "import ember_reid.data.build\nfrom ember_reid import engine\ndef f(cfg): pass"
-    )
+def uses_of_config(tree: ast.Module) -> list[str]:
+    """Where a module uses a configuration, by name, by type, or by reading a section of any object."""
+    found = []
+    for node in ast.walk(tree):
+        annotation = None
+        if isinstance(node, ast.arg):
+            annotation = node.annotation
+            if node.arg == "cfg":
+                found.append(f"line {node.lineno}: parameter cfg")
+        elif isinstance(node, ast.AnnAssign):
+            annotation = node.annotation
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            annotation = node.returns
+        elif isinstance(node, ast.Name) and node.id == "cfg":
+            found.append(f"line {node.lineno}: cfg")
+        elif isinstance(node, ast.Attribute) and node.attr in SECTIONS:
+            found.append(f"line {node.lineno}: .{node.attr}")
+        if annotation is not None and CONFIG_TYPES & set(names_in(annotation)):
+            found.append(f"line {annotation.lineno}: type {ast.unparse(annotation)}")
+    return found
+
+
+def test_imports_are_found():
+    tree = ast.parse("import ember_reid.data.build\nfrom ember_reid import engine")
     assert imported_packages(tree) == {"data", "engine"}
-    assert names_cfg(tree)
-    assert not names_cfg(ast.parse("config = 1"))
 
 
-def test_floors_import_downwards_only():
+@pytest.mark.parametrize(
+    "source, use",
+    [
+        ("def f(cfg): pass", "line 1: parameter cfg"),
+        ("x = cfg", "line 1: cfg"),
+        ("def f(settings: Config | None): pass", "line 1: type Config | None"),
+        ("def f(settings: 'CfgNode'): pass", "line 1: type 'CfgNode'"),
+        ("class A:\n    config: node.CfgNode", "line 2: type node.CfgNode"),
+        ("def f() -> list[Config]: pass", "line 1: type list[Config]"),
+        ("class A:\n    config: Any\n    def f(self): return self.config.INPUT", "line 3: .INPUT"),
+    ],
+)
+def test_uses_of_a_configuration_are_found(source, use):
+    assert use in uses_of_config(ast.parse(source))
+
+
+def test_plain_settings_are_allowed():
+    assert uses_of_config(ast.parse("config = 1\nclass A:\n    settings: ScoreSettings")) == []
+
+
+def test_layers_import_downward_only():
     wrong = []
     for path in SOURCES:
         folder = path.relative_to(ROOT).parts[0]
         imported = imported_packages(parse(path))
-        sideways = (imported & OURS) - FLOORS[folder] - {folder}
+        forbidden = (imported & OURS) - LAYERS[folder] - {folder}
         if folder != "engine":
-            sideways |= imported & {"ignite"}
-        wrong += [f"{name_of(path)} imports {name}" for name in sorted(sideways)]
+            forbidden |= imported & {"ignite"}
+        wrong += [f"{name_of(path)} imports {name}" for name in sorted(forbidden)]
     assert wrong == []
 
 
-def test_cfg_is_named_in_config_and_build_modules_only():
+def test_only_config_and_build_modules_use_the_configuration():
     others = [
         path
         for path in SOURCES
-        if path.name != "build.py" and path.parts[len(ROOT.parts)] != "config"
+        if path.name != "build.py" and name_of(path).split("/")[0] != "config"
     ]
-    assert [name_of(path) for path in others if names_cfg(parse(path))] == []
+    uses = [f"{name_of(path)}, {use}" for path in others for use in uses_of_config(parse(path))]
+    assert uses == []
 
 
 def test_library_folders_do_not_print():

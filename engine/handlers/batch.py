@@ -1,9 +1,10 @@
 """Handlers that prepare an iteration: the batch, the random seed and the learning rate."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from ember_reid.data.samplers import IdentityBatchSampler, RandomBatchSampler
+from ember_reid.engine.events import EpochSampler, current_batch, set_batch
 from ignite.engine import Engine, Events
 from torch import Tensor
 
@@ -27,7 +28,7 @@ def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
 class SamplerEpoch:
     """Trainer, EPOCH_STARTED: tells the batch sampler the epoch, from which it derives its order."""
 
-    def __init__(self, sampler: IdentityBatchSampler | RandomBatchSampler):
+    def __init__(self, sampler: EpochSampler):
         self.sampler = sampler
 
     def attach(self, engine: Engine, event=Events.EPOCH_STARTED) -> None:
@@ -47,13 +48,13 @@ class ToDevice:
         engine.add_event_handler(event, self)
 
     def __call__(self, engine: Engine) -> None:
-        batch = engine.state.batch
-        moved = {
+        batch = current_batch(engine)
+        moved: dict[str, Any] = {
             name: value.to(self.device, non_blocking=True)
             for name, value in batch._asdict().items()
             if isinstance(value, Tensor)
         }
-        engine.state.batch = batch._replace(**moved)
+        set_batch(engine, batch._replace(**moved))
 
 
 class Seeder:
@@ -89,7 +90,7 @@ class Augment:
         engine.add_event_handler(event, self)
 
     def __call__(self, engine: Engine) -> None:
-        batch = engine.state.batch
+        batch = current_batch(engine)
         seed = iteration_seed(self.seed + 1, engine.state.iteration)
         generator = torch.Generator().manual_seed(seed)
         images = self.augmentation(
@@ -99,7 +100,7 @@ class Augment:
             rank=self.rank,
             world_size=self.world_size,
         )
-        engine.state.batch = batch._replace(images=images)
+        set_batch(engine, batch._replace(images=images))
 
 
 class LearningRate:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ignite.distributed as idist
+from ember_reid.engine.events import epoch_sampler
 from ember_reid.engine.handlers.batch import (
     Augment,
     LearningRate,
@@ -98,7 +99,7 @@ def build_handlers(run: TrainingRun, control: RunControl) -> list:
     centers = [p for name, p in run.criterion.named_parameters() if name.endswith("centers")]
     learned = [p for p in run.criterion.parameters() if p.requires_grad]
     return [
-        SamplerEpoch(run.train_loader.batch_sampler),
+        SamplerEpoch(epoch_sampler(run.train_loader)),
         ToDevice(run.device),
         Seeder(cfg.SEED, rank),
         Augment(run.augmentation, seed=cfg.SEED, rank=rank, world_size=world_size),

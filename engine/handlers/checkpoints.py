@@ -3,25 +3,17 @@
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ignite.distributed as idist
 import torch
 from ember_reid.engine.checkpoint import LAST, PREVIOUS, load_last, save_checkpoint
-from ember_reid.engine.events import TrainingEvents
+from ember_reid.engine.events import TrainingEvents, epoch_sampler
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.utils.data import DataLoader
 
 logger = logging.getLogger("ember.train")
-
-
-class Stateful(Protocol):
-    """An object whose state belongs in a checkpoint."""
-
-    def state_dict(self) -> Any: ...
-
-    def load_state_dict(self, state: Any) -> Any: ...
 
 
 class Checkpoints:
@@ -36,7 +28,7 @@ class Checkpoints:
         description: what does not change during a run (configuration, classes); plain values.
         evaluated_model: saved as "model". If it is not `model` itself but a moving average of it,
             `model` is saved as "trained".
-        parts: further objects by name.
+        parts: further objects with state_dict and load_state_dict, by name.
     """
 
     def __init__(
@@ -47,7 +39,7 @@ class Checkpoints:
         model: nn.Module,
         evaluated_model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
-        parts: Mapping[str, Stateful],
+        parts: Mapping[str, Any],
         period: int = 1,
     ):
         self.folder, self.description, self.period = folder, dict(description), period
@@ -135,8 +127,9 @@ def resume_engine(
             epochs + 1,
         )
         batches = 0
-    loader.batch_sampler.set_epoch(epochs + 1)
-    loader.batch_sampler.skip(batches)
+    sampler = epoch_sampler(loader)
+    sampler.set_epoch(epochs + 1)
+    sampler.skip(batches)
     iteration = epochs * len(loader) + batches
     engine.load_state_dict(
         {"iteration": iteration, "epoch_length": len(loader), "max_epochs": max_epochs}

@@ -10,7 +10,7 @@ from ember_reid.data.images import open_image
 from ember_reid.data.protocols import scoring_rule
 from ember_reid.data.records import ALL, CROSS_CAMERA, Record
 from ember_reid.engine.evaluator import EmbeddingAccumulator, EmbeddingBatch
-from ember_reid.engine.events import TrainingEvents
+from ember_reid.engine.events import TrainingEvents, epoch_length
 from ember_reid.engine.handlers.writers import MetricWriter
 from ember_reid.engine.ranked_lists import draw_montage, ranked_lists
 from ember_reid.engine.scores import ScoreSettings, describe_scores, retrieval_scores
@@ -146,7 +146,7 @@ class Evaluation:
         Returns:
             Whether it was evaluated.
         """
-        epoch, iterations_of_next = divmod(engine.state.iteration, engine.state.epoch_length)
+        epoch, iterations_of_next = divmod(engine.state.iteration, epoch_length(engine))
         is_missing = (
             epoch > self.evaluated_epoch and iterations_of_next == 0 and self._is_due(engine, epoch)
         )

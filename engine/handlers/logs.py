@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import torch
+from ember_reid.engine.events import epoch_length, step_output
 from ember_reid.engine.handlers.writers import MetricWriter
 from ignite.engine import Engine, Events
 from tqdm import tqdm
@@ -91,10 +92,10 @@ class TrainLog:
         self._reset()
         self._epoch_start, self._epoch_images = time.perf_counter(), 0
         if self.show_bar:
-            done = engine.state.iteration % engine.state.epoch_length
+            done = engine.state.iteration % epoch_length(engine)
             label = f"epoch {engine.state.epoch}/{engine.state.max_epochs}"
             self._bar = tqdm(
-                total=engine.state.epoch_length,
+                total=epoch_length(engine),
                 initial=done,
                 desc=label,
                 leave=False,
@@ -102,7 +103,7 @@ class TrainLog:
             )
 
     def __call__(self, engine: Engine) -> None:
-        output = engine.state.output
+        output = step_output(engine)
         for name, value in {**output.losses, "acc": output.accuracy}.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._iterations += 1
@@ -114,34 +115,36 @@ class TrainLog:
             self._report(engine)
 
     def _report(self, engine: Engine) -> None:
-        state = engine.state
-        means = dict(
-            zip(
-                self._sums,
-                (torch.stack(list(self._sums.values())) / self._iterations).tolist(),
-                strict=True,
-            )
-        )
+        state, length = engine.state, epoch_length(engine)
+        values = (torch.stack(list(self._sums.values())) / self._iterations).tolist()
+        means = dict(zip(self._sums, values, strict=True))
         accuracy = means.pop("acc")
         loss = sum(means.values())
         seconds = time.perf_counter() - self._start
         speed = self._images / seconds
-        remaining = (
-            (state.max_epochs * state.epoch_length - state.iteration) * seconds / self._iterations
-        )
+        num_left = (state.max_epochs or 0) * length - state.iteration
+        remaining = _clock(num_left * seconds / self._iterations)
         lr = self.optimizer.param_groups[0]["lr"]
-        terms = ", ".join(f"{name} {value:.3f}" for name, value in means.items())
-        line = f"Loss: {loss:.3f} ({terms}), Acc: {accuracy:.3f}, Base Lr: {lr:.2e}, {speed:.0f} images/s"
         if self._bar is not None:
             self._bar.set_postfix_str(
-                f"loss {loss:.3f}, acc {accuracy:.3f}, {speed:.0f} images/s, {_clock(remaining)} left"
+                f"loss {loss:.3f}, acc {accuracy:.3f}, {speed:.0f} images/s, {remaining} left"
             )
-        done = (state.iteration - 1) % state.epoch_length + 1
-        place = f"Epoch[{state.epoch}] Iteration[{done}/{state.epoch_length}]"
-        in_bar = {"in_bar": self._bar is not None}
-        logger.info("%s %s, %s left", place, line, _clock(remaining), extra=in_bar)
-        values = {"loss": loss, **means, "accuracy": accuracy, "lr": lr, "images_per_second": speed}
-        self.writer.write("train", state.epoch, state.iteration, values)
+        logger.info(
+            "Epoch[%d] Iteration[%d/%d] Loss: %.3f (%s), Acc: %.3f, Base Lr: %.2e, %.0f images/s, "
+            "%s left",
+            state.epoch,
+            (state.iteration - 1) % length + 1,
+            length,
+            loss,
+            ", ".join(f"{name} {value:.3f}" for name, value in means.items()),
+            accuracy,
+            lr,
+            speed,
+            remaining,
+            extra={"in_bar": self._bar is not None},
+        )
+        record = {"loss": loss, **means, "accuracy": accuracy, "lr": lr, "images_per_second": speed}
+        self.writer.write("train", state.epoch, state.iteration, record)
         self._reset()
 
     def _end_epoch(self, engine: Engine) -> None:

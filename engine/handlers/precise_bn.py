@@ -5,6 +5,7 @@ from itertools import islice
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.events import epoch_sampler
 from ember_reid.engine.handlers.batch import iteration_seed
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
@@ -39,7 +40,7 @@ class PreciseBN:
         if self.num_batches == 0:
             return
         # Training counts its epochs from 1, so epoch 0 has batches of its own.
-        self.loader.batch_sampler.set_epoch(0)
+        epoch_sampler(self.loader).set_epoch(0)
         update_bn(self._images(), self.model, device=self.device)
         if idist.get_world_size() > 1:
             for name, statistic in self.model.named_buffers():

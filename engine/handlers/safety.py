@@ -10,7 +10,7 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ember_reid.engine.events import TrainingEvents
+from ember_reid.engine.events import TrainingEvents, current_batch, step_output
 from ignite.engine import Engine, Events
 
 logger = logging.getLogger("ember.train")
@@ -52,9 +52,10 @@ class TerminateOnNan:
         engine.add_event_handler(TrainingEvents.BEFORE_SAVING, self.check)
 
     def __call__(self, engine: Engine) -> None:
-        state = engine.state
-        self._pending.append((state.iteration, state.output.losses, state.batch.indices))
-        if state.iteration % self.period == 0:
+        iteration = engine.state.iteration
+        losses, indices = step_output(engine).losses, current_batch(engine).indices
+        self._pending.append((iteration, losses, indices))
+        if iteration % self.period == 0:
             self.check()
 
     def check(self) -> None:

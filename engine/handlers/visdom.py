@@ -36,7 +36,7 @@ class VisdomWriter(MetricWriter):
                 "LOG.VISDOM True needs the package visdom: pip install 'setuptools<81' wheel, then "
                 "pip install --no-build-isolation visdom 'tornado<6.6'"
             ) from error
-        self._visdom = visdom
+        self._visdom: Any = visdom
         self.server, self.port, self.env, self.replay_file = server, port, env, replay_file
         self._client: Any = None
         self._started: set[str] = set()

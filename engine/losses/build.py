@@ -1,9 +1,10 @@
 """From the configuration to the criterion."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 
 import ignite.distributed as idist
+import torch
 import torch.nn.functional as F
 from ember_reid.config import Config
 from ember_reid.data.batch import Batch
@@ -122,10 +123,11 @@ def _normalized(
 
 def _weighted_sum(pair_losses: Mapping[str, tuple[float, PairLoss]]) -> PairLoss:
     def loss(features: Tensor, pids: Tensor, references) -> Tensor:
-        return sum(
+        losses = [
             weight * pair_loss(features, pids, references=references)
             for weight, pair_loss in pair_losses.values()
             if weight > 0
-        )
+        ]
+        return reduce(torch.add, losses)
 
     return loss

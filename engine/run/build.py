@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import ignite.distributed as idist
 import torch
@@ -90,7 +91,7 @@ def build_training_run(
     check_model(cfg)
     data = build_splits(cfg)
     model = build_model(cfg, num_classes=data.num_classes, pretrained=pretrained)
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     distillation = build_distillation(
         cfg,
         model,
@@ -102,7 +103,7 @@ def build_training_run(
     criterion = build_criterion(
         cfg,
         num_classes=data.num_classes,
-        feature_dim=model.head.dim,
+        feature_dim=cast(int, model.head.dim),
         extra=distillation.losses,
     ).to(device)
     optimizers = build_optimizers(cfg, model, criterion)
