@@ -261,8 +261,9 @@ def test_average_of_weights_is_what_is_tested(full_run, tmp_path):
 # ------------------------------------------------------------------------------------------------- bad endings
 
 
-def test_not_a_number_stops_with_terms_and_files(tiny_recipe, tmp_path, capfd, monkeypatch):
-    words = ["SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_EPOCHS", "0", "SOLVER.MAX_EPOCHS", "3"]
+def test_not_a_number_stops_with_terms_and_files(tiny_recipe, tmp_path, capfd):
+    words = "SOLVER.OPTIMIZER sgd SOLVER.BASE_LR 1000 SOLVER.WARMUP_EPOCHS 0 SOLVER.EVAL_PERIOD 9"
+    words = [*words.split(), "SOLVER.MAX_EPOCHS", "9", "LOSS.CIRCLE.WEIGHT", "1"]
     assert run_again(tiny_recipe, tmp_path, *words, resume=False) == 2
     out, err = capfd.readouterr()
     assert err.startswith("main.py: the loss is not finite at iteration ") and err.count("\n") == 1
