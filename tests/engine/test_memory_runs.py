@@ -92,7 +92,10 @@ def test_a_resumed_run_has_the_same_memory_and_bits(alone, launch, at_iteration)
     "words, sentence",
     [
         (["LOSS.XBM.SIZE", "32"], "LOSS.XBM.SIZE is 32, less than one batch"),
-        (["LOSS.XBM.SIZE", "64", "LOSS.TRIPLET.WEIGHT", "0.0"], "LOSS.XBM.SIZE needs a pairwise loss"),
+        (
+            ["LOSS.XBM.SIZE", "64", "LOSS.TRIPLET.WEIGHT", "0.0"],
+            "LOSS.XBM.SIZE needs a pairwise loss",
+        ),
         (["LOSS.XBM.SIZE", "64", "MODEL.HEAD.NAME", "mgn"], "MODEL.HEAD.NAME mgn has five"),
     ],
 )
