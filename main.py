@@ -9,6 +9,7 @@ python main.py -t -c configs/x.yml TEST.WEIGHT FILE        test any weight file
 import argparse
 import logging
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -31,13 +32,16 @@ from ember_reid.engine.plugins import load_plugins
 from ember_reid.engine.run.build import (
     TrainingRun,
     build_training_run,
+    check_resumable,
     describe_load,
     seed_everything,
 )
 from ember_reid.engine.run.launch import explain_failures, launch, report_errors
+from ember_reid.engine.run.lock import locked_folder
 from ember_reid.engine.run.output_folder import (
     ENVIRONMENT_FILE,
     check_output_folder,
+    has_checkpoint,
     is_restarted,
     prepare_output_folder,
     write_report,
@@ -108,33 +112,34 @@ def run_training(cfg: Config, resume: bool) -> Results:
     """Train in this process, one of possibly several. Nothing is written before all checks."""
     setup_logging(quiet=idist.get_rank() > 0)
     folder, max_epochs = Path(cfg.OUTPUT_DIR), cfg.SOLVER.MAX_EPOCHS
-    restarted = is_restarted(folder, cfg.dump())
-    resume = resume or (restarted and (folder / "checkpoints" / "last.pt").is_file())
-    check_output_folder(folder, resume=resume, overwrite=cfg.OVERWRITE or restarted)
-    with explain_failures(describe_load(cfg)):
-        device = build_device(cfg)
+    with ExitStack() as stack:
+        stack.enter_context(explain_failures(describe_load(cfg)))
+        if idist.get_rank() == 0:
+            stack.enter_context(locked_folder(folder))
+        restarted = is_restarted(folder, cfg.dump())
+        resume = resume or (restarted and has_checkpoint(folder))
+        check_output_folder(folder, resume=resume, overwrite=cfg.OVERWRITE or restarted)
         seed_everything(cfg)
-        run = build_training_run(cfg, device, pretrained=not resume)
+        run = build_training_run(cfg, build_device(cfg), pretrained=not resume)
         control = build_control(run)
         for handler in build_handlers(run, control):
             handler.attach(run.trainer)
         if resume:
-            progress = control.checkpoints.restore()
+            content = control.checkpoints.load()
+            check_resumable(run, content)
+            progress = control.checkpoints.restore(content)
             resume_engine(run.trainer, progress, run.train_loader, max_epochs=max_epochs)
         start_output(run, folder, resume=resume)
-        resumed_iteration = progress["iteration"] if resume else None
-        with (
-            control.stop_on_signal,
-            run.writers.opened(resumed_iteration=resumed_iteration),
-            loader_processes(run.train_loader),
-        ):
-            epoch_length = len(run.train_loader)
-            if run.trainer.state.iteration < max_epochs * epoch_length:
-                run.trainer.run(run.train_loader, max_epochs=max_epochs, epoch_length=epoch_length)
-            elif control.evaluation.run_if_due(run.trainer):
-                control.checkpoints.save(run.trainer)
-            results = control.evaluation.final_results or score(run.benchmarks)
-            finish_output(run, folder, results)
+        iteration = progress["iteration"] if resume else None
+        stack.enter_context(run.writers.opened(resumed_iteration=iteration))
+        stack.enter_context(control.stop_on_signal)
+        stack.enter_context(loader_processes(run.train_loader))
+        if run.trainer.state.iteration < max_epochs * len(run.train_loader):
+            run.trainer.run(run.train_loader, max_epochs, epoch_length=len(run.train_loader))
+        elif control.evaluation.run_if_due(run.trainer):
+            control.checkpoints.save(run.trainer)
+        results = control.evaluation.final_results or score(run.benchmarks)
+        finish_output(run, folder, results)
     return results
 
 

@@ -1,6 +1,7 @@
 """From the configuration to the device, the benchmarks and a trained model."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import ignite.distributed as idist
 import torch
@@ -10,6 +11,7 @@ from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.checkpoint import is_ours, load_checkpoint
 from ember_reid.engine.evaluator import EmbeddingAccumulator, create_evaluator
 from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.integrity import verify_checksums
 from ember_reid.engine.plugins import check_plugins, load_plugins
 from ember_reid.engine.scores import ScoreSettings
 from ember_reid.evaluate import Rerank
@@ -103,6 +105,9 @@ def _build_benchmark(
 def read_test_config(recipe: str | None, overrides: Sequence[str]) -> Config:
     """The configuration for testing TEST.WEIGHT: the recipe, or else the one in the checkpoint.
 
+    Unless OUTPUT_DIR is among the overrides, results are written to the folder `test/NAME` of the
+    run that the checkpoint NAME.pt belongs to.
+
     Raises:
         ValueError: TEST.WEIGHT is empty, the file is not one of our checkpoints and no recipe is
             given, or it needs plug-ins that `overrides` do not name.
@@ -112,11 +117,16 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]) -> Config:
     if not named.TEST.WEIGHT:
         raise ValueError("no checkpoint to test: set TEST.WEIGHT runs/x/checkpoints/best.pt")
     load_plugins(named.IMPORTS)
+    weights = Path(named.TEST.WEIGHT)
+    run_folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
+    # A checkpoint does not decide where files are written or how many processes are started, and
+    # the results of a training are not overwritten.
+    own = ["OUTPUT_DIR", str(run_folder / "test" / weights.stem)]
     if recipe:
-        return named
+        return load_config(recipe, [*own, *overrides])
     text = load_checkpoint(named.TEST.WEIGHT).get("config", "")
     check_plugins(parse_config(text).IMPORTS, source=named.TEST.WEIGHT)
-    return parse_config(text, overrides)
+    return parse_config(text, [*own, "NUM_PROCESSES", "0", *overrides])
 
 
 def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:
@@ -126,6 +136,8 @@ def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:
     """
     check_plugins(cfg.IMPORTS, source=cfg.TEST.WEIGHT)
     content = read_checkpoint(cfg.TEST.WEIGHT)
+    if is_ours(content):
+        verify_checksums(content, cfg.TEST.WEIGHT)
     num_classes = content.get("num_classes", 1) if is_ours(content) else 1
     model = build_model(cfg, num_classes=num_classes, pretrained=False)
     load_weights(model, cfg.TEST.WEIGHT)

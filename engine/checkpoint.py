@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without executing anything."""
+"""Checkpoint files: written atomically, verified, and read without executing anything."""
 
 import logging
 import os
@@ -6,6 +6,12 @@ import shutil
 from pathlib import Path
 
 import torch
+from ember_reid.engine.integrity import (
+    compute_checksums,
+    copy_to_cpu,
+    find_non_finite,
+    verify_checksums,
+)
 from ember_reid.modeling.weight_files import read_checkpoint
 
 logger = logging.getLogger("ember.train")
@@ -14,14 +20,28 @@ FORMAT = "ember-reid/1"
 LAST, PREVIOUS = "last.pt", "previous.pt"
 
 
-def save_checkpoint(path: Path, content: dict, *, previous: Path | None = None) -> None:
-    """Write `content` so that `path` holds either the old file or the whole new one at any moment.
+class NonFiniteWeights(ValueError):
+    """Weights or optimizer states are NaN or infinite."""
 
-    The old file stays as `previous`, where one is named.
+
+def save_checkpoint(path: Path, content: dict, *, previous: Path | None = None) -> None:
+    """Write `content` so that `path` always contains either the old file or the complete new one.
+
+    A checksum of every tensor is stored in the file. The old file is kept as `previous`, if given.
 
     Raises:
-        OSError: the disk is full or not writable; the file that was there stays as it was.
+        NonFiniteWeights: weights or optimizer states are NaN or infinite; nothing is written.
+        OSError: the disk is full or not writable; the old file is unchanged.
     """
+    content = copy_to_cpu(content)
+    non_finite = find_non_finite(content)
+    if non_finite:
+        raise NonFiniteWeights(
+            f"the weights are not finite ({non_finite}), {path} is not written; the last good "
+            "checkpoint is kept; try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS or "
+            "SOLVER.CLIP_NORM 5"
+        )
+    content["checksums"] = compute_checksums(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,19 +53,17 @@ def save_checkpoint(path: Path, content: dict, *, previous: Path | None = None) 
             _keep(path, previous)
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch's zip writer reports a full disk as RuntimeError
+    except (OSError, RuntimeError) as error:
+        # torch's zip writer reports a full disk as RuntimeError.
         temporary.unlink(missing_ok=True)
-        kept = " (the checkpoint that was there before is unharmed)" if path.exists() else ""
+        kept = " (the previous checkpoint is unchanged)" if path.exists() else ""
         raise OSError(
             f"checkpoint {path} could not be written: {_first_line(error)}{kept}; is the disk full?"
         ) from error
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Let `previous` be the file at `path` as well; a copy of it where the file system knows no second names."""
+    """Keep the file at `path` as `previous`: a hard link, or a copy if links are not supported."""
     temporary = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -56,7 +74,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself durable, where the system lets a folder be opened."""
+    """Flush the renaming to disk, if the system can open a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -68,44 +86,61 @@ def _sync_folder(folder: Path) -> None:
 
 
 def is_ours(content: object) -> bool:
-    """Whether the content of a file was written by `save_checkpoint`."""
+    """Whether the content was written by `save_checkpoint`."""
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def load_checkpoint(path: str | Path) -> dict:
-    """The content of one of our checkpoints, tensors on the CPU.
+    """The verified content of one of our checkpoints, with tensors on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, wants to execute code, or is somebody else's.
+        ValueError: the file is damaged, would execute code, or is not one of our checkpoints.
     """
     content = read_checkpoint(path)
     if not is_ours(content):
         raise ValueError(
-            f"{path} is no checkpoint of this program (format {FORMAT}): give its recipe with -c as well"
+            f"{path} is no checkpoint of this program (format {FORMAT}): give its recipe with -c "
+            "as well"
         )
+    verify_checksums(content, path)
     return content
 
 
 def load_last(folder: Path) -> tuple[Path, dict]:
-    """`last.pt` of a run and its content; where it cannot be read, after one line, the one that was there before it.
+    """Read `last.pt` of a run, or `previous.pt` with one warning if that is damaged or missing.
+
+    Returns:
+        The path that was read, and its content.
 
     Raises:
-        FileNotFoundError: there is no `last.pt`.
-        ValueError: neither of them can be read; the message is about `last.pt`.
+        FileNotFoundError: neither of them exists.
+        ValueError: neither of them can be used; the message is about the first one.
     """
-    path, previous = folder / LAST, folder / PREVIOUS
-    if not path.is_file():
-        raise FileNotFoundError(f"--resume: there is no {path}; start without --resume")
+    paths = [path for path in (folder / LAST, folder / PREVIOUS) if path.is_file()]
+    if not paths:
+        raise FileNotFoundError(f"--resume: there is no {folder / LAST}; start without --resume")
+    if paths[0].name != LAST:
+        logger.warning("there is no %s; continuing from %s", folder / LAST, paths[0])
     try:
-        return path, load_checkpoint(path)
+        return paths[0], _load_finite(paths[0])
     except ValueError as error:
         try:
-            content = load_checkpoint(previous)
+            content = _load_finite(paths[-1]) if len(paths) > 1 else None
         except (OSError, ValueError):
+            content = None
+        if content is None:
             raise error from None
-        logger.warning("%s; going on from %s, one checkpoint earlier", error, previous)
-        return previous, content
+        logger.warning("%s; continuing from %s, one checkpoint earlier", error, paths[-1])
+        return paths[-1], content
+
+
+def _load_finite(path: Path) -> dict:
+    content = load_checkpoint(path)
+    non_finite = find_non_finite(content)
+    if non_finite:
+        raise ValueError(f"{path} has NaN or infinite values in {non_finite}")
+    return content
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """From the configuration to optimizers and the schedule."""
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -8,6 +9,8 @@ from ember_reid.solver.schedules import ScheduleOptions, create_schedule
 from torch import nn
 from torch.optim import Optimizer
 from yacs.config import CfgNode
+
+logger = logging.getLogger("ember.train")
 
 
 def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> list[Optimizer]:
@@ -53,14 +56,30 @@ def build_schedule(cfg: CfgNode, iterations_per_epoch: int) -> Callable[[int], f
     With SOLVER.SCHEDULE_BY "epoch" it changes only between epochs.
     """
     s = cfg.SOLVER
+    warmup_epochs, delay_epochs = s.WARMUP_EPOCHS, s.DELAY_EPOCHS
+    is_cosine = s.SCHEDULE == "cosine"
+    if warmup_epochs > s.MAX_EPOCHS or (
+        is_cosine and max(warmup_epochs, delay_epochs) >= s.MAX_EPOCHS
+    ):
+        warmup_epochs = min(warmup_epochs, s.MAX_EPOCHS / 2)
+        delay_epochs = min(delay_epochs, s.MAX_EPOCHS / 2) if is_cosine else delay_epochs
+        logger.warning(
+            "SOLVER.MAX_EPOCHS %g is too short for the schedule: SOLVER.WARMUP_EPOCHS %g -> %g, "
+            "SOLVER.DELAY_EPOCHS %g -> %g",
+            s.MAX_EPOCHS,
+            s.WARMUP_EPOCHS,
+            warmup_epochs,
+            s.DELAY_EPOCHS,
+            delay_epochs,
+        )
     options = ScheduleOptions(
         name=s.SCHEDULE,
         max_epochs=s.MAX_EPOCHS,
         steps=s.STEPS,
         gamma=s.GAMMA,
         eta_min=s.ETA_MIN_FACTOR,
-        delay_epochs=s.DELAY_EPOCHS,
-        warmup_epochs=s.WARMUP_EPOCHS,
+        delay_epochs=delay_epochs,
+        warmup_epochs=warmup_epochs,
         warmup_factor=s.WARMUP_FACTOR,
         warmup_method=s.WARMUP_METHOD,
         steps_after_warmup=s.STEPS_AFTER_WARMUP,

@@ -9,6 +9,7 @@ import ignite.distributed as idist
 import torch
 from ember_reid.engine.checkpoint import LAST, PREVIOUS, load_last, save_checkpoint
 from ember_reid.engine.events import TrainingEvents, epoch_sampler
+from ember_reid.engine.integrity import check_optimizer_state
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.utils.data import DataLoader
@@ -74,34 +75,56 @@ class Checkpoints:
             "progress": {"iteration": state.iteration, "epoch_length": state.epoch_length},
         }
 
-    def restore(self) -> dict[str, int]:
-        """Load `last.pt` into all parts.
+    def load(self) -> dict[str, Any]:
+        """Read and verify `last.pt`, or `previous.pt` if that is damaged or missing.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no usable checkpoint.
+        """
+        path, content = load_last(self.folder)
+        return {**content, "path": str(path)}
+
+    def restore(self, content: Mapping[str, Any]) -> dict[str, int]:
+        """Load the content of a checkpoint into all parts.
 
         Returns:
             Its progress: iteration and epoch_length.
 
         Raises:
-            FileNotFoundError: there is no checkpoint.
             ValueError: it belongs to another model or other optimizers.
         """
-        path, content = load_last(self.folder)
         try:
-            self.evaluated_model.load_state_dict(content["model"])
-            self.model.load_state_dict(content.get("trained", content["model"]))
             if len(content["optimizers"]) != len(self.optimizers):
                 raise ValueError(
                     f"{len(content['optimizers'])} optimizers, this run has {len(self.optimizers)}"
                 )
             for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
+                check_optimizer_state(optimizer, state)
+            self.evaluated_model.load_state_dict(content["model"])
+            self.model.load_state_dict(content.get("trained", content["model"]))
+            for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             for part_name, part in self.parts.items():
                 part.load_state_dict(content[part_name])
-            return content["progress"]
-        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+            return _check_progress(content["progress"])
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             reason = " ".join(str(error).split())[:400]
             raise ValueError(
-                f"--resume: {path} was written with another configuration: {reason}"
+                f"--resume: {content.get('path')} was written with another configuration: {reason}"
             ) from error
+
+
+def _check_progress(progress: Any) -> dict[str, int]:
+    """The progress of a checkpoint.
+
+    Raises:
+        ValueError: it is not two integers in a sensible range.
+    """
+    iteration, length = progress["iteration"], progress["epoch_length"]
+    is_valid = all(type(value) is int for value in (iteration, length))
+    if not is_valid or iteration < 0 or length < 1:
+        raise ValueError(f"the progress {str(progress)[:100]}")
+    return {"iteration": iteration, "epoch_length": length}
 
 
 def resume_engine(

@@ -2,14 +2,14 @@
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import ignite.distributed as idist
 import torch
-from ember_reid.config import Config
+from ember_reid.config import Config, key_names, parse_config
 from ember_reid.data.augment import Augmentation
 from ember_reid.data.build import (
     DataBundle,
@@ -22,6 +22,7 @@ from ember_reid.engine.build import build_amp_dtype, build_benchmarks
 from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
 from ember_reid.engine.grad_cache import create_backward
+from ember_reid.engine.handlers.background import BackgroundWriter
 from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.handlers.visdom import VisdomWriter
@@ -34,6 +35,7 @@ from ember_reid.engine.handlers.writers import (
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.losses.criterion import Criterion
 from ember_reid.engine.plugins import load_plugins
+from ember_reid.engine.run.resume import compare_classes, compare_configs
 from ember_reid.engine.trainer import create_trainer
 from ember_reid.modeling import build_model, check_model
 from ember_reid.solver import build_optimizers, build_schedule
@@ -204,17 +206,46 @@ def build_writers(cfg: Config) -> MetricWriters:
     folder = Path(cfg.OUTPUT_DIR)
     writers: list[MetricWriter] = [JsonLinesWriter(folder / "metrics.jsonl")]
     if cfg.LOG.TENSORBOARD:
-        writers.append(TensorBoardWriter(folder / "tensorboard"))
+        writer = TensorBoardWriter(folder / "tensorboard")
+        writers.append(BackgroundWriter(writer, "TensorBoard"))
     if cfg.LOG.VISDOM:
-        writers.append(
-            VisdomWriter(
-                cfg.LOG.VISDOM_SERVER,
-                cfg.LOG.VISDOM_PORT,
-                env=folder.name,
-                replay_file=folder / "visdom.jsonl",
-            )
+        visdom = VisdomWriter(
+            cfg.LOG.VISDOM_SERVER,
+            cfg.LOG.VISDOM_PORT,
+            env=folder.name,
+            replay_file=folder / "visdom.jsonl",
         )
+        writers.append(BackgroundWriter(visdom, "Visdom"))
     return MetricWriters(writers)
+
+
+def check_resumable(run: TrainingRun, content: Mapping[str, Any]) -> None:
+    """Compare the run with a checkpoint; log changes that do not affect what is learned.
+
+    Raises:
+        ValueError: the network, the losses, the optimizer or the training identities differ.
+    """
+    saved = parse_config(content.get("config", ""))
+    forbidden, allowed = compare_configs(_flatten(saved), _flatten(run.cfg))
+    identities = compare_classes(content.get("classes") or run.data.classes, run.data.classes)
+    if forbidden or identities:
+        raise ValueError(
+            f"--resume: {content.get('path')} was written with another configuration: "
+            f"{'; '.join([*forbidden, identities] if identities else forbidden)[:400]}"
+        )
+    if allowed:
+        logger.info("resuming with changes: %s", "; ".join(allowed)[:1000])
+
+
+def _flatten(cfg: Config) -> dict[str, object]:
+    """{key: value} of all keys."""
+    flat: dict[str, object] = {}
+    for name in key_names(cfg):
+        value: Any = cfg
+        for part in name.split("."):
+            value = value[part]
+        flat[name] = value
+    return flat
 
 
 def seed_everything(cfg: Config) -> None:

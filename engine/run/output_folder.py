@@ -3,13 +3,12 @@
 import json
 import logging
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ember_reid.engine.checkpoint import LAST
+from ember_reid.engine.checkpoint import LAST, PREVIOUS
 from ember_reid.engine.scores import describe_transfer
 
 import ember_reid
@@ -17,6 +16,9 @@ import ember_reid
 logger = logging.getLogger("ember.main")
 
 ENVIRONMENT_FILE = "environment.json"
+# Files that are not replaced unless the user says so.
+RESULT_FILES = ("checkpoints", "results.json", "metrics.jsonl")
+CHECKPOINT_FILES = (LAST, PREVIOUS, "best.pt")
 # Files of a training, which a new run with OVERWRITE True deletes first.
 RUN_FILES = (
     "log.txt",
@@ -50,34 +52,51 @@ def check_output_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"OUTPUT_DIR {folder} is a file; name a folder")
-    found = [
-        name
-        for name in ("checkpoints", "results.json", "metrics.jsonl")
-        if (folder / name).exists()
-    ]
+    found = [name for name in RESULT_FILES if (folder / name).exists()]
     if found and not (resume or overwrite):
         raise ValueError(
             f"OUTPUT_DIR {folder} already contains a run ({', '.join(found)}): continue it with "
             "--resume, replace it with OVERWRITE True, or choose another OUTPUT_DIR"
         )
-    if resume and not (folder / "checkpoints" / LAST).is_file():
+    is_ours = any((folder / name).is_file() for name in (ENVIRONMENT_FILE, "made_with.json"))
+    written = [
+        name for name in (*RUN_FILES, "config.yml", "tensorboard") if (folder / name).exists()
+    ]
+    if written and not (is_ours or resume or overwrite):
+        raise ValueError(
+            f"OUTPUT_DIR {folder} contains {', '.join(written)}, which this run would replace: "
+            "choose another OUTPUT_DIR, or replace them with OVERWRITE True"
+        )
+    if resume and not has_checkpoint(folder):
         raise FileNotFoundError(
             f"--resume: there is no {folder / 'checkpoints' / LAST}; start without --resume"
         )
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint to resume from."""
+    return any((folder / "checkpoints" / name).is_file() for name in (LAST, PREVIOUS))
+
+
 def prepare_output_folder(folder: Path, *, config: str, resume: bool) -> None:
     """Create the folder and `config.yml`. A new run deletes only the previous run's files."""
     # Temporary files of a run that was killed while saving.
-    for unfinished in (folder / "checkpoints").glob(".*.tmp"):
-        unfinished.unlink(missing_ok=True)
+    old = [*(folder / "checkpoints").glob(".*.tmp")]
     if not resume:
-        for name in ("checkpoints", "tensorboard"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for name in RUN_FILES:
-            (folder / name).unlink(missing_ok=True)
+        old += [folder / "checkpoints" / name for name in CHECKPOINT_FILES]
+        old += [folder / name for name in RUN_FILES]
+        old += (folder / "tensorboard").glob("events.out.tfevents*")
+    for path in old:
+        path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yml").write_text(config, encoding="utf-8")
+    _replace_text(folder / "config.yml", config)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write a file atomically; a symbolic link is replaced, not followed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def write_results(
@@ -86,7 +105,7 @@ def write_results(
     """Write `results.json`, and log a table if there are several test sets."""
     path = folder / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    _replace_text(path, json.dumps(results, indent=2) + "\n")
     for line in describe_transfer(trained_on, dict(results)):
         logger.info(line)
     logger.info("results: %s", path)

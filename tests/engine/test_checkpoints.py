@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_costs_one_epoch_and_no_bit(
     damage(folder / "checkpoints" / "last.pt", how)
     assert main.main(["-c", str(tiny_recipe), "--resume", "OUTPUT_DIR", str(folder)]) == 0
     out = capfd.readouterr().out
-    assert out.count("going on from") == 1 and "previous.pt, one checkpoint earlier" in out
+    assert out.count("continuing from") == 1 and "previous.pt, one checkpoint earlier" in out
     assert "resumed after epoch 1, iteration 4" in out
     ours, theirs = (load_checkpoint(run / "checkpoints" / "last.pt") for run in (folder, tiny_run))
     assert all(torch.equal(ours["model"][name], value) for name, value in theirs["model"].items())

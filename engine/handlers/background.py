@@ -1,0 +1,96 @@
+"""Runs a metric writer in a thread, so that an optional service cannot disturb the training."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from ember_reid.engine.handlers.writers import MetricWriter
+
+logger = logging.getLogger("ember.train")
+
+# Entries that may wait; more are dropped.
+QUEUE_SIZE = 1000
+# Seconds that the end of a run waits for the last entries.
+CLOSE_TIMEOUT = 10.0
+
+
+class BackgroundWriter(MetricWriter):
+    """Passes everything on to another writer in a daemon thread.
+
+    Wrap every writer that uses a network, a library with threads of its own, or anything else that
+    may fail or hang. The training never waits for it: the queue is bounded, and entries that do not
+    fit are dropped. An error ends the writer, not the run. Each problem gives one warning.
+
+    Args:
+        writer: its methods are called in the thread only.
+        name: for warnings, such as "Visdom".
+    """
+
+    def __init__(
+        self,
+        writer: MetricWriter,
+        name: str,
+        *,
+        queue_size: int = QUEUE_SIZE,
+        close_timeout: float = CLOSE_TIMEOUT,
+    ):
+        self.writer, self.name, self.close_timeout = writer, name, close_timeout
+        self.accepts_images = writer.accepts_images
+        self.num_dropped = 0
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue(queue_size)
+        self._failed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def open(self, *, resumed_iteration: int | None = None) -> None:
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+        self._put(lambda: self.writer.open(resumed_iteration=resumed_iteration))
+
+    def write(self, source: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
+        copied = dict(values)
+        self._put(lambda: self.writer.write(source, epoch, iteration, copied))
+
+    def write_image(self, title: str, image: np.ndarray) -> None:
+        self._put(lambda: self.writer.write_image(title, image))
+
+    def close(self) -> None:
+        """Wait for the last entries, at most `close_timeout` seconds."""
+        if self._thread is None:
+            return
+        deadline = time.monotonic() + self.close_timeout
+        self._put(self.writer.close)
+        try:
+            self._queue.put(None, timeout=self.close_timeout)
+        except queue.Full:
+            pass
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            logger.warning("%s does not respond; its last entries are lost", self.name)
+
+    def _put(self, action: Callable[[], None]) -> None:
+        if self._failed.is_set():
+            return
+        try:
+            self._queue.put_nowait(action)
+        except queue.Full:
+            self.num_dropped += 1
+            if self.num_dropped == 1:
+                logger.warning("%s is too slow; entries that do not fit are dropped", self.name)
+
+    def _run(self) -> None:
+        while (action := self._queue.get()) is not None:
+            if self._failed.is_set():
+                continue
+            try:
+                action()
+            except Exception as error:
+                self._failed.set()
+                reason = " ".join(str(error).split()) or type(error).__name__
+                logger.warning(
+                    "%s failed and is not used any more; the training continues: %.200s",
+                    self.name,
+                    reason,
+                )

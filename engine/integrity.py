@@ -1,0 +1,121 @@
+"""Checks of checkpoint contents: checksums, finite values, and states that fit their optimizer."""
+
+import copy
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# State tensors per parameter that an optimizer needs from the start of a resumed run.
+_REQUIRED_STATE = {
+    "Adam": ("step", "exp_avg", "exp_avg_sq"),
+    "AdamW": ("step", "exp_avg", "exp_avg_sq"),
+}
+
+
+def copy_to_cpu(content: Any) -> Any:
+    """The content with all tensors on the CPU, which is the only time that saving waits for a GPU."""
+    if isinstance(content, Tensor):
+        return content.detach().cpu()
+    if isinstance(content, dict):
+        # A copy keeps the type and the version numbers that torch attaches to state dicts.
+        copied = copy.copy(content)
+        copied.update((key, copy_to_cpu(value)) for key, value in content.items())
+        return copied
+    if isinstance(content, (list, tuple)):
+        return type(content)(copy_to_cpu(value) for value in content)
+    return content
+
+
+def named_tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """(path, tensor) of every tensor in nested containers, such as "optimizers/0/state/1/step"."""
+    if isinstance(content, Tensor):
+        yield prefix, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            yield from named_tensors(value, f"{prefix}/{key}" if prefix else str(key))
+    elif isinstance(content, (list, tuple)):
+        for index, value in enumerate(content):
+            yield from named_tensors(value, f"{prefix}/{index}" if prefix else str(index))
+
+
+def checksum(tensor: Tensor) -> int:
+    """CRC-32 of the values of a CPU tensor in row-major order."""
+    values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return zlib.crc32(memoryview(values.numpy()))
+
+
+def compute_checksums(content: Any) -> dict[str, int]:
+    """The checksum of every tensor, by path."""
+    return {path: checksum(tensor) for path, tensor in named_tensors(content)}
+
+
+def verify_checksums(content: Mapping[str, Any], source: object) -> None:
+    """Compare the tensors with the checksums in the content; older files have none.
+
+    Raises:
+        ValueError: a tensor differs from what was saved.
+    """
+    recorded = content.get("checksums")
+    if not isinstance(recorded, Mapping):
+        return
+    found = {key: value for key, value in content.items() if key != "checksums"}
+    for path, tensor in named_tensors(found):
+        if recorded.get(path) != checksum(tensor):
+            raise ValueError(f"{source} is damaged: {path} differs from what was saved")
+    missing = set(recorded) - {path for path, _ in named_tensors(found)}
+    if missing:
+        raise ValueError(f"{source} is damaged: {min(missing)} is missing")
+
+
+def find_non_finite(content: Mapping[str, Any]) -> str:
+    """The path of the first weight or optimizer state with NaN or infinity; "" if there is none."""
+    for part in ("model", "trained", "optimizers"):
+        for path, tensor in named_tensors(content.get(part, {}), part):
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                return path
+    return ""
+
+
+def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:
+    """Compare a saved state with the optimizer before it is loaded.
+
+    Optimizers do not check shapes; their fused kernels would write out of bounds.
+
+    Raises:
+        ValueError: another kind of optimizer, other parameters, or tensors of other shapes.
+    """
+    groups, saved_groups = optimizer.param_groups, state["param_groups"]
+    if len(groups) != len(saved_groups):
+        raise ValueError(f"{len(saved_groups)} parameter groups, this run has {len(groups)}")
+    for group, saved in zip(groups, saved_groups, strict=True):
+        missing = sorted(set(group) - set(saved))
+        if missing:
+            raise ValueError(f"the state of another optimizer (without {missing[0]})")
+        if len(group["params"]) != len(saved["params"]):
+            raise ValueError(
+                f"{len(saved['params'])} parameters in a group, this run has {len(group['params'])}"
+            )
+        for parameter, index in zip(group["params"], saved["params"], strict=True):
+            _check_parameter_state(type(optimizer).__name__, parameter, state["state"].get(index))
+
+
+def _check_parameter_state(kind: str, parameter: Tensor, state: Any) -> None:
+    if state is None:
+        return
+    for name in _REQUIRED_STATE.get(kind, ()):
+        if name not in state:
+            raise ValueError(f"an optimizer state without {name}")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        expected = torch.Size() if name == "step" else parameter.shape
+        if value.shape != expected:
+            raise ValueError(
+                f"optimizer state {name} of shape {tuple(value.shape)}, "
+                f"this run needs {tuple(expected)}"
+            )
+        if value.is_floating_point() != parameter.is_floating_point():
+            raise ValueError(f"optimizer state {name} of type {value.dtype}")

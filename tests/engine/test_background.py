@@ -1,0 +1,66 @@
+"""A writer that fails, hangs or is slow does not affect the training."""
+
+import threading
+import time
+
+from ember_reid.engine.handlers.background import BackgroundWriter
+from ember_reid.engine.handlers.writers import MetricWriter
+
+
+class Recorder(MetricWriter):
+    """Records calls; waits for `gate` and raises `error` if given."""
+
+    accepts_images = True
+
+    def __init__(self, *, error=None, gate=None):
+        self.calls, self.error, self.gate = [], error, gate
+
+    def write(self, source, epoch, iteration, values):
+        if self.gate is not None:
+            self.gate.wait(5)
+        if self.error is not None:
+            raise self.error
+        self.calls.append((source, iteration, values))
+
+    def close(self):
+        self.calls.append("closed")
+
+
+def test_entries_arrive_in_order_and_are_copied():
+    recorder = Recorder()
+    writer = BackgroundWriter(recorder, "service")
+    assert writer.accepts_images
+    writer.open()
+    values = {"loss": 1.0}
+    writer.write("train", 1, 1, values)
+    values["loss"] = 2.0
+    writer.write("train", 1, 2, values)
+    writer.close()
+    assert recorder.calls == [("train", 1, {"loss": 1.0}), ("train", 2, {"loss": 2.0}), "closed"]
+
+
+def test_an_error_gives_one_warning_and_ends_the_writer(caplog):
+    writer = BackgroundWriter(Recorder(error=ConnectionError("server gone\nbye")), "service")
+    writer.open()
+    for iteration in range(3):
+        writer.write("train", 1, iteration, {})
+    writer.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "service failed and is not used any more; the training continues: server gone bye"
+    ]
+
+
+def test_a_service_that_hangs_does_not_stop_the_run(caplog):
+    gate = threading.Event()
+    writer = BackgroundWriter(Recorder(gate=gate), "service", queue_size=2, close_timeout=0.1)
+    writer.open()
+    started = time.monotonic()
+    for iteration in range(10):
+        writer.write("train", 1, iteration, {})
+    writer.close()
+    assert time.monotonic() - started < 2
+    assert writer.num_dropped >= 6
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "service is too slow; entries that do not fit are dropped"
+    assert messages[-1] == "service does not respond; its last entries are lost"
+    gate.set()
