@@ -288,7 +288,7 @@ def test_resume_from_two_damaged_checkpoints(tiny_run, tiny_recipe, tmp_path, ca
         path.write_bytes(damage(path.read_bytes()))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert main.main(["-c", str(tiny_recipe), "--resume", "OUTPUT_DIR", str(folder)]) == 2
-    assert "last.pt is broken or no file of torch" in capfd.readouterr().err
+    assert "last.pt is damaged or not a torch file" in capfd.readouterr().err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

@@ -82,7 +82,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypa
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(
         OSError,
-        match=r"last.pt could not be written: .*\(the checkpoint that was there before is unharmed\)",
+        match=r"last.pt could not be written: .*\(the previous checkpoint is unchanged\)",
     ):
         save_checkpoint(path, {"value": 2})
     assert load_checkpoint(path)["value"] == 1
