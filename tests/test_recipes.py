@@ -1,4 +1,4 @@
-"""Every file in configs/: loads, names known data, builds; and one recipe of each kind trains and is scored.
+"""Every file in configs/ loads, names known data and builds; one recipe of each kind trains.
 
 `make test-recipes` trains and scores them all (some minutes).
 """
@@ -59,7 +59,7 @@ def names(paths):
 
 @cache
 def build_once(model_section: str, size: str) -> int:
-    """The number of parameters of a model that is built without numbers; equal models are built once."""
+    """The number of parameters of a model on the meta device; equal models are built once."""
     overrides = ["INPUT.SIZE_TRAIN", size, "INPUT.SIZE_TEST", size]
     cfg = parse_config(model_section, overrides)
     with torch.device("meta"):
@@ -108,7 +108,7 @@ def test_no_two_recipes_write_into_one_folder():
 
 
 def trainable() -> list:
-    """All recipes that need no teacher; those that are not in KINDS are left to `make test-recipes`."""
+    """All recipes that need no teacher; `make test-recipes` runs those not in KINDS."""
     alone = [path for path in RECIPES if not load(ROOT / path).KD.TEACHERS]
     return [
         pytest.param(name, marks=() if name in KINDS else pytest.mark.recipes)
