@@ -118,7 +118,7 @@ def compute_ranks(
     """Ranks of all matches, int64 [M]; 0 for the queries of other processes."""
     num_gallery = features.num_items - num_query
     ranks = np.zeros(len(matches.columns), np.int64)
-    numbers = np.array(shard.chunks_for_rank(range(len(matches.queries))), np.int64)
+    numbers = np.arange(shard.rank, len(matches.queries), shard.world_size)
     write_rows: WriteRows
     if rerank is None:
         block = plan_ranking(features, num_query, memory_gib)
