@@ -38,7 +38,6 @@ USE = """
 import importlib
 import json
 import sys
-from pathlib import Path
 
 import ember_reid
 from ember_reid.evaluate import rank_metrics
@@ -52,7 +51,7 @@ def use(module, *words):
 small = json.loads(sys.argv[1])
 use("tools.quickstart_data", "people", "--images", *"--train-ids 4 --test-ids 3".split(),
     *"--distractors 2 --junk 1 --frames 2 --workers 1".split())
-recipe = str(Path(ember_reid.__file__).parent / "configs" / "quickstart.yml")
+recipe = "quickstart/people"
 keys = [*small, "DATASETS.NAMES", "quickstart:people/market1501", "OUTPUT_DIR", "runs/mine"]
 use("main", "-c", recipe, *keys, "SOLVER.MAX_EPOCHS", "1")
 use("main", "-c", recipe, "--resume", *keys, "SOLVER.MAX_EPOCHS", "2")
