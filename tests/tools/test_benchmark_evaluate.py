@@ -71,7 +71,7 @@ def test_measures():
 
 PEAK = """
 import numpy as np, torch
-from ember_reid.tools.benchmark.evaluate import peak_memory
+from ember_reid.tools.benchmark.machine import peak_memory
 print(*peak_memory(lambda: int(np.ones(16_000_000).sum()), torch.device("cpu")))
 """
 

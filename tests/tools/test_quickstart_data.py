@@ -18,7 +18,8 @@ from ember_reid.data.images import load_image
 from ember_reid.evaluate import evaluate_features
 from ember_reid.modeling import build_model
 from ember_reid.tools.quickstart_data.cameras import CAMERAS
-from ember_reid.tools.quickstart_data.command import LAYOUTS, MARKER, add_options, identity, main
+from ember_reid.tools.quickstart_data.command import MARKER, add_options, main
+from ember_reid.tools.quickstart_data.layouts import LAYOUTS, identity
 from PIL import Image
 from scipy.io import loadmat
 

@@ -25,7 +25,8 @@ from ember_reid.engine.ranked_lists import (
 )
 from ember_reid.evaluate import rank_metrics
 from ember_reid.modeling import build_model
-from ember_reid.tools.quickstart_data.command import Parameters, make
+from ember_reid.tools.quickstart_data.command import make
+from ember_reid.tools.quickstart_data.layouts import Parameters
 from ember_reid.tools.visualize.command import main
 from ember_reid.tools.visualize.page import write_page
 from PIL import Image

@@ -25,10 +25,12 @@ BINS = 8
 
 
 class ColorHistogram(nn.Module):
-    """Images normalized with mean and std, [B, (T,) 3, H, W] -> square roots of the shares of 8 x 8 x 8 colors [B, 512]."""
+    """Normalized images [B, (T,) 3, H, W] -> square roots of the shares of 8 x 8 x 8 colors [B, 512]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def baselines(recipe: str, overrides: list[str]) -> dict[str, dict[str, dict]]:
-    """Score both on the recipe's test sets: {"color histogram": {dataset: scores}, "untrained network": ...}."""
+    """Score both on the test sets of the recipe: {"color histogram": {dataset: scores}, ...}."""
     cfg = load_config(recipe, overrides)
     device = build_device(cfg)
     torch.manual_seed(cfg.SEED)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -121,18 +122,18 @@ def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], fl
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED(once=1), lambda: first_step.append(clock() - started)
     )
-    budget = {"iterations": iterations, "warmup": warmup, "clock": clock, "device": device}
+    time_run = partial(_time, iterations=iterations, warmup=warmup, clock=clock, device=device)
     images = cfg.SOLVER.IMS_PER_BATCH
     with run.writers.opened(), loader_processes(loader):
-        end_to_end = images / _time(trainer, loader, **budget)
+        end_to_end = images / time_run(trainer, loader)
         fetcher = Engine(lambda engine, batch: engine.state.batch)
         ToDevice(device).attach(fetcher)
         Augment(run.augmentation, seed=cfg.SEED, rank=0, world_size=1).attach(fetcher)
-        seconds = _time(fetcher, loader, **budget)
+        seconds = time_run(fetcher, loader)
     stepper = build_trainer(
         cfg, run.model, run.criterion, run.optimizers, scaler=run.scaler, device=device
     )
-    step = images / _time(stepper, [fetcher.state.output] * (iterations + warmup), **budget)
+    step = images / time_run(stepper, [fetcher.state.output] * (iterations + warmup))
     return Speeds(end_to_end, step, images / seconds, first_step[0], _peak_memory(device))
 
 

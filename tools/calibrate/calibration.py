@@ -1,6 +1,6 @@
-"""From distances of labeled pairs to decisions: histograms per identity, bootstrap intervals, probabilities.
+"""Thresholds from distances of labeled pairs: histograms, bootstrap intervals, probabilities.
 
-Letters: Q queries, G gallery entries, I identities that ask, B bins of distance, T rates, R resamples.
+Letters: Q queries, G gallery entries, I query identities, B bins of distance, T rates, R resamples.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ NUM_BINS = 4096
 
 
 class Histograms(NamedTuple):
-    """Distances of all pairs of a query and a gallery entry, counted in bins, apart for each asking identity."""
+    """Binned distances of all pairs of a query and a gallery entry, for each query identity."""
 
     edges: np.ndarray  # float64 [B + 1]
     same: np.ndarray  # float64 [I, B]       pairs of the same identity under two cameras
@@ -72,9 +72,9 @@ def intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile intervals of threshold and FNMR at each FMR: [2, T] (low, high) twice.
 
-    The asking identities are drawn anew with replacement, with all their pairs: the pairs of one identity depend on each
-    other, so drawing pairs would pretend to know more than it does. The threshold is found again in each draw. Exact to
-    one bin.
+    Query identities are resampled with all their pairs. Pairs of one identity are not independent,
+    so resampling pairs would underestimate the variance. The threshold is determined in each
+    resample, exact to one bin.
     """
     rng = np.random.default_rng(seed)
     num_identities = histograms.num_identities
@@ -129,7 +129,7 @@ def fit_probability(
 
 
 def half_open_gallery(query_pids, gallery_pids, *, seed: int) -> np.ndarray:
-    """bool [G]: the gallery without half of the identities that ask, so that these are unknown to it."""
+    """bool [G]: excludes half of the query identities from the gallery, so that they are unknown."""
     identities = np.unique(query_pids)
     unknown = np.random.default_rng(seed).permutation(identities)[: len(identities) // 2]
     return ~np.isin(gallery_pids, unknown)

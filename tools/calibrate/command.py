@@ -37,7 +37,8 @@ from ember_reid.tools.calibrate.calibration import (
 )
 from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
 
-FEW = 10  # false matches that a threshold should rest on, at least
+# Minimum number of false matches for a reliable threshold.
+FEW = 10
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +114,7 @@ def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
 
 
 def check_pairs(name: str, splits: Splits) -> None:
-    """Before anything is embedded: some identity must be there under two cameras, and there must be two identities."""
+    """Require an identity under two cameras, and two identities, before anything is embedded."""
     gallery = {(record.pid, record.camid) for record in splits.gallery if record.pid != JUNK}
     cameras_by_pid: dict[int, set[int]] = {}
     for pid, camid in gallery:
@@ -131,7 +132,7 @@ def check_pairs(name: str, splits: Splits) -> None:
 
 
 def measure(embedded: EmbeddingBatch, num_query: int, arguments, *, metric: str, seed: int) -> dict:
-    """Everything that the file says about distances; the first `num_query` rows [Q, D] ask, the others [G, D] answer."""
+    """All measurements in the file; the first `num_query` rows are queries, the others the gallery."""
     sets = QueryGallery.split(
         embedded.embeddings, embedded.pids.numpy(), embedded.camids.numpy(), num_query
     )
@@ -185,7 +186,7 @@ def _warn(row: dict) -> str:
 def _identification(
     sets: QueryGallery, *, metric: str, confidence: float, num_resamples: int, seed: int
 ) -> list[dict]:
-    """TPIR at FPIR when every second identity is taken out of the gallery; [] where that leaves nobody to find."""
+    """TPIR at FPIR with every second identity removed from the gallery; [] if none remains."""
     kept = half_open_gallery(sets.query_pids, sets.gallery_pids, seed=seed)
     half_open = sets._replace(
         gallery=sets.gallery[kept],

@@ -42,7 +42,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 class ImageFile(NamedTuple):
-    """An image; `pid` and `camid` are words, empty when nobody said."""
+    """An image; `pid` and `camid` are texts, empty if unknown."""
 
     path: Path
     pid: str = ""
@@ -50,15 +50,16 @@ class ImageFile(NamedTuple):
 
 
 def read_images(sources: Sequence[str | Path], *, ids: str = "none") -> list[ImageFile]:
-    """All images of the sources, in their order, each once; folders are searched through, sorted by path.
+    """All images of the sources in order, each once; folders are searched recursively.
 
     Args:
-        sources: image files; folders; csv lists with a column `path` (relative to the list), if known `pid` and `camid`.
-        ids: where files and folders say who is shown: none | folder (the name of the folder an image lies in) | prefix
-            (its file name up to the first "_", as in Market-1501).
+        sources: image files; folders, sorted by path; CSV files with a column `path`, relative to
+            the file, and optionally `pid` and `camid`.
+        ids: where the identity comes from: none | folder (name of the folder of the image) | prefix
+            (file name up to the first "_", as in Market-1501).
 
     Raises:
-        FileNotFoundError, ValueError: a source that is not there, is no image, or holds none.
+        FileNotFoundError, ValueError: a source that does not exist, is not an image, or is empty.
     """
     if ids not in IDS:
         raise ValueError(f"--ids is '{ids}', it must be one of {', '.join(IDS)}")

@@ -34,6 +34,7 @@ from ember_reid.engine.deploy.export import (
     quantize_onnx,
     write_network,
 )
+from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.deploy.runtimes import create_embedder
 from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.engine.handlers.evaluation import Benchmark
@@ -45,8 +46,10 @@ from ember_reid.tools.common.inputs import read_images
 from torch import Tensor
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
-MIN_COSINE = 0.9999  # of every embedding with PyTorch's, in float32
-BATCH = 32  # images of a batch when calibrating, and in the second line of latencies
+# Lowest cosine of an embedding with that of PyTorch, in float32.
+MIN_COSINE = 0.9999
+# Images per batch in calibration, and in the second line of latencies.
+BATCH = 32
 CPU = torch.device("cpu")
 
 
@@ -92,19 +95,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> Iterator[str]:
-    """Exports, compares, measures and only then writes; yields lines for people.
+    """Export, compare and measure the network, then write the file; yields lines for the user.
 
     Raises:
-        ValueError: options that contradict each other, packages that are missing, an export that answers otherwise.
+        ValueError: options that contradict each other, missing packages, or an export whose
+            embeddings differ from those of PyTorch.
     """
     _check(arguments)
-    cfg = read_inference_config(
-        arguments.config,
-        [*arguments.overrides, "TEST.WEIGHT", str(arguments.checkpoint), "DEVICE", "cpu"],
-    )
-    calibration = (
-        read_images([arguments.int8])[: arguments.calibration_images] if arguments.int8 else []
-    )
+    words = [*arguments.overrides, "TEST.WEIGHT", str(arguments.checkpoint), "DEVICE", "cpu"]
+    cfg = read_inference_config(arguments.config, words)
     photos = read_images([arguments.images]) if arguments.images else []
     tests = {} if photos else build_splits(cfg, train=False).tests
     network, metadata = build_deployed_network(cfg)
@@ -116,48 +115,55 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
             network, metadata = build_deployed_network(cfg, half=True)
         write_network(network, metadata, draft, target=arguments.to)
         if arguments.int8:
-            batches = (
-                torch.stack(
-                    [reference.prepare(image.path) for image in calibration[first : first + BATCH]]
-                )
-                for first in range(0, len(calibration), BATCH)
-            )
+            images = read_images([arguments.int8])[: arguments.calibration_images]
+            batches = _batches(reference, [image.path for image in images])
             quantize_onnx(draft, draft, replace(metadata, precision="int8"), batches)
         # Written above by this process, so it can be trusted.
         exported = load_model(draft, device="cpu", trust=True)
         metadata = exported.metadata
-        threshold = "not calibrated" if metadata.threshold is None else f"{metadata.threshold:.4f}"
-        yield (
-            f"{arguments.to}, {metadata.precision}: fingerprint {metadata.fingerprint}, "
-            f"{metadata.size[0]} x {metadata.size[1]} pixels, "
-            f"{metadata.embedding_dim} dimensions, threshold {threshold}"
-        )
-        report = {"metadata": metadata.to_dict(), "checkpoint": str(arguments.checkpoint)}
+        yield _describe_export(arguments.to, metadata)
         if photos:
-            answers = compare_images(reference, exported, [image.path for image in photos])
+            compared = compare_images(reference, exported, [image.path for image in photos])
         else:
-            answers = compare_tests(reference, exported, build_benchmarks(cfg, tests, network, CPU))
-        yield from _describe(answers)
-        check_gate(answers, precision=metadata.precision, max_drop=arguments.max_drop)
-        report["compared"] = answers
-        report["latency"] = {}
+            benchmarks = build_benchmarks(cfg, tests, network, CPU)
+            compared = compare_tests(reference, exported, benchmarks)
+        yield from _describe(compared)
+        check_gate(compared, precision=metadata.precision, max_drop=arguments.max_drop)
+        latency = {}
         for num_images in (1, BATCH):
-            seconds = [measure(one, num_images) for one in (reference, exported)]
-            report["latency"][num_images] = dict(zip(("pytorch", "exported"), seconds, strict=True))
+            ours, theirs = (measure(one, num_images) for one in (reference, exported))
+            latency[num_images] = {"pytorch": ours, "exported": theirs}
             yield (
-                f"batch of {num_images}: {1000 * seconds[0]:.1f} ms in PyTorch, {1000 * seconds[1]:.1f} ms exported "
-                f"(CPU, {torch.get_num_threads()} threads)"
+                f"batch of {num_images}: {1000 * ours:.1f} ms in PyTorch, {1000 * theirs:.1f} ms "
+                f"exported (CPU, {torch.get_num_threads()} threads)"
             )
         os.replace(draft, arguments.out)
     finally:
         draft.unlink(missing_ok=True)
+    report = {"metadata": metadata.to_dict(), "checkpoint": str(arguments.checkpoint)}
     sidecar = Path(f"{arguments.out}.json")
-    sidecar.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    content = json.dumps(report | {"compared": compared, "latency": latency}, indent=2)
+    sidecar.write_text(content + "\n", encoding="utf-8")
     yield f"{arguments.out} ({arguments.out.stat().st_size / 2**20:.1f} MiB), measured: {sidecar}"
 
 
+def _batches(embedder: Embedder, paths: list[Path]) -> Iterator[Tensor]:
+    """Images [B, 3, H, W] as the network expects them."""
+    for first in range(0, len(paths), BATCH):
+        yield torch.stack([embedder.prepare(path) for path in paths[first : first + BATCH]])
+
+
+def _describe_export(target: str, metadata: ExportMetadata) -> str:
+    threshold = "not calibrated" if metadata.threshold is None else f"{metadata.threshold:.4f}"
+    height, width = metadata.size
+    return (
+        f"{target}, {metadata.precision}: fingerprint {metadata.fingerprint}, {height} x {width} "
+        f"pixels, {metadata.embedding_dim} dimensions, threshold {threshold}"
+    )
+
+
 def _check(arguments: argparse.Namespace) -> None:
-    """What can be said before anything is loaded."""
+    """Check the options before anything is loaded."""
     check_target(arguments.to)
     if arguments.int8 and arguments.to != "onnx":
         raise ValueError(
@@ -200,18 +206,17 @@ def compare_images(reference: Embedder, exported: Embedder, paths: list[Path]) -
 def compare_tests(
     reference: Embedder, exported: Embedder, benchmarks: Mapping[str, Benchmark]
 ) -> dict[str, dict]:
-    """{test set: cosines, and mAP of both}; both are scored by the cosine, since exported embeddings have length 1."""
+    """Cosines, and the mAP of both, for each test set. Exported embeddings have unit length, so both
+    are scored by the cosine."""
     compared = {}
     for name, benchmark in benchmarks.items():
         settings = benchmark.settings._replace(rerank=None, metric="cosine")
         rows: list[tuple[EmbeddingBatch, EmbeddingBatch]] = []
         for batch in benchmark.loader:
             ids = (batch.pids, batch.camids, batch.indices)
-            rows.append(
-                tuple(
-                    EmbeddingBatch(_run(one, batch.images), *ids) for one in (reference, exported)
-                )
-            )
+            pair = (_run(one, batch.images) for one in (reference, exported))
+            ours, theirs = (EmbeddingBatch(embeddings, *ids) for embeddings in pair)
+            rows.append((ours, theirs))
         ours, theirs = (
             EmbeddingBatch(*(torch.cat(column) for column in zip(*side, strict=True)))
             for side in zip(*rows, strict=True)
@@ -280,7 +285,7 @@ def _describe(answers: Mapping[str, Mapping]) -> Iterator[str]:
 
 
 def check_gate(answers: Mapping[str, Mapping], *, precision: str, max_drop: float) -> None:
-    """Raises ValueError when the export does not answer as PyTorch does."""
+    """Raise ValueError if the export differs too much from PyTorch."""
     for name, found in answers.items():
         drop = found.get("mAP", 0.0) - found.get("exported_mAP", 0.0)
         if not drop <= max_drop:
@@ -296,7 +301,7 @@ def check_gate(answers: Mapping[str, Mapping], *, precision: str, max_drop: floa
 
 
 def measure(embedder: Embedder, num_images: int, *, repeats: int = 9) -> float:
-    """Seconds that a batch takes: the median, after one that does not count."""
+    """Median time of a batch in seconds, after one warm-up run."""
     images = torch.randint(0, 256, (num_images, 3, *embedder.metadata.size), dtype=torch.uint8)
     times = []
     for _ in range(repeats + 1):

@@ -58,20 +58,21 @@ class Row(NamedTuple):
 
 
 def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> Tensor:
-    """What a score rests on (Grad-CAM, Selvaraju et al. 2017, eq. 1-2), without a graph through the backbone.
+    """Image regions that a score depends on (Grad-CAM, Selvaraju et al. 2017, eq. 1-2).
 
-    Works for every backbone that ends in a map: convolutional ones and transformers, whose tokens are put back into
-    their grid by the model. Where a head looks at several maps (MGN), their heatmaps are averaged.
+    Works for every backbone that ends in a feature map: convolutional networks, and transformers,
+    whose tokens the model arranges in a grid. If a head uses several maps (MGN), their heatmaps are
+    averaged. No graph is built through the backbone.
 
     Args:
         model: a ReidModel in evaluation mode.
         images: float [N, 3, H, W], normalized.
-        score: ReidOutput -> anything whose sum is explained.
+        score: ReidOutput -> a tensor, whose sum is explained.
 
     Returns:
-        [N, H, W] in 0..1, the largest value of each image 1; all 0 where every place weighs the same and none speaks for
-        the score. A neck takes off a mean that the maps do not show, so the sum can be negative everywhere; the paper's
-        ReLU would leave nothing then, and the heat counts from the lowest value instead.
+        [N, H, W] in [0, 1] with a maximum of 1 per image; all 0 if no region contributes. Departure
+        from the paper: a neck subtracts a mean that the maps do not contain, so the weighted sum can
+        be negative everywhere. Its minimum is then subtracted instead of applying the ReLU.
     """
     with torch.no_grad():
         maps = model.backbone(images)
@@ -162,7 +163,7 @@ def _picture(path: Path) -> Image.Image:
 def identity_rows(
     splits: Splits, networks: Sequence[Network], *, count: int, seed: int
 ) -> list[Row]:
-    """One row an identity: up to four of its query images, each as it is and with the heat of each network."""
+    """One row per identity: up to four query images with the heatmaps of each network."""
     by_pid: dict[int, list[Record]] = {}
     for record in splits.query:
         by_pid.setdefault(record.pid, []).append(record)
@@ -181,7 +182,7 @@ def identity_rows(
 
 
 def pair_rows(splits: Splits, networks: Sequence[Network], *, count: int, seed: int) -> list[Row]:
-    """One row a query with a match (of another camera, where there is one): what makes them similar to each network."""
+    """One row per query with a match, from another camera if possible: what makes them similar."""
     rng = random.Random(seed)
     rows = []
     for query in rng.sample(list(splits.query), len(splits.query)):

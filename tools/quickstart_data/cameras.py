@@ -9,7 +9,8 @@ from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from ember_reid.tools.quickstart_data.figure import Pose, View, draw_figure
+from ember_reid.tools.quickstart_data.body import Pose
+from ember_reid.tools.quickstart_data.figure import View, draw_figure
 from ember_reid.tools.quickstart_data.people import Person, draw_person
 from ember_reid.tools.quickstart_data.scenes import SCENE_SIZE, draw_scene
 from PIL import Image, ImageFilter

@@ -60,13 +60,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--plain", action="store_true", help="from the run's files alone, without the network"
     )
     parser.add_argument(
-        "--heatmaps", action="store_true", help="what each query's first answer rests on (slow)"
+        "--heatmaps", action="store_true", help="heatmaps of each query and its first match (slow)"
     )
     parser.add_argument(
         "--count", type=int, default=6, help="queries of each kind (default %(default)s)"
     )
     parser.add_argument(
-        "--top", type=int, default=10, help="answers shown per query (default %(default)s)"
+        "--top", type=int, default=10, help="matches shown per query (default %(default)s)"
     )
 
 
@@ -96,11 +96,12 @@ def report(arguments: argparse.Namespace) -> Path:
 
 
 def look(run: Run, settings: Settings) -> RunReport:
-    """A run with its network's answers; what is in the way of these stands on the page instead."""
+    """Analyze the network of a run; the page states why if that is not possible."""
     if run.weights is None:
         return RunReport(
             run,
-            problem="There is no checkpoints/best.pt or last.pt, so there are no distances and no images.",
+            problem="There is no checkpoints/best.pt or last.pt, so there are no distances and no "
+            "images.",
         )
     try:
         cfg = read_test_config(None, ["TEST.WEIGHT", str(run.weights), *settings.overrides])
@@ -123,7 +124,7 @@ def look(run: Run, settings: Settings) -> RunReport:
 
 
 def analyze_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> RetrievalAnalysis:
-    """Embed a test set and look at it."""
+    """Embed a test set and analyze it."""
     embedded, num_query = benchmark.embed(), len(benchmark.query)
     features, pids, camids = (
         embedded.embeddings.cpu(),
@@ -144,7 +145,7 @@ def analyze_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> Re
 def load_images(
     analysis: RetrievalAnalysis, benchmark: Benchmark
 ) -> dict[tuple[str, int], tuple[str, Image.Image]]:
-    """("query" | "gallery", position) -> (file name, small picture) of all that is shown."""
+    """("query" | "gallery", position) -> (file name, thumbnail) of all images that are shown."""
     wanted = {("query", ranked.index) for ranked in analysis.lists}
     wanted |= {("gallery", answer.index) for ranked in analysis.lists for answer in ranked.answers}
     images = {}
@@ -157,7 +158,7 @@ def load_images(
 def draw_heats(
     analysis: RetrievalAnalysis, benchmark: Benchmark, cfg: Config, model, device
 ) -> dict[int, list[Image.Image]]:
-    """Of each query: itself and its first answer, with what their cosine rests on (Grad-CAM, see tools.heatmaps)."""
+    """Heatmaps of each query and its first match, which explain their cosine (tools.heatmaps)."""
     normalize, heats = build_normalization(cfg), {}
     model.requires_grad_(False)
     for ranked in analysis.lists:

@@ -1,4 +1,4 @@
-"""What a test set says about a network beyond its score: who is found, who is not, and where.
+"""Analysis of a test set beyond its score: best and worst queries, cameras, likely label errors.
 
 Letters: Q queries, G gallery entries, D dimensions of an embedding.
 """

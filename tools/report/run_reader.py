@@ -1,4 +1,4 @@
-"""What a run left in its folder, read without its data and without a network."""
+"""The files in the folder of a run, read without its data and its network."""
 
 import hashlib
 import json
@@ -93,7 +93,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_config(config: dict) -> str:
-    """SHA-256 of the keys that decide what is trained and how it is scored; where it is written does not count."""
+    """SHA-256 of the keys that affect training and scores; output settings are left out."""
     kept = {key: value for key, value in config.items() if key not in ELSEWHERE}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -235,7 +235,7 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def describe_making(starts: tuple[dict, ...]) -> dict[str, str]:
-    """Commit, versions, machine and starts of a run; a value that changed when the run went on is followed by the new one."""
+    """Commit, versions, machine and starts of a run; values that changed on resume are listed."""
     if not starts:
         return {"Versions": "not recorded: the run is older than this record, or was only tested"}
     found: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The nearest embeddings: exactly, in tiles, or through faiss with the recall that this costs.
+"""Nearest neighbors: exact, in tiles, or approximate with faiss at a measured recall.
 
 Letters: Q queries, N gallery entries, D dimensions, k neighbors. All embeddings have length 1.
 """
@@ -22,7 +22,7 @@ FIRST_PROBED = (
 
 
 class Nearest(NamedTuple):
-    """For each query its nearest entries, near ones first: cosine distances and positions [Q, k]."""
+    """The nearest entries of each query in order: cosine distances and positions [Q, k]."""
 
     distances: Tensor
     indices: Tensor
@@ -30,7 +30,10 @@ class Nearest(NamedTuple):
 
 @torch.inference_mode()
 def nearest(query: Tensor, gallery: Tensor, k: int, *, tile: int = TILE) -> Nearest:
-    """The exact k nearest of [N, D] for each of [Q, D]; k is at most N. At most [Q, tile + k] distances are in memory."""
+    """The exact k nearest of [N, D] for each of [Q, D], with at most [Q, tile + k] distances in memory.
+
+    Ties keep the order of the gallery.
+    """
     k = min(k, len(gallery))
     distances = query.new_empty(len(query), 0)
     indices = torch.empty(len(query), 0, dtype=torch.int64)
@@ -49,7 +52,7 @@ def nearest(query: Tensor, gallery: Tensor, k: int, *, tile: int = TILE) -> Near
 
 
 def rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
-    """The same entries in the order of k-reciprocal re-ranking among each query's own k; distances stay cosine ones."""
+    """Sort the k entries of each query by k-reciprocal re-ranking; distances stay cosine distances."""
     orders = []
     for row, indices in zip(query, found.indices, strict=True):
         distances = rerank_distances(row[None], gallery[indices])[0]  # [k]

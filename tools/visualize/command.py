@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--count", type=int, default=10, help="queries of each choice (default %(default)s)"
     )
     parser.add_argument(
-        "--top", type=int, default=10, help="answers shown per query (default %(default)s)"
+        "--top", type=int, default=10, help="matches shown per query (default %(default)s)"
     )
     parser.add_argument(
         "--out",

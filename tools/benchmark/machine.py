@@ -1,0 +1,61 @@
+"""Time, memory and the name of this machine, for the measurements."""
+
+import gc
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def synchronize() -> None:
+    """Waits for the GPU, where there is one in use."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def peak_memory(function: Callable, device: torch.device):
+    """(result, bytes that the call added at its peak; NaN where the system does not tell)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = function()
+        return result, torch.cuda.max_memory_allocated(device) - before
+    gc.collect()  # garbage that goes during the call would hide what the call adds
+    try:
+        Path("/proc/self/clear_refs").write_text(
+            "5"
+        )  # Linux: the peak starts anew at what is in use
+    except OSError:
+        return function(), float("nan")
+    before = memory_status("VmRSS")
+    result = function()
+    return result, memory_status("VmHWM") - before
+
+
+def memory_status(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def format_seconds(seconds: np.ndarray) -> str:
+    """Median and range, in a unit that suits."""
+    unit, name = (1.0, "s") if np.median(seconds) >= 1 else (1e3, "ms")
+    low, middle, high = (
+        value * unit for value in (seconds.min(), np.median(seconds), seconds.max())
+    )
+    return f"{middle:.3g} {name} ({low:.3g}-{high:.3g})"
+
+
+def processor_name() -> str:
+    """The processor's name where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,174 @@
+"""Files of the synthetic people in the layouts of Market-1501 and MARS."""
+
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ember_reid.tools.quickstart_data.cameras import CAMERAS, Sighting, draw_sighting, take_picture
+from ember_reid.tools.quickstart_data.people import Person, draw_person
+from scipy.io import savemat
+
+LAYOUTS = ("market1501", "mars")
+# What a random stream is for; the numbers 4 and 5 belong to scenes and passers-by.
+PERSON, IMAGE, TRACKLET, DISTRACTOR, JUNK = 0, 1, 2, 3, 6
+EMPTY = 6  # every sixth distractor shows nobody
+
+
+FOLDERS = {
+    "market1501": ("bounding_box_train", "query", "bounding_box_test"),
+    "mars": ("bbox_train", "bbox_test", "info"),
+}
+
+
+class Parameters(NamedTuple):
+    """What decides the content of the data, next to the version of this program."""
+
+    seed: int
+    train_ids: int
+    test_ids: int
+    distractors: int
+    junk: int
+    frames: int  # longest tracklet
+
+
+class Job(NamedTuple):
+    """A share of the work small enough to be spread: the pictures of one identity, or one distractor or junk
+    picture.
+    """
+
+    layout: str
+    kind: int
+    number: int  # pid, or number of the distractor or junk picture
+
+
+def render_job(root: Path, parameters: Parameters, job: Job) -> list[str]:
+    """Draws and writes the pictures of one job; returns their names relative to `root`."""
+    source: Callable[[Parameters, Job], Iterator[tuple[str, bytes]]]
+    source = market_pictures if job.layout == "market1501" else mars_pictures
+    names = []
+    for name, content in source(parameters, job):
+        path = root / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        names.append(name)
+    return names
+
+
+def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
+    """(file name, JPEG bytes) of one identity, distractor or junk box in the layout of Market-1501."""
+    seed = parameters.seed
+    if job.kind != IMAGE:
+        person, camera, sighting, rng = _extra(parameters, job)
+        pid = "0000" if job.kind == DISTRACTOR else "-1"
+        name = f"bounding_box_test/{pid}_c{camera + 1}s1_{_frame_number(rng):06d}_{job.number % 100:02d}.jpg"
+        yield name, take_picture(person, camera, sighting, rng, seed=seed)
+        return
+    person = identity(seed, job.number)
+    training = job.number <= parameters.train_ids
+    for camera in range(len(CAMERAS)):
+        count = int(_stream(seed, IMAGE, job.number, camera, 999).integers(3, 5 if training else 4))
+        for number in range(count):
+            rng = _stream(seed, IMAGE, job.number, camera, number)
+            folder = (
+                "bounding_box_train"
+                if training
+                else "query"
+                if number == 0
+                else "bounding_box_test"
+            )
+            name = f"{folder}/{job.number:04d}_c{camera + 1}s1_{_frame_number(rng):06d}_{number:02d}.jpg"
+            sighting = draw_sighting(rng, CAMERAS[camera], person)
+            yield name, take_picture(person, camera, sighting, rng, seed=seed)
+
+
+def mars_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
+    """(file name, JPEG bytes) of the tracklets of one identity, or of one distractor or junk tracklet."""
+    seed = parameters.seed
+    if job.kind != TRACKLET:
+        person, camera, sighting, rng = _extra(parameters, job)
+        pid, walks = (
+            "0000" if job.kind == DISTRACTOR else "00-1",
+            [(camera, job.number + 1, sighting, rng)],
+        )
+    else:
+        person, pid, walks = identity(seed, job.number), f"{job.number:04d}", []
+        for camera in sorted(
+            _stream(seed, TRACKLET, job.number, 99).permutation(len(CAMERAS))[:4].tolist()
+        ):
+            rng = _stream(seed, TRACKLET, job.number, camera)
+            walks.append((camera, 1, draw_sighting(rng, CAMERAS[camera], person), rng))
+    folder = (
+        "bbox_train" if job.kind == TRACKLET and job.number <= parameters.train_ids else "bbox_test"
+    )
+    for camera, tracklet, sighting, rng in walks:
+        for frame in range(int(rng.integers((parameters.frames + 1) // 2, parameters.frames + 1))):
+            name = f"{folder}/{pid}/{pid}C{camera + 1}T{tracklet:04d}F{frame + 1:03d}.jpg"
+            yield name, take_picture(person, camera, sighting, rng, seed=seed, frame=frame)
+
+
+def identity(seed: int, pid: int) -> Person:
+    """The person behind `pid`, the same in both layouts."""
+    return draw_person(_stream(seed, PERSON, pid))
+
+
+def _extra(
+    parameters: Parameters, job: Job
+) -> tuple[Person | None, int, Sighting, np.random.Generator]:
+    """Who is on a distractor or junk box: somebody new or nobody, or a test identity caught badly."""
+    rng = _stream(parameters.seed, job.kind, job.number, LAYOUTS.index(job.layout))
+    camera = int(rng.integers(len(CAMERAS)))
+    if job.kind == JUNK:
+        person = identity(
+            parameters.seed, parameters.train_ids + 1 + int(rng.integers(parameters.test_ids))
+        )
+        return person, camera, draw_sighting(rng, CAMERAS[camera], person, badly=True), rng
+    person = draw_person(rng)
+    sighting = draw_sighting(rng, CAMERAS[camera], person)
+    return None if job.number % EMPTY == EMPTY - 1 else person, camera, sighting, rng
+
+
+def _stream(*numbers: int) -> np.random.Generator:
+    return np.random.default_rng(numbers)
+
+
+def _frame_number(rng: np.random.Generator) -> int:
+    return int(rng.integers(1, 120_000))
+
+
+def write_mars_tables(info: Path, names: list[str], parameters: Parameters) -> None:
+    """The lists of names, and start, end (from 1, inclusive), pid and camera of each tracklet, as MATLAB
+    files.
+    """
+    rows: dict[str, list[tuple[int, int, int, int]]] = {"train": [], "test": []}
+    for split in rows:
+        files = sorted(Path(name).name for name in names if name.startswith(f"bbox_{split}/"))
+        (info / f"{split}_name.txt").write_text("".join(f"{file}\n" for file in files))
+        starts = [
+            k for k in range(len(files)) if k == 0 or _tracklet(files[k]) != _tracklet(files[k - 1])
+        ]
+        for start, stop in zip(starts, [*starts[1:], len(files)], strict=True):
+            pid, camera = files[start][:4], int(files[start][5])
+            rows[split].append((start + 1, stop, -1 if pid == "00-1" else int(pid), camera))
+        table = np.array(rows[split], dtype=np.int32).reshape(-1, 4)
+        _write_mat(info / f"tracks_{split}_info.mat", f"track_{split}_info", table)
+    queries, seen = [], dict[int, int]()
+    for position, (_, _, number, _) in enumerate(rows["test"], start=1):
+        seen[number] = seen.get(number, 0) + 1
+        # Of four tracklets, two are queries and two are in the gallery.
+        if number > 0 and seen[number] <= 2:
+            queries.append(position)
+    _write_mat(info / "query_IDX.mat", "query_IDX", np.array([queries], dtype=np.uint16))
+
+
+def _write_mat(path: Path, name: str, table: np.ndarray) -> None:
+    """A MATLAB file without the date that scipy puts into its 116 bytes of description."""
+    buffer = BytesIO()
+    savemat(buffer, {name: table})
+    path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + buffer.getvalue()[116:])
+
+
+def _tracklet(name: str) -> str:
+    """Identity, camera and number of the tracklet: 0001C1T0001 of 0001C1T0001F001.jpg."""
+    return name[: name.index("F")]
