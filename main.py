@@ -1,8 +1,8 @@
 """Train or test a re-identification network.
 
 python main.py -c configs/x.yml [KEY VALUE ...]            train, then evaluate
-python main.py -c configs/x.yml --resume [KEY VALUE ...]   continue from OUTPUT_DIR/checkpoints/last.pt
-python main.py -t TEST.WEIGHT FILE [KEY VALUE ...]         test one of our checkpoints (recipe included)
+python main.py -c configs/x.yml --resume [KEY VALUE ...]   continue a run from last.pt
+python main.py -t TEST.WEIGHT FILE [KEY VALUE ...]         test a checkpoint with its recipe
 python main.py -t -c configs/x.yml TEST.WEIGHT FILE        test any weight file
 """
 

@@ -16,7 +16,7 @@ _REQUIRED_STATE = {
 
 
 def copy_to_cpu(content: Any) -> Any:
-    """The content with all tensors on the CPU, which is the only time that saving waits for a GPU."""
+    """The content with all tensors on the CPU; only this copy waits for a GPU."""
     if isinstance(content, Tensor):
         return content.detach().cpu()
     if isinstance(content, dict):
@@ -44,7 +44,7 @@ def named_tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]
 def checksum(tensor: Tensor) -> int:
     """CRC-32 of the values of a CPU tensor in row-major order."""
     values = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
-    return zlib.crc32(memoryview(values.numpy()))
+    return zlib.crc32(values.numpy().tobytes())
 
 
 def compute_checksums(content: Any) -> dict[str, int]:

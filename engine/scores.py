@@ -1,12 +1,13 @@
 """From collected embeddings to the numbers of `results.json`."""
 
 from dataclasses import asdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ignite.distributed as idist
 import numpy as np
 from ember_reid.data.protocols import scoring_rule
 from ember_reid.data.records import ALL, ONE_PER_IDENTITY, SINGLE_SHOT
+from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.evaluate import (
     QueryGallery,
     RankScores,
@@ -26,7 +27,7 @@ REPORTED_RANKS = (1, 5, 10)
 
 
 class ScoreSettings(NamedTuple):
-    """How embeddings are compared; see `evaluate.evaluate_features` and docs/reference/datasets.md for the protocols.
+    """How embeddings are compared. Protocols are explained in docs/reference/datasets.md.
 
     Attributes:
         expand_neighbors: of average query expansion with the exponent `expand_alpha`; 0: off.
@@ -45,14 +46,14 @@ class ScoreSettings(NamedTuple):
 
 
 def retrieval_scores(
-    embedded, num_query: int, settings: ScoreSettings
-) -> dict[str, float | int | dict]:
-    """The scores of the first `num_query` rows against the others.
+    embedded: EmbeddingBatch, num_query: int, settings: ScoreSettings
+) -> dict[str, Any]:
+    """Score the first `num_query` rows as queries against the other rows.
 
     Returns:
-        mAP, mINP, Rank-1, Rank-5, Rank-10 as fractions, num_query, num_gallery, num_valid (queries that have a
-        match), protocol; the spread of protocols that draw; TPR and TPIR at the rates asked for; and with re-ranking
-        the first of these again under "reranked".
+        mAP, mINP, Rank-1, Rank-5, Rank-10 as fractions; num_query, num_gallery, num_valid (queries
+        with a match); protocol; standard deviations for protocols with random galleries; TPR and
+        TPIR at the selected false positive rates; and with re-ranking, the same under "reranked".
     """
     rule = scoring_rule(settings.protocol)
     pids, camids = embedded.pids.cpu().numpy(), embedded.camids.cpu().numpy()
@@ -68,7 +69,7 @@ def retrieval_scores(
             memory_gib=settings.memory_gib,
         )
         labeled = labeled._replace(query=query, gallery=gallery)
-    scores = _scores(labeled, rule, settings._replace(rerank=None))
+    scores: dict[str, Any] = _scores(labeled, rule, settings._replace(rerank=None))
     if settings.rates:
         scores |= _operating_points(labeled, settings)
     if settings.rerank is not None and rule != ONE_PER_IDENTITY:
@@ -131,16 +132,19 @@ def _mean_scores(trials: tuple[RankScores, ...], counts: dict[str, int]) -> dict
 
 
 def _operating_points(labeled: QueryGallery, settings: ScoreSettings) -> dict[str, float]:
-    """TPR at FPR over all pairs; TPIR at FPIR with its 95 % interval, where some queries have nobody to find."""
-    shared = {"metric": settings.metric, "memory_gib": settings.memory_gib}
-    pairs = verification_scores(*labeled, fprs=settings.rates, **shared)
+    """TPR at FPR over all pairs; TPIR at FPIR with 95 % intervals if some queries have no match."""
+    metric, memory_gib = settings.metric, settings.memory_gib
+    pairs = verification_scores(*labeled, fprs=settings.rates, metric=metric, memory_gib=memory_gib)
     points = {
         f"TPR@FPR={rate:g}": float(value)
         for rate, value in zip(settings.rates, pairs.tpr, strict=True)
     }
     if set(labeled.query_pids.tolist()) <= set(labeled.gallery_pids.tolist()):
-        return points  # a closed set: every query has somebody to find
-    found = identification_scores(*labeled, fpirs=settings.rates, **shared)
+        # A closed set: every query has a match.
+        return points
+    found = identification_scores(
+        *labeled, fpirs=settings.rates, metric=metric, memory_gib=memory_gib
+    )
     for rate, value, low, high in zip(
         settings.rates, found.tpir, found.low, found.high, strict=True
     ):
@@ -150,13 +154,13 @@ def _operating_points(labeled: QueryGallery, settings: ScoreSettings) -> dict[st
 
 
 def describe_scores(scores: dict) -> list[str]:
-    """Log lines in the field's form."""
+    """Log lines in the usual form of the field."""
     lines = [f"CMC Rank-{k}: {scores[f'Rank-{k}']:.2%}" for k in REPORTED_RANKS]
     lines += [f"mAP: {scores['mAP']:.2%}", f"mINP: {scores['mINP']:.2%}"]
     if "num_draws" in scores:
         lines.append(
-            f"means of {scores['num_draws']} draws; standard deviation of mAP {scores['mAP_spread']:.2%}, "
-            f"of Rank-1 {scores['Rank-1_spread']:.2%}"
+            f"means of {scores['num_draws']} draws; standard deviation of mAP "
+            f"{scores['mAP_spread']:.2%}, of Rank-1 {scores['Rank-1_spread']:.2%}"
         )
     for name, value in scores.items():
         if name.startswith("TPR@"):
@@ -174,7 +178,7 @@ def describe_scores(scores: dict) -> list[str]:
 
 
 def describe_transfer(trained_on: tuple[str, ...], results: dict[str, dict]) -> list[str]:
-    """The table of a network that is tested on several data sets, one line each; no lines for a single one."""
+    """Lines of a table of several test sets; no lines for a single one."""
     if len(results) < 2:
         return []
     width = max(len("tested on"), *map(len, results))

@@ -1,1 +1,1 @@
-"""Everything around the training step. Each handler documents its engine, its event and its effect."""
+"""Everything around the training step. Each handler documents its engine, event and effect."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
-    """A 63-bit seed that differs for every (seed, iteration, rank): SplitMix64, applied three times.
+    """A 63-bit seed for every (seed, iteration, rank): SplitMix64, applied three times.
 
     All random numbers of training derive from it. A resumed run therefore continues exactly,
     without stored generator states.
@@ -26,7 +26,7 @@ def iteration_seed(seed: int, iteration: int, rank: int = 0) -> int:
 
 
 class SamplerEpoch:
-    """Trainer, EPOCH_STARTED: tells the batch sampler the epoch, from which it derives its order."""
+    """Trainer, EPOCH_STARTED: tells the batch sampler the epoch, which determines its order."""
 
     def __init__(self, sampler: EpochSampler):
         self.sampler = sampler

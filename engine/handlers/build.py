@@ -138,5 +138,5 @@ def _build_plugin_handlers(run: TrainingRun) -> list:
 
 
 def _check_period(run: TrainingRun) -> int:
-    """How often losses and signals are checked, which waits for a GPU: once per log period there."""
+    """Iterations between checks of losses and signals. On a GPU they wait, so once per log."""
     return 1 if run.device.type == "cpu" else run.cfg.SOLVER.LOG_PERIOD

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class MetricWriter:
-    """Base class: receives metrics and, optionally, images. It is opened once, after all checks of a run.
+    """Base class: receives metrics and, optionally, images. It is opened after all checks.
 
     Attributes:
         accepts_images: whether `write_image` does anything; images are drawn only if needed.

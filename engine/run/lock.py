@@ -15,7 +15,7 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock of an output folder; creates the folder, and removes it again if it stays empty.
+    """Hold the lock of an output folder, which is created, and removed if it stays empty.
 
     The operating system releases the lock when the process ends in any way, so a lock file that a
     killed run left behind has no effect.
@@ -50,8 +50,8 @@ def _acquire(path: Path, folder: Path) -> int:
             owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
             os.close(descriptor)
             raise ValueError(
-                f"OUTPUT_DIR {folder} is in use by another run (process {owner or 'unknown'}); wait "
-                "for it or choose another OUTPUT_DIR"
+                f"OUTPUT_DIR {folder} is in use by another run (process {owner or 'unknown'}); "
+                "wait for it or choose another OUTPUT_DIR"
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):

@@ -112,7 +112,7 @@ def write_results(
 
 
 def write_report(folder: Path) -> None:
-    """Write `report.html` with tools.report, in a separate process so that it cannot fail the run."""
+    """Write `report.html` with tools.report in a separate process, which cannot fail the run."""
     packages = str(Path(ember_reid.__file__).resolve().parents[1])
     # Not `-m`: that would search the current directory, which may contain a package of that name.
     program = (

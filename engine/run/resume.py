@@ -18,7 +18,8 @@ def compare_configs(
     Returns:
         (changes that forbid resuming, other changes), each as "KEY old -> new".
     """
-    forbidden, allowed = [], []
+    forbidden: list[str] = []
+    allowed: list[str] = []
     for key in sorted(set(saved) | set(current)):
         old, new = saved.get(key), current.get(key)
         if _plain(old) == _plain(new) or key in _IGNORED:
