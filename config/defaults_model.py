@@ -8,6 +8,8 @@ MODEL.BACKBONE = CN()
 MODEL.BACKBONE.NAME = "resnet50"
 # imagenet (torchvision's weights, downloaded), none, or a local file.
 MODEL.BACKBONE.WEIGHTS = "imagenet"
+# Accept a weight file that does not match the backbone completely, with a warning.
+MODEL.BACKBONE.PARTIAL = False
 # Stride of the last stage: 1 gives a 16x8 map for a 256x128 image, 2 an 8x4 map.
 MODEL.BACKBONE.LAST_STRIDE = 1
 # Channels as a multiple of the published ones (ResNets without weights).

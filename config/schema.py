@@ -138,6 +138,7 @@ CHECKS: dict[str, Check] = {
     "NUM_THREADS": Range(0, 4096),
     "MODEL.BACKBONE.NAME": Text(empty=False),
     "MODEL.BACKBONE.WEIGHTS": Text(path=True, empty=False),
+    "MODEL.BACKBONE.PARTIAL": _FLAG,
     "MODEL.BACKBONE.LAST_STRIDE": Choices((1, 2)),
     "MODEL.BACKBONE.WIDTH": Range(0, 16, above=True),
     "MODEL.BACKBONE.STEM_RELU": _FLAG,

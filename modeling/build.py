@@ -41,7 +41,9 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
                 f"{sizes[0]} and INPUT.SIZE_TEST {sizes[1]}; make them equal"
             )
     if pretrained:
-        load_pretrained(backbone, name, cfg.MODEL.BACKBONE.WEIGHTS)
+        load_pretrained(
+            backbone, name, cfg.MODEL.BACKBONE.WEIGHTS, partial=cfg.MODEL.BACKBONE.PARTIAL
+        )
     if head_name == "mgn":
         backbone = MGNBackbone(backbone)
     head = HEADS[head_name](backbone.channels[-1], num_classes, _head_options(cfg))

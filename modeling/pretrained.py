@@ -2,12 +2,15 @@
 
 import logging
 import re
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from ember_reid.modeling.backbones.timm import PREFIX, TimmBackbone, create_timm_network
 from ember_reid.modeling.convert import convert_backbone
+from ember_reid.modeling.layouts import convert_pretrained
 from ember_reid.modeling.weight_files import (
     LoadReport,
     find_state_dict,
@@ -59,31 +62,42 @@ _CLASSIFIERS = ("fc", "classifier", "last_linear", "head")
 _HINT = "set MODEL.BACKBONE.WEIGHTS to none (random weights) or to a local file"
 
 
-def load_pretrained(backbone: nn.Module, name: str, weights: str) -> LoadReport | None:
+def load_pretrained(
+    backbone: nn.Module, name: str, weights: str, *, partial: bool = False
+) -> LoadReport | None:
     """Loads pretrained weights into the backbone `name`.
 
     Args:
         backbone: is changed in place.
         name: a key of BACKBONES, or timm:<name>.
         weights: "none", "imagenet" (downloaded once into torch's cache, with a check of its hash),
-            or a local file with the publisher's names, such as a state dict of torchvision.
+            or a local file in the layout of its publisher; see modeling/layouts.py.
+        partial: accept a file that does not match completely, with a warning.
 
     Returns:
         What was loaded; None for "none".
 
     Raises:
         FileNotFoundError: the local file does not exist.
-        ValueError: there are no such weights, the download failed, or the file is of another
-            architecture.
+        ValueError: there are no such weights, the download failed, or the file does not match the
+            backbone completely and `partial` is False. The backbone is unchanged then.
     """
     if weights == "none":
         return None
     check_source(name, weights)
-    if isinstance(backbone, TimmBackbone):
-        return _load_timm(backbone, name.removeprefix(PREFIX), weights)
-    is_local = weights != "imagenet"
-    tensors = find_state_dict(read_checkpoint(weights), weights) if is_local else _download(name)
-    return _load_backbone(backbone, tensors, weights)
+    if weights != "imagenet":
+        tensors = find_state_dict(read_checkpoint(weights), weights)
+        tensors, layout = convert_pretrained(tensors)
+    elif isinstance(backbone, TimmBackbone):
+        tensors, layout = _download_timm(backbone, name.removeprefix(PREFIX)), ""
+    else:
+        tensors, layout = _download(name), ""
+    network = backbone.network if isinstance(backbone, TimmBackbone) else backbone
+    own = network.state_dict()
+    kept = {k: v for k, v in tensors.items() if k in own or not _is_classifier(k)}
+    fitted = convert_backbone(kept) if network is backbone else _fit_to_timm(network, kept)
+    source = f"{weights} (layout: {layout})" if layout else weights
+    return _load_strictly(network, fitted, original=kept, source=source, partial=partial)
 
 
 def check_source(name: str, weights: str) -> None:
@@ -111,33 +125,71 @@ def _download(name: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _load_backbone(backbone: nn.Module, tensors: Mapping[str, Tensor], source: str) -> LoadReport:
-    kept = convert_backbone(
-        {k: v for k, v in tensors.items() if k.split(".")[0] not in _CLASSIFIERS}
-    )
-    report = match_state_dict(backbone, kept)
-    missing = [name for name in report.missing if not _ADDED.search(name)]
-    if missing or report.unexpected or report.mismatched:
-        raise ValueError(f"MODEL.BACKBONE.WEIGHTS {source} is of another architecture: {report}")
-    backbone.load_state_dict({k: kept[k] for k in report.loaded}, strict=False)
-    logger.info("backbone weights %s: %s", source, report)
-    return report
+def _is_quantized(tensor: Tensor, own: Tensor) -> bool:
+    return own.is_floating_point() and (tensor.is_quantized or not tensor.is_floating_point())
 
 
-def _load_timm(backbone: TimmBackbone, name: str, weights: str) -> LoadReport:
-    """Loads with timm's own loader, which resamples position embeddings."""
-    if weights != "imagenet" and not weights.endswith(".safetensors"):
-        # For its error messages.
-        read_checkpoint(weights)
-    file = "" if weights == "imagenet" else weights
+def _is_classifier(name: str) -> bool:
+    return name.split(".")[0] in _CLASSIFIERS
+
+
+def _fit_to_timm(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Applies the filter of a timm model: it converts names and resamples position embeddings."""
+    filter_tensors = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if filter_tensors is None:
+        return dict(tensors)
     try:
-        network = create_timm_network(name, backbone.image_size, pretrained=True, file=file)
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        fitted = filter_tensors(dict(tensors), network)
+    # The filters assume a file of their own model. A foreign file fails in various ways; it is then
+    # matched as it is, which reports what is wrong with it.
+    except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, ValueError):
+        return dict(tensors)
+    own = network.state_dict()
+    return {k: v for k, v in fitted.items() if k in own or not _is_classifier(k)}
+
+
+def _load_strictly(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    original: Mapping[str, Tensor],
+    source: str,
+    partial: bool,
+) -> LoadReport:
+    """Loads `tensors` if all of them match the network; `original` are those before resampling."""
+    own = network.state_dict()
+    quantized = [k for k, v in tensors.items() if k in own and _is_quantized(v, own[k])]
+    if quantized:
         raise ValueError(
-            f"cannot load weights {weights} of timm:{name} ({reason}); {_HINT}"
-        ) from error
-    backbone.network.load_state_dict(network.state_dict())
-    report = LoadReport(tuple(network.state_dict()), (), (), ())
-    logger.info("backbone weights %s: %s", weights, report)
+            f"MODEL.BACKBONE.WEIGHTS {source} is quantized: {quantized[0]} has the type "
+            f"{tensors[quantized[0]].dtype}; use the file with floating-point weights"
+        )
+    report = match_state_dict(network, tensors)
+    changed = tuple(k for k in report.loaded if k in original and original[k].shape != own[k].shape)
+    report = replace(
+        report,
+        missing=tuple(k for k in report.missing if not _ADDED.search(k)),
+        reshaped=changed,
+    )
+    is_complete = not (report.missing or report.unexpected or report.mismatched)
+    if not report.loaded or not (is_complete or partial):
+        raise ValueError(
+            f"MODEL.BACKBONE.WEIGHTS {source} is of another architecture or incomplete: {report}; "
+            "choose the matching MODEL.BACKBONE.NAME, or set MODEL.BACKBONE.PARTIAL True to load "
+            "what fits"
+        )
+    network.load_state_dict({k: tensors[k] for k in report.loaded}, strict=False)
+    if is_complete:
+        logger.info("backbone weights %s: %s", source, report)
+    else:
+        logger.warning("backbone weights %s, loaded partially: %s", source, report)
     return report
+
+
+def _download_timm(backbone: TimmBackbone, name: str) -> dict[str, Tensor]:
+    try:
+        network = create_timm_network(name, backbone.image_size, pretrained=True)
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"cannot download weights of timm:{name} ({reason}); {_HINT}") from error
+    return network.state_dict()

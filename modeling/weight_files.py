@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-_WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network")
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "teacher")
 
 
 def _numpy_globals() -> list[Any]:
@@ -50,12 +50,14 @@ class LoadReport:
         missing: the model has them, the file does not.
         unexpected: the file has them, the model does not.
         mismatched: both have them, with different shapes.
+        reshaped: those of `loaded` that were resampled or reshaped, such as position embeddings.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
+    reshaped: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = f"{len(self.loaded)} tensors fit"
@@ -65,6 +67,7 @@ class LoadReport:
                 ("missing", self.missing),
                 ("unexpected", self.unexpected),
                 ("of another shape", self.mismatched),
+                ("resampled", self.reshaped),
             )
             if names
         ]

@@ -55,7 +55,7 @@ def create_backbone(name: str, options: BackboneOptions) -> Backbone:
     """Creates the backbone `name`, a key of BACKBONES or timm:<name>, with random weights.
 
     Raises:
-        ValueError: an unknown name, or a setting that this backbone does not have.
+        ValueError: an unknown name.
     """
     check_options(options)
     if name.startswith(PREFIX):

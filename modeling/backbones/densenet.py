@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 from ember_reid.modeling.backbones.base import Backbone
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
+from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from torch import Tensor
 from torchvision.models import densenet121
 
@@ -35,5 +35,5 @@ class DenseNet(Backbone):
 
 def create_densenet121(options: BackboneOptions) -> DenseNet:
     """DenseNet-121; its only setting is the last ReLU."""
-    refuse_unsupported("densenet121", options, "last_relu")
+    options = keep_supported("densenet121", options, "last_relu")
     return DenseNet(last_relu=options.last_relu)

@@ -1,7 +1,7 @@
 """MobileNet-V2 (Sandler et al. 2018), torchvision's."""
 
 from ember_reid.modeling.backbones.base import Backbone
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
+from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
@@ -35,5 +35,5 @@ class MobileNetV2(Backbone):
 
 def create_mobilenet_v2(options: BackboneOptions) -> MobileNetV2:
     """MobileNet-V2 of width 1; its settings are the last stride and the last ReLU."""
-    refuse_unsupported("mobilenet_v2", options, "last_stride", "last_relu")
+    options = keep_supported("mobilenet_v2", options, "last_stride", "last_relu")
     return MobileNetV2(options)

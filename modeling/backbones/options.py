@@ -1,11 +1,17 @@
 """Settings that the backbones have in common."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+logger = logging.getLogger("ember.train")
 
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """Settings of MODEL.BACKBONE besides name and weights. A backbone refuses settings it lacks.
+    """Settings of MODEL.BACKBONE besides name and weights. A backbone ignores those it lacks.
 
     Attributes:
         last_stride: stride of the last stage; 2 as published, 1 doubles height and width of the
@@ -44,16 +50,22 @@ _OPTIONAL: dict[str, tuple[str, object]] = {
 }
 
 
-def refuse_unsupported(name: str, options: BackboneOptions, *supported: str) -> None:
-    """Raises ValueError if a field of `options` is set that is not among the `supported` ones."""
-    for field, (key, neutral) in _OPTIONAL.items():
-        value = getattr(options, field)
-        if field in supported or value == neutral or (field == "non_local" and not any(value)):
+def keep_supported(name: str, options: BackboneOptions, *supported: str) -> BackboneOptions:
+    """Resets the fields of `options` that the backbone `name` lacks, and logs them in one line.
+
+    Nothing is logged on the meta device, on which check_model builds the model before data is read.
+    """
+    neutral: dict[str, Any] = {}
+    notes = []
+    for field, (key, value) in _OPTIONAL.items():
+        found = getattr(options, field)
+        if field in supported or found == value or (field == "non_local" and not any(found)):
             continue
-        raise ValueError(
-            f"MODEL.BACKBONE.{key} is {value!r}, but {name} has no such setting; "
-            f"set MODEL.BACKBONE.{key} to {neutral!r}"
-        )
+        neutral[field] = value
+        notes.append(f"{key} {found} (now {value})")
+    if notes and torch.get_default_device().type != "meta":
+        logger.info("%s has no MODEL.BACKBONE setting %s", name, ", ".join(notes))
+    return replace(options, **neutral)
 
 
 def check_options(options: BackboneOptions) -> None:

@@ -6,7 +6,7 @@ The names of the parameters are those of torchreid's weight files.
 import torch.nn.functional as F
 from ember_reid.layers import SqueezeExcite
 from ember_reid.modeling.backbones.base import Backbone
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
+from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from ember_reid.modeling.backbones.resnet import initialize_convolutions
 from torch import Tensor, nn
 
@@ -132,7 +132,7 @@ class OSNet(Backbone):
 
 def create_osnet(options: BackboneOptions, *, width: float, ain: bool = False) -> OSNet:
     """Creates an OSNet, or an OSNet-AIN with the instance norms that the paper found."""
-    refuse_unsupported("OSNet", options)
+    options = keep_supported("OSNet", options)
     plain = ((False, False),) * 3
     searched = ((True, True), (False, True), (True, False))
     return OSNet(

@@ -1,7 +1,7 @@
 """ResNeSt (Zhang et al. 2022) with radix 2 and cardinality 1. N: images, C: channels of a split."""
 
 import torch.nn.functional as F
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
+from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from ember_reid.modeling.backbones.resnet import (
     WIDTHS,
     ResNet,
@@ -83,7 +83,7 @@ def create_resnest(options: BackboneOptions, *, depth: int) -> ResNet:
     Its settings are last stride, last dilation, stem and non-local blocks. A last dilation of 2
     starts at the second block of the last stage, as in FastReID's current code with last stride 1.
     """
-    refuse_unsupported(
+    options = keep_supported(
         f"resnest{depth}",
         options,
         "last_stride",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from ember_reid.layers import BAM, NonLocal, SqueezeExcite
 from ember_reid.modeling.backbones.base import Backbone
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
+from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from torch import Tensor, nn
 
 WIDTHS = (64, 128, 256, 512)
@@ -212,11 +212,10 @@ def create_resnet(
         style: style of all blocks.
 
     Raises:
-        ValueError: a setting that a ResNet does not have, or a width that is not divisible by the
-            groups.
+        ValueError: the width is not divisible by the groups.
     """
     supported = ("last_stride", "stem_relu", "stem_pool", "last_relu", "non_local", "width")
-    refuse_unsupported(f"a ResNet-{depth}", options, *supported)
+    options = keep_supported(f"a ResNet-{depth}", options, *supported)
     block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
     strides = (1, 2, 2, options.last_stride)
     widths = [round(width * options.width) for width in WIDTHS]

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from ember_reid.modeling.backbones.base import Backbone
-from ember_reid.modeling.backbones.options import BackboneOptions, refuse_unsupported
+from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from torch import Tensor, nn
 
 PREFIX = "timm:"
@@ -25,28 +25,23 @@ def import_timm() -> Any:
     return timm
 
 
-def create_timm_network(
-    name: str, image_size: tuple[int, int], *, pretrained: bool, file: str = ""
-) -> nn.Module:
+def create_timm_network(name: str, image_size: tuple[int, int], *, pretrained: bool) -> nn.Module:
     """Creates a timm model without pooling and classifier.
 
     Args:
         name: name of the model, without "timm:".
         image_size: (height, width) of the images; models that need it resample their position
             embeddings.
-        pretrained: load timm's weights, from `file` or downloaded.
-        file: weight file; "" to download the weights.
+        pretrained: download timm's weights.
 
     Raises:
         ValueError: timm is not installed or has no such model.
     """
     timm = import_timm()
-    if not timm.is_model(name.split(".")[0]):
+    if not name.startswith("hf-hub:") and not timm.is_model(name.split(".")[0]):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:8]
         raise ValueError(f"timm has no model {name!r}; similar names: {', '.join(near) or 'none'}")
     arguments: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, "global_pool": ""}
-    if file:
-        arguments["pretrained_cfg_overlay"] = {"file": file}
     try:
         return timm.create_model(name, img_size=image_size, **arguments)
     # Convolutional models have no argument for the image size.
@@ -97,7 +92,7 @@ class TimmBackbone(Backbone):
 
 def create_timm(name: str, options: BackboneOptions) -> TimmBackbone:
     """Creates the backbone `timm:<name>`; its only setting is the image size."""
-    refuse_unsupported(name, options)
+    options = keep_supported(name, options)
     plain = name.removeprefix(PREFIX)
     network = create_timm_network(plain, options.image_size, pretrained=False)
     return TimmBackbone(network, options.image_size, plain)

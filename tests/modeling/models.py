@@ -5,14 +5,11 @@ from ember_reid.config import load_config
 from ember_reid.modeling import BACKBONES, ReidModel, build_model
 
 NAMES = tuple(name for name in BACKBONES if not name.startswith("tiny"))
-WITHOUT_LAST_STRIDE = ("osnet", "densenet", "timm")
 
 
 def overrides(name: str, **more: object) -> list[str]:
     """Overrides for a backbone; `more` contains keys with "__" instead of "."."""
     words = ["MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.WEIGHTS", "none"]
-    if name.startswith(WITHOUT_LAST_STRIDE):
-        words += ["MODEL.BACKBONE.LAST_STRIDE", "2"]
     for key, value in more.items():
         words += [key.replace("__", "."), str(value)]
     return words

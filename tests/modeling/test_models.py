@@ -203,20 +203,8 @@ def test_branches_of_mgn_start_equal_and_only_the_first_keeps_the_last_stride():
             {"MODEL__BACKBONE__NAME": "vgg"},
             "'vgg'; choose one of resnet18, .* or timm:<name of a timm model>",
         ),
-        (
-            {"MODEL__BACKBONE__NAME": "densenet121"},
-            r"LAST_STRIDE is 1, but densenet121 has no .*LAST_STRIDE to 2",
-        ),
-        (
-            {"MODEL__BACKBONE__NAME": "mobilenet_v2", "MODEL__BACKBONE__NON_LOCAL": "(0, 1, 0, 0)"},
-            "NON_LOCAL is",
-        ),
         ({"MODEL__BACKBONE__WIDTH": 0.3}, "choose a multiple of 1/32 between 0.125 and 2"),
         ({"MODEL__BACKBONE__NON_LOCAL": "(0, 0, 0, 4)"}, "but stage 4 has 2 blocks"),
-        (
-            {"MODEL__BACKBONE__LAST_DILATION": 2},
-            "LAST_DILATION is 2, but a ResNet-18 has no such setting",
-        ),
         (
             {"MODEL__BACKBONE__NAME": "se_resnext50", "MODEL__BACKBONE__WIDTH": 0.125},
             "WIDTH is 0.125, which gives convolutions of 16 channels in 32 groups; choose a mult",
