@@ -234,7 +234,7 @@ def test_pickles_with_code_are_refused(complain, tmp_path, tiny_recipe):
         save({"format": "ember-reid/1", "model": Bomb(tmp_path / "executed")}, tmp_path / "evil.pt")
         for before in (("-t",), ("-t", "-c", str(tiny_recipe))):
             line = complain("TEST.WEIGHT", str(tmp_path / "evil.pt"), before=before)
-            assert "is not read, because" in line or "is broken or no file of torch" in line
+            assert "is not read, because" in line or "is damaged or not a torch file" in line
     assert not (tmp_path / "executed").exists()
 
 

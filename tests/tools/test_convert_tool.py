@@ -43,7 +43,7 @@ def test_a_converted_checkpoint_carries_its_recipe_and_gives_the_same_embeddings
 
 def test_without_adopt_the_recipe_stands_and_the_difference_is_said(foreign, tmp_path, capfd):
     assert run(tmp_path) == 0
-    assert "made with MODEL.BACKBONE.STEM_RELU False, the configuration says True" in "".join(
+    assert "made with MODEL.BACKBONE.STEM_RELU False, the configuration has True" in "".join(
         capfd.readouterr()
     )
     assert (
@@ -55,7 +55,10 @@ def test_without_adopt_the_recipe_stands_and_the_difference_is_said(foreign, tmp
 def test_mistakes_end_in_one_line_and_write_nothing(foreign, tmp_path, capsys):
     assert run(tmp_path, "MODEL.BACKBONE.NAME", "resnet34") == 2
     error = capsys.readouterr().err
-    assert "another architecture (it looks like strong-baseline's" in error and "missing" in error
+    assert (
+        "another architecture (its layout is that of strong-baseline" in error
+        and "missing" in error
+    )
     assert not (tmp_path / "out.pt").exists()
     (tmp_path / "out.pt").write_text("precious")
     assert run(tmp_path) == 2
