@@ -47,6 +47,7 @@ from ember_reid.engine.run.output_folder import (
     write_report,
     write_results,
 )
+from ember_reid.tools.common.cli import Parser
 
 logger = logging.getLogger("ember.main")
 
@@ -69,9 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The arguments of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="main.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="main.py", description=__doc__ or "")
     add = parser.add_argument
     add("-c", "--config", metavar="RECIPE", help="a recipe: a file, or the name of one in configs/")
     add("-t", "--test", action="store_true", help="test TEST.WEIGHT instead of training")

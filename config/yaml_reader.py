@@ -5,12 +5,18 @@ from collections.abc import Hashable, Mapping
 import yaml
 from ember_reid.config.messages import flatten, show
 
+try:
+    # Ten times as fast; part of PyYAML's wheels.
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 20
 MAX_VALUES = 10_000
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class _UniqueKeyLoader(SafeLoader):
     """PyYAML's safe loader; a key that appears twice in a mapping is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -56,7 +62,7 @@ def _check_limits(text: str, source: str) -> None:
     open_sizes = [0]
     open_anchors: list[str | None] = []
     sizes: dict[str | None, int] = {}
-    for event in yaml.parse(text, yaml.SafeLoader):
+    for event in yaml.parse(text, SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in open_anchors:
                 raise ValueError(f"{source}: the alias {show(event.anchor)} contains itself")

@@ -11,7 +11,7 @@ from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.checkpoint import is_ours, load_checkpoint
 from ember_reid.engine.evaluator import EmbeddingAccumulator, create_evaluator
 from ember_reid.engine.handlers.evaluation import Benchmark
-from ember_reid.engine.integrity import verify_checksums
+from ember_reid.engine.integrity import verify_content
 from ember_reid.engine.plugins import check_plugins, load_plugins
 from ember_reid.engine.scores import ScoreSettings
 from ember_reid.evaluate import Rerank
@@ -137,7 +137,7 @@ def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:
     check_plugins(cfg.IMPORTS, source=cfg.TEST.WEIGHT)
     content = read_checkpoint(cfg.TEST.WEIGHT)
     if is_ours(content):
-        verify_checksums(content, cfg.TEST.WEIGHT)
+        verify_content(content, cfg.TEST.WEIGHT)
     num_classes = content.get("num_classes", 1) if is_ours(content) else 1
     model = build_model(cfg, num_classes=num_classes, pretrained=False)
     load_weights(model, cfg.TEST.WEIGHT)

@@ -10,7 +10,7 @@ from ember_reid.engine.integrity import (
     compute_checksums,
     copy_to_cpu,
     find_non_finite,
-    verify_checksums,
+    verify_content,
 )
 from ember_reid.modeling.weight_files import read_checkpoint
 
@@ -103,7 +103,7 @@ def load_checkpoint(path: str | Path) -> dict:
             f"{path} is no checkpoint of this program (format {FORMAT}): give its recipe with -c "
             "as well"
         )
-    verify_checksums(content, path)
+    verify_content(content, path)
     return content
 
 

@@ -8,6 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+MAX_CLASSES = 10_000_000
+# Fields of a checkpoint: type, and its name in messages.
+_FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "num_classes": (int, "a whole number"),
+    "classes": ((list, tuple), "a list"),
+    "model": (Mapping, "tensors by name"),
+    "trained": (Mapping, "tensors by name"),
+    "optimizers": ((list, tuple), "a list"),
+    "progress": (Mapping, "numbers by name"),
+}
 # State tensors per parameter that an optimizer needs from the start of a resumed run.
 _REQUIRED_STATE = {
     "Adam": ("step", "exp_avg", "exp_avg_sq"),
@@ -50,6 +60,31 @@ def checksum(tensor: Tensor) -> int:
 def compute_checksums(content: Any) -> dict[str, int]:
     """The checksum of every tensor, by path."""
     return {path: checksum(tensor) for path, tensor in named_tensors(content)}
+
+
+def verify_content(content: Mapping[str, Any], source: object) -> None:
+    """Check the fields of one of our checkpoints, and its checksums.
+
+    Raises:
+        ValueError: a field has another type than we write, or a tensor was changed.
+    """
+    for name, (kind, description) in _FIELDS.items():
+        if name in content and not isinstance(content[name], kind):
+            found = type(content[name]).__name__
+            raise ValueError(f"{source} is damaged: {name} must be {description}, found {found}")
+    for name in ("model", "trained"):
+        items = content.get(name, {}).items()
+        if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in items):
+            raise ValueError(f"{source} is damaged: {name} must be tensors by name")
+    num_classes, classes = content.get("num_classes", 1), content.get("classes")
+    if not 1 <= num_classes <= MAX_CLASSES or isinstance(num_classes, bool):
+        raise ValueError(f"{source} is damaged: num_classes must be 1 to {MAX_CLASSES:,}")
+    if classes and len(classes) != num_classes:
+        raise ValueError(f"{source} is damaged: {len(classes)} classes, but another num_classes")
+    for identity in classes or ():
+        if not isinstance(identity, (list, tuple)) or len(identity) != 2:
+            raise ValueError(f"{source} is damaged: a class is not (dataset, identity)")
+    verify_checksums(content, source)
 
 
 def verify_checksums(content: Mapping[str, Any], source: object) -> None:

@@ -3,8 +3,9 @@
 import codecs
 import importlib
 import pickle
+import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+# Limits of nested containers, which are far above those of any checkpoint.
+MAX_DEPTH = 50
+MAX_PARTS = 1_000_000
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "net", "network", "teacher")
 
 
@@ -39,6 +43,12 @@ def _numpy_globals() -> list[Any]:
 
 
 _NUMPY_GLOBALS = _numpy_globals()
+_PARTS = (Tensor, Mapping, list, tuple, set)
+# What torch.load raises for damaged files, besides UnpicklingError.
+_UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError),
+    *(AssertionError, ArithmeticError, struct.error),
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def read_checkpoint(path: str | Path) -> Any:
             warnings.catch_warnings(),
         ):
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         reason = next((line for line in lines if "Unsupported" in line), lines[-1])
@@ -111,12 +121,46 @@ def read_checkpoint(path: str | Path) -> Any:
             f"weight file {path} is not read, because it contains more than tensors and plain "
             f"containers and loading it would execute code: {reason}"
         ) from error
-    except (RuntimeError, EOFError, OSError, KeyError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         reason = (str(error).splitlines() or ["it ends early"])[0]
         raise ValueError(
             f"weight file {path} is damaged or not a torch file ({path.stat().st_size} bytes): "
             f"{reason}"
         ) from error
+    _check_parts(content, path)
+    return content
+
+
+def _check_parts(content: Any, path: Path) -> None:
+    """Raise ValueError for unusual tensors, and for containers that contain themselves."""
+    pending, count = [(content, 0)], 0
+    while pending:
+        part, depth = pending.pop()
+        count += 1
+        if depth > MAX_DEPTH or count + len(pending) > MAX_PARTS:
+            raise ValueError(
+                f"weight file {path} is nested more than {MAX_DEPTH} levels deep or has more than "
+                f"{MAX_PARTS} parts"
+            )
+        if isinstance(part, Tensor):
+            problem = _tensor_problem(part)
+            if problem:
+                raise ValueError(f"weight file {path} contains a tensor that {problem}")
+            continue
+        inner = part.values() if isinstance(part, Mapping) else part
+        if isinstance(inner, Iterable) and not isinstance(inner, (str, bytes, np.ndarray)):
+            pending += [(value, depth + 1) for value in inner if isinstance(value, _PARTS)]
+
+
+def _tensor_problem(tensor: Tensor) -> str:
+    """Why a tensor cannot be used like an ordinary one; "" if it can."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return "is sparse or quantized"
+    if tensor.device.type != "cpu":
+        return "has no values"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"has the shape {tuple(tensor.shape)}, for which the file has too few values"
+    return ""
 
 
 def is_safetensors(path: Path) -> bool:
@@ -162,7 +206,7 @@ def _tensors(content: Any) -> dict[str, Tensor]:
     arrays = {
         k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in content.items()
     }
-    return {k: v for k, v in arrays.items() if isinstance(v, Tensor)}
+    return {k: v for k, v in arrays.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
 def match_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadReport:
@@ -175,3 +219,13 @@ def match_state_dict(model: nn.Module, tensors: Mapping[str, Tensor]) -> LoadRep
         unexpected=tuple(k for k in tensors if k not in own),
         mismatched=tuple(k for k in shared if own[k].shape != tensors[k].shape),
     )
+
+
+def check_types(model: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ValueError if a file has integers or complex numbers where the model has weights."""
+    for name, own in model.state_dict().items():
+        if own.is_floating_point() and name in tensors and not tensors[name].is_floating_point():
+            raise ValueError(
+                f"weight file {path}: {name} has values of type {tensors[name].dtype}, "
+                "expected floating-point numbers"
+            )

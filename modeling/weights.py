@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ember_reid.config.yaml_reader import read_yaml
 from ember_reid.modeling.convert import Converted, convert_state_dict
 from ember_reid.modeling.weight_files import (
     LoadReport,
+    check_types,
     find_state_dict,
     match_state_dict,
     read_checkpoint,
@@ -66,6 +67,7 @@ def load_weights(model: nn.Module, path: str | Path, *, layout: str = "auto") ->
         raise ValueError(
             f"weight file {path} is of another architecture{_describe(converted)}: {report}"
         )
+    check_types(model, tensors, path)
     model.load_state_dict({k: tensors[k] for k in report.loaded}, strict=False)
     expected = converted.settings or checkpoint_architecture(content)
     for key, value, own in differing_settings(expected, getattr(model, "architecture", {})):
@@ -95,10 +97,10 @@ def checkpoint_architecture(content: Any) -> dict[str, Any]:
     text = content.get("config") if isinstance(content, Mapping) else None
     if not isinstance(text, str):
         return {}
-    tree = yaml.safe_load(text)
-    found = {}
+    tree = read_yaml(text, "the checkpoint's configuration")
+    found: dict[str, Any] = {}
     for key in ARCHITECTURE_KEYS:
-        node = tree
+        node: Any = tree
         for part in key.split("."):
             node = node.get(part) if isinstance(node, Mapping) else None
         if node is not None:
@@ -114,8 +116,16 @@ def differing_settings(
     for key, value in expected.items():
         if key not in own or own[key] == value:
             continue
-        if isinstance(value, tuple) and len(value) == len(own[key]):
-            if all(abs(a - b) <= 1e-3 for a, b in zip(value, own[key], strict=True)):
-                continue
+        if _are_close(value, own[key]):
+            continue
         differing.append((key, value, own[key]))
     return differing
+
+
+def _are_close(expected: Any, own: Any) -> bool:
+    """Whether both are tuples of the same length with numbers that differ by at most 1e-3."""
+    if not (isinstance(expected, tuple) and isinstance(own, tuple) and len(expected) == len(own)):
+        return False
+    if not all(isinstance(number, (int, float)) for number in (*expected, *own)):
+        return False
+    return all(abs(a - b) <= 1e-3 for a, b in zip(expected, own, strict=True))

@@ -29,7 +29,7 @@ def init_student(student: ReidModel, path: str, *, reinit: str) -> None:
     new: tuple[str, ...] = () if reinit == "none" else ("head.",)
     if reinit == "last-stage":
         new += last_stage(student.backbone)
-    own, loaded = student.state_dict(), load_checkpoint(path)["model"]
+    own, loaded = student.state_dict(), load_checkpoint(path).get("model", {})
     copied = {name: value for name, value in loaded.items() if not name.startswith(new)}
     mismatched = [
         name for name, value in copied.items() if name not in own or own[name].shape != value.shape

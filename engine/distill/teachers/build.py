@@ -51,9 +51,9 @@ def build_teacher(
     if not Path(path).is_file():
         raise FileNotFoundError(f"KD.TEACHERS: there is no file {path}; train the teacher first")
     content = load_checkpoint(path)
-    own = parse_config(content["config"])
+    own = parse_config(content.get("config", ""))
     check_plugins(own.IMPORTS, source=path)
-    model = build_model(own, num_classes=content["num_classes"], pretrained=False)
+    model = build_model(own, num_classes=content.get("num_classes", 1), pretrained=False)
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
@@ -95,7 +95,7 @@ def _read_classes(
     """
     if content.get("classes"):
         return content["classes"]
-    num_classes = content["num_classes"]
+    num_classes = content.get("num_classes", 1)
     if tuple(own.DATASETS.NAMES) == tuple(cfg.DATASETS.NAMES) and num_classes == len(classes):
         logger.warning(
             "%s does not list its identities: "
