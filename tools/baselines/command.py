@@ -67,7 +67,7 @@ def baselines(recipe: str, overrides: list[str]) -> dict[str, dict[str, dict]]:
     network = build_model(cfg, num_classes=corpus.num_classes)
     models = {
         "color histogram": ColorHistogram(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD).to(device),
-        "untrained network": network.to(device, memory_format=torch.channels_last),
+        "untrained network": network.to(device).to(memory_format=torch.channels_last),
     }
     results = {}
     for name, model in models.items():

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from ember_reid.config import Config, load_config
@@ -27,7 +28,7 @@ from ember_reid.engine.handlers.batch import Augment, ToDevice
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.run.build import TrainingRun, build_trainer, build_training_run
 from ember_reid.solver import build_optimizers
-from ember_reid.tools.common.cli import Command, add_overrides
+from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ignite.engine import Engine
 
 WARMUP = 3  # rounds that do not count
@@ -64,10 +65,10 @@ def run(options: argparse.Namespace) -> None:
     medians = {}
     for name, values in times.items():
         lower, medians[name], upper = (1000 * value for value in statistics.quantiles(values, n=4))
-        print(f"{name:<10}{medians[name]:10.2f} ms   quartiles {lower:.2f} to {upper:.2f}")
+        echo(f"{name:<10}{medians[name]:10.2f} ms   quartiles {lower:.2f} to {upper:.2f}")
     parts = medians["plain"] + medians["teachers"]
     overhead = medians["distilled"] - parts
-    print(f"{'overhead':<10}{overhead:10.2f} ms   {overhead / parts:+.1%} of plain + teachers")
+    echo(f"{'overhead':<10}{overhead:10.2f} ms   {overhead / parts:+.1%} of plain + teachers")
 
 
 def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
@@ -89,7 +90,7 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
         )
     batch = _load_batch(run)
     plain_criterion = build_criterion(
-        cfg, num_classes=run.data.num_classes, feature_dim=model.head.dim
+        cfg, num_classes=run.data.num_classes, feature_dim=cast(int, model.head.dim)
     ).to(device)
     plain_optimizers = build_optimizers(cfg, model, plain_criterion)
 

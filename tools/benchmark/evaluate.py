@@ -12,7 +12,8 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ from ember_reid.tools.benchmark.machine import (
     processor_name,
     synchronize,
 )
-from ember_reid.tools.common.cli import Command
+from ember_reid.tools.common.cli import Command, echo
 
 GIB = 2**30
 
@@ -113,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
     shape = SHAPES[options.shape]
     shape = shape._replace(num_gallery=options.gallery or shape.num_gallery)
     data = create_test_set(shape, options.dims, torch.device(options.device))
-    print(describe_machine(options, shape))
+    echo(describe_machine(options, shape))
     with torch.no_grad(), full_precision():
         if options.alone:
             report_alone(
@@ -150,7 +151,8 @@ def create_test_set(
         )
         latents = centers[side] + shifts[cameras] + 0.85 * noise.astype(np.float32)
         features.append(torch.nn.functional.normalize(torch.from_numpy(latents @ basis)).to(device))
-    return TestSet(*features, (*pids, *camids))
+    query, gallery = features
+    return TestSet(query, gallery, (pids[0], pids[1], camids[0], camids[1]))
 
 
 def report_alone(
@@ -169,7 +171,7 @@ def report_alone(
         synchronize()
         seconds = np.array([time.perf_counter() - start])
         whole = f", {memory_status('VmHWM') / GIB:.3f} GiB in all" if not np.isnan(peak) else ""
-        print(
+        echo(
             f"{'re-ranked' if rerank else 'plain'} scores alone  {format_seconds(seconds)}, {peak / GIB:.3f} GiB beyond "
             f"the features{whole}, mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}"
         )
@@ -193,7 +195,7 @@ def report_products(data: TestSet, repeats: int) -> None:
         used.add("of bytes")
     for name, seconds in measure(runs, repeats).items():
         mark = " (used)" if name in used else ""
-        print(f"product {name:<12} {0.25 * work / np.median(seconds) / 1e9:9.0f} GFLOP/s{mark}")
+        echo(f"product {name:<12} {0.25 * work / np.median(seconds) / 1e9:9.0f} GFLOP/s{mark}")
 
 
 def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> None:
@@ -208,11 +210,11 @@ def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> 
         {"ours": evaluation, "bare": bare_product(data, choose_product(data.query.device, work))},
         repeats,
     )
-    print(
+    echo(
         f"scores               mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}, {scores.num_valid} valid queries"
     )
-    print(f"product alone        {format_seconds(times['bare'])}")
-    print(
+    echo(f"product alone        {format_seconds(times['bare'])}")
+    echo(
         f"features to scores   {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the product "
         f"alone, {peak / GIB:.3f} GiB beyond the features"
     )
@@ -225,16 +227,18 @@ def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
     query_pids, gallery_pids, query_camids, gallery_camids = data.ids
     ids = query_pids[:num], gallery_pids, query_camids[:num], gallery_camids
     sorted_rows = max(1, num // 8)  # all rows cost the same
-    runs = {"argsort": lambda: np.argsort(distances[:sorted_rows], axis=1)}
+    runs: dict[str, Callable[[], object]] = {
+        "argsort": lambda: np.argsort(distances[:sorted_rows], axis=1)
+    }
     backends = ("cython", "python") if ranking.rank_cy is not None else ("python",)
     for backend in backends:
-        runs[backend] = lambda backend=backend: rank_metrics(distances, *ids, backend=backend)
+        runs[backend] = partial(rank_metrics, distances, *ids, backend=backend)
     times = measure(runs, repeats)
     times["argsort"] = times["argsort"] * num / sorted_rows
-    print(f"argsort of all rows  {format_seconds(times['argsort'])} for {num} queries")
+    echo(f"argsort of all rows  {format_seconds(times['argsort'])} for {num} queries")
     for backend in backends:
         faster = ratio(times["argsort"], times[backend])
-        print(
+        echo(
             f"rank_metrics {backend:<7} {format_seconds(times[backend])}, {faster:.1f}x faster than argsort alone"
         )
 
@@ -255,9 +259,9 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
     scores, peak = peak_memory(evaluation, data.query.device)
     times = measure({"bare": bare_product(data, product), "ours": evaluation}, repeats)
     times["bare"] = times["bare"] * work / bare_work
-    print(f"re-ranked scores     mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}")
-    print(f"products alone       {format_seconds(times['bare'])} (reckoned from queries x gallery)")
-    print(
+    echo(f"re-ranked scores     mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}")
+    echo(f"products alone       {format_seconds(times['bare'])} (reckoned from queries x gallery)")
+    echo(
         f"features to these    {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the "
         f"float32 products alone, {peak / GIB:.3f} GiB beyond the features"
     )
@@ -276,9 +280,9 @@ def bare_product(data: TestSet, product: Product, *, share: float = 1.0) -> Call
     return multiply
 
 
-def measure(runs: dict[str, Callable], repeats: int) -> dict[str, np.ndarray]:
+def measure(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
     """Seconds of each function [repeats], taken in turn after one run to warm up."""
-    times = {name: [] for name in runs}
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, function in runs.items():
             synchronize()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from ember_reid.engine.build import build_trained_model, read_test_config
 from ember_reid.engine.latency import Latency, count_gflops, count_parameters, measure_latency
-from ember_reid.tools.common.cli import Command
+from ember_reid.tools.common.cli import Command, echo
 
 
 class Measured(NamedTuple):
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
     for device in _devices(options.device):
         for path, cfg in zip(options.checkpoints, configs, strict=True):
             rows += _measure(Path(path), cfg, device, options)
-    print(format_table(rows, batch=options.batch))
+    echo(format_table(rows, batch=options.batch))
 
 
 def _devices(choice: str) -> list[torch.device]:

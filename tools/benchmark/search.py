@@ -14,10 +14,11 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from ember_reid.data.images import GIB, free_memory
-from ember_reid.tools.common.cli import Command
+from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.search.knn import (
     build_faiss,
     check_faiss,
@@ -64,23 +65,21 @@ def run(options: argparse.Namespace) -> None:
     if options.faiss:
         check_faiss()
     gallery, query = make_embeddings(options)
-    print(
+    echo(
         f"{options.entries:,} x {options.dim} float32, {gallery.nbytes / 2**30:.2f} GiB, "
         f"{options.identities or 'no'} identities; {torch.get_num_threads()} threads; {_peak()} before the search"
     )
     for count in sorted({1, len(query)}):
-        seconds = _time(lambda count=count: nearest(query[:count], gallery, options.top))
-        print(
+        seconds = _time(partial(nearest, query[:count], gallery, options.top))
+        echo(
             f"exact, {count} queries at once: {seconds:.3f} s, {1000 * seconds / count:.1f} ms a query; {_peak()}"
         )
     if options.faiss:
         start = time.perf_counter()
         index = build_faiss(gallery.numpy())
-        print(
-            f"faiss, built in {time.perf_counter() - start:.0f} s, {index.nlist} cells; {_peak()}"
-        )
+        echo(f"faiss, built in {time.perf_counter() - start:.0f} s, {index.nlist} cells; {_peak()}")
         reached = reach_recall(index, query, gallery, options.top, wanted=options.recall)
-        print(
+        echo(
             f"faiss, {reached.num_probed} of {reached.num_cells} cells: recall at {options.top} {reached.recall:.2%}, "
             f"{1000 * reached.faiss_seconds:.2f} ms a query, {reached.num_queries} at once, "
             f"{1000 * _time(lambda: nearest_faiss(index, query[:1], options.top)):.1f} ms alone"

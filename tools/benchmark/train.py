@@ -27,7 +27,7 @@ from ember_reid.engine.build import build_device
 from ember_reid.engine.handlers.batch import Augment, ToDevice
 from ember_reid.engine.handlers.build import build_control, build_handlers
 from ember_reid.engine.run.build import build_trainer, build_training_run
-from ember_reid.tools.common.cli import Command, add_overrides
+from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ignite.engine import Engine, Events
 
 MIB = 2**20
@@ -96,17 +96,17 @@ def run(options: argparse.Namespace) -> None:
         if build_device(cfg).type == "cuda"
         else f"CPU, {torch.get_num_threads()} thread(s)"
     )
-    print(
+    echo(
         f"{options.config}: {cfg.MODEL.BACKBONE.NAME} {height}x{width}, batch {cfg.SOLVER.IMS_PER_BATCH}, "
         f"{cfg.SOLVER.AMP_DTYPE if cfg.SOLVER.FP16 else 'float32'}, torch {torch.__version__}, {place}, "
         f"{options.iterations} iterations"
     )
-    print(f"end to end {speeds.end_to_end:10.1f} images/s")
-    print(f"step       {speeds.step:10.1f} images/s")
-    print(f"loader     {speeds.loader:10.1f} images/s")
-    print(f"first step {speeds.first_step:10.2f} s from the start, without imports")
-    print(f"memory     {speeds.memory:10.0f} MiB at its peak")
-    print(f"waiting    {speeds.waiting:10.1%}")
+    echo(f"end to end {speeds.end_to_end:10.1f} images/s")
+    echo(f"step       {speeds.step:10.1f} images/s")
+    echo(f"loader     {speeds.loader:10.1f} images/s")
+    echo(f"first step {speeds.first_step:10.2f} s from the start, without imports")
+    echo(f"memory     {speeds.memory:10.0f} MiB at its peak")
+    echo(f"waiting    {speeds.waiting:10.1%}")
 
 
 def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], float]) -> Speeds:

@@ -138,7 +138,19 @@ def load_features(path: Path) -> tuple[Features, ExportMetadata]:
     texts = {name: str(array) for name, array in single.items()}
     metadata = parse_metadata(texts["card"])
     _check_content(path, arrays, dim=metadata.embedding_dim)
-    return Features(**arrays, **texts), metadata
+    features = Features(
+        embeddings=arrays["embeddings"],
+        paths=arrays["paths"],
+        pids=arrays["pids"],
+        camids=arrays["camids"],
+        card=texts["card"],
+        weights=texts["weights"],
+        config=texts["config"],
+        plan=texts["plan"],
+        broken=arrays["broken"],
+        reasons=arrays["reasons"],
+    )
+    return features, metadata
 
 
 def _check_content(path: Path, arrays: Mapping[str, np.ndarray], *, dim: int) -> None:

@@ -14,7 +14,7 @@ import argparse
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -75,10 +75,10 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
         be negative everywhere. Its minimum is then subtracted instead of applying the ReLU.
     """
     with torch.no_grad():
-        maps = model.backbone(images)
+        maps = cast(Callable[[Tensor], tuple[Tensor, ...]], model.backbone)(images)
     maps = tuple(value.detach().requires_grad_() for value in maps)
     with torch.enable_grad():
-        total = score(model.head(maps)).sum()
+        total = score(cast(Callable[..., object], model.head)(maps)).sum()
     gradients = torch.autograd.grad(total, maps, allow_unused=True)
     heat = []
     for value, gradient in zip(maps, gradients, strict=True):
@@ -120,7 +120,7 @@ def load_networks(paths: Sequence[str], device: torch.device) -> list[Network]:
     networks = []
     for path in paths:
         content = load_checkpoint(path)
-        cfg = parse_config(content.get("config"))
+        cfg = parse_config(content.get("config", ""))
         check_plugins(cfg.IMPORTS, source=path)
         num_classes = content.get("num_classes")
         if type(num_classes) is not int or not 0 < num_classes <= MAX_CLASSES:
@@ -184,7 +184,7 @@ def identity_rows(
 def pair_rows(splits: Splits, networks: Sequence[Network], *, count: int, seed: int) -> list[Row]:
     """One row per query with a match, from another camera if possible: what makes them similar."""
     rng = random.Random(seed)
-    rows = []
+    rows: list[Row] = []
     for query in rng.sample(list(splits.query), len(splits.query)):
         matches = [r for r in splits.gallery if r.pid == query.pid and r.paths[0] != query.paths[0]]
         others = [record for record in matches if record.camid != query.camid] or matches

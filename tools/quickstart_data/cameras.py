@@ -132,9 +132,7 @@ def draw_sighting(
             int(rng.integers(SCENE_SIZE[1] - width)),
         ),
         exposure=float(np.exp(rng.normal(0, 0.11))),
-        gain=tuple(
-            float(gain) for gain in np.asarray(camera.gain) * np.exp(rng.normal(0, 0.025, 3))
-        ),
+        gain=_draw_gain(camera, rng),
         blur=float(rng.uniform(0, camera.blur)),
         motion=int(rng.choice([1, 1, 1, 1, 3])),
         sharpness=float(rng.uniform(*camera.sharpness)),
@@ -143,6 +141,12 @@ def draw_sighting(
         hidden_at=float(rng.uniform(0, 1)),
         passer=int(rng.integers(CAST_BANK)) if rng.random() < 0.2 else -1,
     )
+
+
+def _draw_gain(camera: Camera, rng: np.random.Generator) -> tuple[float, float, float]:
+    """The color gains of one image."""
+    red, green, blue = np.asarray(camera.gain) * np.exp(rng.normal(0, 0.025, 3))
+    return float(red), float(green), float(blue)
 
 
 def take_picture(
@@ -291,8 +295,8 @@ def _hide(picture: np.ndarray, camera: int, sighting: Sighting, seed: int) -> No
         color = np.array(
             [[0.35, 0.3, 0.26], [0.2, 0.3, 0.22], [0.55, 0.55, 0.56]], dtype=np.float32
         )[int(where * 2.99)]
-        shade = np.linspace(1.1, 0.7, height - top, dtype=np.float32)[:, None, None]
-        picture[top:] = color * shade
+        ramp = np.linspace(1.1, 0.7, height - top, dtype=np.float32)[:, None, None]
+        picture[top:] = color * ramp
         picture[top : top + 4] = np.minimum(color * 1.5, 1)
     elif sighting.hidden_by == "rail":
         for row in (0.58, 0.72, 0.86):

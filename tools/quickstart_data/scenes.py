@@ -42,6 +42,11 @@ def _mix(first: Ink, last: Ink, share: float) -> Ink:
     return red, green, blue
 
 
+def _integer(rng: np.random.Generator, low: int, high: int | None = None) -> int:
+    """A random integer in [low, high), or in [0, low)."""
+    return int(rng.integers(low, high))
+
+
 def _about(rng: np.random.Generator, ink: Ink, spread: float = 14) -> Ink:
     red, green, blue = (int(np.clip(value + rng.normal(0, spread), 0, 255)) for value in ink)
     return red, green, blue
@@ -69,10 +74,10 @@ def _plaza(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     for left in range(0, width, 90):  # shop windows with things inside, and awnings
         draw.rectangle((left + 8, 30, left + 80, HORIZON - 8), fill=_about(rng, (62, 70, 78)))
         for _ in range(9):
-            x, y = left + 10 + rng.integers(60), 48 + rng.integers(65)
+            x, y = left + 10 + _integer(rng, 60), 48 + _integer(rng, 65)
             ink = _about(rng, (130, 124, 116), 38)
-            draw.rectangle((x, y, x + rng.integers(4, 16), y + rng.integers(4, 20)), fill=ink)
-        awning = _about(rng, ((150, 60, 50), (60, 100, 80), (200, 190, 170))[rng.integers(3)])
+            draw.rectangle((x, y, x + _integer(rng, 4, 16), y + _integer(rng, 4, 20)), fill=ink)
+        awning = _about(rng, ((150, 60, 50), (60, 100, 80), (200, 190, 170))[_integer(rng, 3)])
         draw.polygon([(left + 4, 22), (left + 84, 22), (left + 88, 42), (left, 42)], fill=awning)
         for stripe in range(0, 84, 16):
             draw.polygon(
@@ -87,10 +92,10 @@ def _plaza(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _ramp(draw, HORIZON, height, (168, 160, 148), (196, 186, 170))
     _tiles(draw, (140, 132, 122), step=64, lines=13)
     for _ in range(4):  # planters
-        x, y = rng.integers(width), rng.integers(HORIZON - 12, HORIZON + 20)
+        x, y = _integer(rng, width), _integer(rng, HORIZON - 12, HORIZON + 20)
         draw.rectangle((x, y, x + 44, y + 24), fill=(118, 104, 92))
         for _ in range(30):
-            a, b = x + rng.integers(-4, 46), y + rng.integers(-22, 4)
+            a, b = x + _integer(rng, -4, 46), y + _integer(rng, -22, 4)
             draw.ellipse((a, b, a + 10, b + 10), fill=_about(rng, (62, 92, 46)))
 
 
@@ -98,13 +103,17 @@ def _park(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     height, width = SCENE_SIZE
     _ramp(draw, 0, HORIZON, (176, 188, 192), (128, 144, 118))
     for _ in range(420):  # crowns of trees
-        x, y, size = rng.integers(-20, width), rng.integers(-10, HORIZON - 20), rng.integers(10, 36)
+        x, y, size = (
+            _integer(rng, -20, width),
+            _integer(rng, -10, HORIZON - 20),
+            _integer(rng, 10, 36),
+        )
         ink = _mix((44, 66, 36), (120, 142, 84), float(rng.random()))
         draw.ellipse((x, y, x + size, y + 0.7 * size), fill=ink)
     for _ in range(13):
-        x, thick = rng.integers(width), rng.integers(5, 13)
+        x, thick = _integer(rng, width), _integer(rng, 5, 13)
         draw.rectangle(
-            (x, 30, x + thick, HORIZON + rng.integers(0, 18)), fill=_about(rng, (74, 60, 46))
+            (x, 30, x + thick, HORIZON + _integer(rng, 0, 18)), fill=_about(rng, (74, 60, 46))
         )
     _ramp(draw, HORIZON, height, (112, 128, 74), (92, 110, 60))
     draw.polygon(
@@ -117,7 +126,7 @@ def _park(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         fill=(158, 150, 134),
     )
     for _ in range(900):  # grass, leaves and gravel
-        x, y = rng.integers(width), rng.integers(HORIZON + 6, height)
+        x, y = _integer(rng, width), _integer(rng, HORIZON + 6, height)
         draw.line((x, y, x + 3, y - 3), fill=_about(rng, (128, 130, 92), 24))
     for left in (90, 430):  # benches
         for row in (0, 9, 18):
@@ -137,7 +146,7 @@ def _hall(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         )
         draw.rectangle((left + 28, 30, left + 46, 84), fill=_about(rng, (160, 176, 180)))
         for _ in range(3):
-            x, y = left + 78 + rng.integers(22), 30 + rng.integers(46)
+            x, y = left + 78 + _integer(rng, 22), 30 + _integer(rng, 46)
             draw.rectangle(
                 (x, y, x + 13, y + 18), fill=tuple(int(v) for v in rng.integers(120, 250, 3))
             )
@@ -161,9 +170,9 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     draw.rectangle((0, 34, width, 40), fill=(186, 184, 178))
     for left in range(-40, width, 190):  # parked cars from above
         paint = _about(
-            rng, ((150, 30, 34), (210, 210, 208), (40, 54, 92), (30, 32, 34))[rng.integers(4)]
+            rng, ((150, 30, 34), (210, 210, 208), (40, 54, 92), (30, 32, 34))[_integer(rng, 4)]
         )
-        y = 52 + rng.integers(18)
+        y = 52 + _integer(rng, 18)
         draw.rounded_rectangle((left, y, left + 150, y + 66), 22, fill=paint)
         draw.rounded_rectangle(
             (left + 34, y + 5, left + 112, y + 44), 14, fill=_mix(paint, (24, 30, 36), 0.75)
@@ -178,9 +187,9 @@ def _street(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
             fill=(206, 206, 200),
         )
     for _ in range(10):  # patches of tar
-        x, y = rng.integers(width), rng.integers(140, height)
+        x, y = _integer(rng, width), _integer(rng, 140, height)
         draw.ellipse(
-            (x, y, x + rng.integers(20, 80), y + rng.integers(6, 20)),
+            (x, y, x + _integer(rng, 20, 80), y + _integer(rng, 6, 20)),
             fill=_about(rng, (84, 85, 88), 6),
         )
 
@@ -201,7 +210,7 @@ def _bricks(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
                 )
     _ramp(draw, HORIZON + 24, height, (128, 126, 124), (146, 142, 138))
     for _ in range(260):  # cobbles
-        x, y = rng.integers(width), rng.integers(HORIZON + 28, height)
+        x, y = _integer(rng, width), _integer(rng, HORIZON + 28, height)
         draw.ellipse((x, y, x + 13, y + 6), outline=(112, 110, 108))
     for left in range(150, width, 210):  # bicycles at the wall
         frame, y = _about(rng, (60, 70, 90), 40), HORIZON + 2

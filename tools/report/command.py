@@ -13,8 +13,8 @@ shown is named on the page.
 
 import argparse
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from ember_reid.config import Config
@@ -39,8 +39,9 @@ from PIL import Image
 logger = logging.getLogger("ember.report")
 
 
-class Settings(NamedTuple):
-    """What the command line asks for."""
+@dataclass(frozen=True)
+class Settings:
+    """Options of the analysis: queries of each kind, matches per query, heatmaps, overrides."""
 
     count: int = 6
     top: int = 10

@@ -3,6 +3,7 @@
 Letters: Q queries, G gallery entries, D dimensions of an embedding.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,8 @@ class Nearest(NamedTuple):
     num_matches: np.ndarray  # int64 [Q]
 
 
-class CameraScore(NamedTuple):
+@dataclass(frozen=True)
+class CameraScore:
     """mAP, and the number of queries that count."""
 
     mAP: float

@@ -9,6 +9,7 @@ folder per test set. Best and worst queries are chosen by average precision, ran
 """
 
 import argparse
+import re
 from pathlib import Path
 
 from ember_reid.data.build import build_splits
@@ -84,7 +85,8 @@ def visualize(arguments: argparse.Namespace) -> list[Path]:
     )
     written = []
     for name, benchmark in build_benchmarks(cfg, tests, model, device).items():
-        folder = out if len(tests) == 1 else out / name
+        # The name of a dataset must not lead out of the folder.
+        folder = out if len(tests) == 1 else out / re.sub(r"[^\w@-]+", "_", name)
         lists, facts = _rank(benchmark, choices, arguments, seed=cfg.SEED)
         folder.mkdir(parents=True, exist_ok=True)
         written += _write(
