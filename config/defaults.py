@@ -14,7 +14,7 @@ from ember_reid.config.node import Config as CN
 
 _C = CN()
 
-# Folder of config.yml, log.txt, metrics.jsonl, results.json and checkpoints/.
+# Folder of config.yml, log.txt, metrics.jsonl, results.csv, results.json and checkpoints/.
 _C.OUTPUT_DIR = "runs/default"
 # Whether a run that OUTPUT_DIR already contains is replaced.
 _C.OVERWRITE = False
@@ -139,8 +139,10 @@ _C.TEST.FPRS = ()
 _C.TEST.MEMORY_GIB = 2.0
 
 _C.LOG = CN()
-_C.LOG.TENSORBOARD = True
-_C.LOG.VISDOM = False
+# Experiment trackers: tensorboard, visdom, wandb, mlflow, clearml, neptune, polyaxon; (): none.
+_C.LOG.TO = ("tensorboard",)
+# The project (experiment in MLflow) that contains the runs of this program.
+_C.LOG.PROJECT = "ember-reid"
 _C.LOG.VISDOM_SERVER = "http://localhost"
 _C.LOG.VISDOM_PORT = 8097
 # A progress bar on a terminal.

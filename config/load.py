@@ -131,8 +131,10 @@ class _Merge:
         """Merge the keys of one file."""
         names: list[str] = []
         self._add_group(self.cfg, tree, prefix="", source=source, names=names)
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            self.errors.append(f"{source} sets {name} twice, under its old and its new name")
+        for new in sorted({RENAMED_KEYS[name].new for name in names if name in RENAMED_KEYS}):
+            used = [name for name in names if name == new or _is_old_name(name, new)]
+            if len(used) > 1 and not all(_is_old_name(name, new, item=True) for name in used):
+                self.errors.append(f"{source} sets {new} twice, under its old and its new name")
 
     def _add_group(
         self, node: Config, tree: Mapping, *, prefix: str, source: str, names: list[str]
@@ -140,11 +142,13 @@ class _Merge:
         for key, value in tree.items():
             name = f"{prefix}{key}"
             if name in RENAMED_KEYS:
-                names.append(self._assign(name, value, source))
+                names.append(name)
+                self._assign(name, value, source)
             elif key not in node:
                 self.errors.append(_unknown(name, source))
             elif not isinstance(node[key], Config):
-                names.append(self._assign(name, value, source))
+                names.append(name)
+                self._assign(name, value, source)
             elif isinstance(value, Mapping):
                 self._add_group(node[key], value, prefix=f"{name}.", source=source, names=names)
             else:
@@ -173,8 +177,8 @@ class _Merge:
         self.cfg.freeze()
         return self.cfg
 
-    def _assign(self, name: str, value: Any, source: str) -> str:
-        """Set a key in the type of its default; return its present name."""
+    def _assign(self, name: str, value: Any, source: str) -> None:
+        """Set a key, given by its present or its old name, in the type of its default."""
         renamed = RENAMED_KEYS.get(name)
         current = renamed.new if renamed else name
         *groups, key = current.split(".")
@@ -184,11 +188,16 @@ class _Merge:
         try:
             if renamed is not None:
                 self.old_names.append(name)
-                value = renamed.convert(value) if renamed.convert else value
+                value = renamed.value(value, node[key])
             node[key] = _coerce(value, node[key])
         except (TypeError, ValueError) as error:
             self.errors.append(f"{name} in {source} must be {error}, found {show(value)}")
-        return current
+
+
+def _is_old_name(name: str, new: str, *, item: bool = False) -> bool:
+    """Whether `name` is an old name of the key `new`; with `item`, one of several for its items."""
+    renamed = RENAMED_KEYS.get(name)
+    return renamed is not None and renamed.new == new and (bool(renamed.item) or not item)
 
 
 def _expand_home(cfg: Config) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 logger = logging.getLogger("ember.config")
 
@@ -17,11 +18,30 @@ class Renamed:
         convert: called with the old value; raises TypeError or ValueError for a value of a wrong
             type. None keeps the value.
         note: how the values differ, for the warning.
+        item: for an old flag: whether the list in the new key contains this item. Several old keys
+            may then have the same new key.
     """
 
     new: str
     convert: Callable | None = None
     note: str = ""
+    item: str = ""
+
+    def value(self, old: Any, current: Any) -> Any:
+        """The new value.
+
+        Args:
+            current: the value of the new key so far.
+
+        Raises:
+            TypeError, ValueError: the old value has a wrong type.
+        """
+        if not self.item:
+            return self.convert(old) if self.convert else old
+        if not isinstance(old, bool):
+            raise TypeError("True or False")
+        others = tuple(item for item in current if item != self.item)
+        return (*others, self.item) if old else others
 
 
 def _momentum_to_decay(momentum: float) -> float:
@@ -32,6 +52,10 @@ def _momentum_to_decay(momentum: float) -> float:
 
 RENAMED_KEYS = {
     "KD.EMA.MOMENTUM": Renamed("KD.EMA.DECAY"),
+    "LOG.TENSORBOARD": Renamed(
+        "LOG.TO", note="a list that contains tensorboard", item="tensorboard"
+    ),
+    "LOG.VISDOM": Renamed("LOG.TO", note="a list that contains visdom", item="visdom"),
     "SOLVER.EMA": Renamed("SOLVER.EMA_DECAY", _momentum_to_decay, "1 - the old value; 0 is off"),
     "TEST.RATES": Renamed("TEST.FPRS"),
 }

@@ -23,16 +23,24 @@ class Flag:
 
 @dataclass(frozen=True)
 class Choices:
-    """One of a few values."""
+    """One of a few values, or a list of different ones.
+
+    Attributes:
+        items: whether the value is a list.
+    """
 
     values: tuple
+    items: bool = False
 
     def error(self, value: Any) -> str:
         """Return what is allowed if the value is not; empty if it is."""
-        return "" if value in self.values else self.describe()
+        values = value if self.items else (value,)
+        ok = all(item in self.values for item in values) and len(set(values)) == len(values)
+        return "" if ok else self.describe()
 
     def describe(self) -> str:
-        return ", ".join(map(str, self.values))
+        choices = ", ".join(map(str, self.values))
+        return f"a list of {choices}, each at most once" if self.items else choices
 
 
 @dataclass(frozen=True)
@@ -302,8 +310,10 @@ CHECKS: dict[str, Check] = {
     "TEST.AVERAGE_PRECISION": Choices(("mean", "trapezoid")),
     "TEST.FPRS": Range(0, 1, above=True, lengths=(-1,)),
     "TEST.MEMORY_GIB": Range(0, 1e6, above=True),
-    "LOG.TENSORBOARD": _FLAG,
-    "LOG.VISDOM": _FLAG,
+    "LOG.TO": Choices(
+        ("tensorboard", "visdom", "wandb", "mlflow", "clearml", "neptune", "polyaxon"), items=True
+    ),
+    "LOG.PROJECT": Text(empty=False),
     "LOG.VISDOM_SERVER": _TEXT,
     "LOG.VISDOM_PORT": Range(1, 65535),
     "LOG.PROGRESS": _FLAG,

@@ -1,6 +1,7 @@
 """The program from end to end, in this process, on a data set of seconds: what a run leaves behind, tests, resumes, stops."""
 
 import contextlib
+import csv
 import json
 import os
 import resource
@@ -94,6 +95,7 @@ def test_files_of_a_run(tiny_run):
         "environment.json",
         "log.txt",
         "metrics.jsonl",
+        "results.csv",
         "results.json",
     ]
     assert sorted(path.name for path in (tiny_run / "checkpoints").iterdir()) == [
@@ -119,6 +121,18 @@ def test_metrics_file_has_one_object_a_line(tiny_run):
     assert all(set(entry) == {"what", "epoch", "iteration", "values"} for entry in entries)
     assert [entry["iteration"] for entry in entries if entry["what"] == "train"] == [2, 4, 6, 8]
     assert [entry["epoch"] for entry in entries if entry["what"] == "test/market1501"] == [1, 2]
+
+
+def test_the_table_of_results_has_the_entries_of_the_metrics_file(tiny_run):
+    entries = [json.loads(line) for line in (tiny_run / "metrics.jsonl").read_text().splitlines()]
+    with open(tiny_run / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:4] == ["what", "epoch", "iteration", "loss"]
+    assert [(row["what"], int(row["iteration"])) for row in rows] == [
+        (entry["what"], entry["iteration"]) for entry in entries
+    ]
+    for row, entry in zip(rows, entries, strict=True):
+        assert {key: float(row[key]) for key in entry["values"]} == entry["values"]
 
 
 def test_the_written_configuration_is_a_recipe_that_gives_the_same_weights(tiny_run, tmp_path):
@@ -164,7 +178,7 @@ def test_reranked_scores_and_flip(tiny_run, tmp_path):
 FULL = (
     "LOSS.CENTER.WEIGHT 0.01 SOLVER.ACCUMULATION_STEPS 2 SOLVER.CLIP_NORM 5 SOLVER.EMA_DECAY 0.9 INPUT.JITTER_PROB 0.5 "
     "SOLVER.FREEZE ('backbone.stem',) SOLVER.FREEZE_ITERS 3 SOLVER.SCHEDULE cosine SOLVER.SCHEDULE_BY iteration "
-    "LOG.TENSORBOARD True DETERMINISTIC True"
+    "LOG.TO tensorboard DETERMINISTIC True"
 ).split()
 
 
@@ -192,6 +206,8 @@ def test_resumed_run_has_the_bits_of_the_uninterrupted_one(
         for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
     ]
     assert kept == sorted(kept)
+    with open(tmp_path / "results.csv", newline="") as file:
+        assert [int(row["iteration"]) for row in csv.DictReader(file)] == kept
 
 
 def test_loader_processes_change_nothing_and_resume(tiny_run, tiny_recipe, tmp_path, interrupt):

@@ -52,7 +52,7 @@ def words(tiny_market) -> list[str]:
         *("-c", "quickstart", f"data=market1501:{tiny_market}", "epochs=1", "batch=8"),
         *("INPUT.SIZE_TRAIN", "(32, 16)", "INPUT.SIZE_TEST", "(32, 16)", "DEVICE", "cpu"),
         *("DATALOADER.NUM_INSTANCES", "2", "SOLVER.WARMUP_EPOCHS", "0", "TEST.RE_RANKING", "False"),
-        *("LOG.TENSORBOARD", "False", "NUM_THREADS", "1"),
+        *("LOG.TO", "()", "NUM_THREADS", "1"),
     ]
 
 

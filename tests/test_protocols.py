@@ -8,7 +8,7 @@ from ember_reid.main import main
 
 from tests.data import benchmark_trees as trees
 
-SMALL = ["SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_INSTANCES", "2", "LOG.TENSORBOARD", "False"]
+SMALL = ["SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_INSTANCES", "2", "LOG.TO", "()"]
 
 
 def results(folder: Path) -> dict:

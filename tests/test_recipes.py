@@ -44,7 +44,7 @@ SMALL = {
     "MODEL.BACKBONE.WEIGHTS": "none",
     "TEST.IMS_PER_BATCH": "16",
     "DATASETS.TESTS": "()",
-    "LOG.TENSORBOARD": "False",
+    "LOG.TO": "()",
     "LOG.PROGRESS": "False",
     "DEVICE": "cpu",
 }

@@ -83,7 +83,7 @@ SOLVER:
   EVAL_PERIOD: 1
   LOG_PERIOD: 2
 TEST: {{IMS_PER_BATCH: 4}}
-LOG: {{TENSORBOARD: false, PROGRESS: false}}
+LOG: {{TO: [], PROGRESS: false}}
 DEVICE: cpu
 NUM_THREADS: 1
 """)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import ignite.distributed as idist
 import numpy as np
@@ -159,7 +160,8 @@ class Evaluation:
         is_last = epoch == engine.state.max_epochs
         if is_last:
             self.before_last()
-        results = score(self.benchmarks, rerank=is_last, show=self._show)
+        show = partial(self._show, engine.state.iteration) if self.writer.accepts_images else None
+        results = score(self.benchmarks, rerank=is_last, show=show)
         self.final_results = results if is_last else {}
         for name, scores in results.items():
             numbers = {
@@ -179,10 +181,15 @@ class Evaluation:
                 selection_set,
             )
 
-    def _show(self, name: str, benchmark: Benchmark, embeddings: EmbeddingBatch) -> None:
-        if self.writer.accepts_images:
+    def _show(
+        self, iteration: int, name: str, benchmark: Benchmark, embeddings: EmbeddingBatch
+    ) -> None:
+        try:
             image = draw_random_queries(benchmark, embeddings, seed=self.seed)
-            self.writer.write_image(f"ranked/{name}", image)
+        except (OSError, ValueError) as error:
+            logger.warning("the ranked lists of %s cannot be drawn: %.200s", name, error)
+        else:
+            self.writer.write_image(f"ranked/{name}", iteration, image)
 
     def state_dict(self) -> dict[str, float | int]:
         return {

@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 from ember_reid.engine.handlers.writers import MetricWriter
+from ignite.handlers import VisdomLogger
 
 logger = logging.getLogger("ember.train")
 
@@ -21,35 +22,27 @@ class VisdomWriter(MetricWriter):
 
     Args:
         env: the Visdom environment, one per run.
-
-    Raises:
-        ModuleNotFoundError: visdom is not installed.
     """
 
     accepts_images = True
 
     def __init__(self, server: str, port: int, *, env: str, replay_file: Path):
-        try:
-            import visdom
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "LOG.VISDOM True needs the package visdom: pip install 'setuptools<81' wheel, then "
-                "pip install --no-build-isolation visdom 'tornado<6.6'"
-            ) from error
-        self._visdom: Any = visdom
         self.server, self.port, self.env, self.replay_file = server, port, env, replay_file
         self._client: Any = None
         self._started: set[str] = set()
 
+    def load(self) -> None:
+        try:
+            import visdom  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "it is not installed: pip install 'setuptools<81' wheel, then "
+                "pip install --no-build-isolation visdom 'tornado<6.6'"
+            ) from error
+
     def open(self, *, resumed_iteration: int | None = None) -> None:
         if _is_reachable(self.server, self.port):
-            self._client = self._visdom.Visdom(
-                server=self.server,
-                port=self.port,
-                env=self.env,
-                use_incoming_socket=False,
-                raise_exceptions=True,
-            )
+            self._client = self._connect()
             logger.info("Visdom: %s:%d, environment %s", self.server, self.port, self.env)
         else:
             logger.warning(
@@ -58,9 +51,23 @@ class VisdomWriter(MetricWriter):
                 self.port,
                 self.replay_file,
             )
-            self._client = self._visdom.Visdom(
-                env=self.env, offline=True, log_to_filename=str(self.replay_file)
-            )
+            self._client = self._connect(replay_file=str(self.replay_file))
+
+    def _connect(self, *, replay_file: str | None = None) -> Any:
+        """The client of ignite's logger, without a thread of its own.
+
+        The logger itself is not used: its `close` closes all windows of the environment.
+        """
+        parent = VisdomLogger(
+            self.server,
+            self.port,
+            num_workers=0,
+            env=self.env,
+            use_incoming_socket=False,
+            offline=replay_file is not None,
+            log_to_filename=replay_file,
+        )
+        return parent.vis
 
     def write(self, source: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -77,7 +84,7 @@ class VisdomWriter(MetricWriter):
         )
         self._started.add(title)
 
-    def write_image(self, title: str, image: np.ndarray) -> None:
+    def write_image(self, title: str, iteration: int, image: np.ndarray) -> None:
         self._client.image(image.transpose(2, 0, 1), win=title, opts={"title": title})
 
 

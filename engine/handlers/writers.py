@@ -1,12 +1,15 @@
 """Metric writers: where the numbers and images of a run go."""
 
+import csv
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
+from ignite.handlers import TensorboardLogger
 
 
 class MetricWriter:
@@ -18,6 +21,9 @@ class MetricWriter:
 
     accepts_images = False
 
+    def load(self) -> None:
+        """Import libraries; called before `open`."""
+
     def open(self, *, resumed_iteration: int | None = None) -> None:
         """Open files or connections. A resumed run drops all entries after `resumed_iteration`."""
 
@@ -25,7 +31,7 @@ class MetricWriter:
         """Record values. `source` is "train" or "test/<dataset>"."""
         raise NotImplementedError
 
-    def write_image(self, title: str, image: np.ndarray) -> None:
+    def write_image(self, title: str, iteration: int, image: np.ndarray) -> None:
         """Show an image, uint8 [H, W, 3]."""
 
     def close(self) -> None:
@@ -37,7 +43,10 @@ class MetricWriters(MetricWriter):
 
     def __init__(self, writers: Sequence[MetricWriter] = ()):
         self.writers = tuple(writers)
-        self.accepts_images = any(writer.accepts_images for writer in self.writers)
+
+    @property
+    def accepts_images(self) -> bool:  # type: ignore[override]
+        return any(writer.accepts_images for writer in self.writers)
 
     @contextmanager
     def opened(self, *, resumed_iteration: int | None = None) -> Iterator[None]:
@@ -56,9 +65,9 @@ class MetricWriters(MetricWriter):
         for writer in self.writers:
             writer.write(source, epoch, iteration, values)
 
-    def write_image(self, title: str, image: np.ndarray) -> None:
+    def write_image(self, title: str, iteration: int, image: np.ndarray) -> None:
         for writer in self.writers:
-            writer.write_image(title, image)
+            writer.write_image(title, iteration, image)
 
     def close(self) -> None:
         for writer in self.writers:
@@ -95,22 +104,92 @@ def _iteration_of(line: str) -> float:
         return float("inf")
 
 
-class TensorBoardWriter(MetricWriter):
-    """Curves for `tensorboard --logdir OUTPUT_DIR`."""
+class CsvWriter(MetricWriter):
+    """One row per entry in `results.csv`.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._writer: Any = None
+    The columns are what, epoch, iteration, and one for each value, in the order in which the values
+    first appear. If an entry has a new one, the file is replaced by one with a longer header. A
+    cell is empty if the entry does not have the value.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._columns = ["what", "epoch", "iteration"]
 
     def open(self, *, resumed_iteration: int | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        if resumed_iteration is None or not self.path.exists():
+            return
+        rows = self._read()
+        # A killed run may leave an incomplete last row.
+        kept = [row for row in rows if _number(row.get("iteration")) <= resumed_iteration]
+        self._replace(kept)
 
-        self._writer = SummaryWriter(str(self.folder), purge_step=resumed_iteration)
+    def write(self, source: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
+        row = {"what": source, "epoch": epoch, "iteration": iteration, **values}
+        added = [name for name in values if name not in self._columns]
+        if added or not self.path.exists():
+            rows = self._read() if self.path.exists() else []
+            self._columns += added
+            self._replace(rows)
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            self._rows(file).writerow(row)
+
+    def _read(self) -> list[dict[str, str]]:
+        text = self.path.read_text(encoding="utf-8", errors="replace").replace("\0", "")
+        reader = csv.DictReader(text.splitlines())
+        self._columns = list(reader.fieldnames or self._columns)
+        return list(reader)
+
+    def _rows(self, file: TextIO) -> "csv.DictWriter[str]":
+        return csv.DictWriter(file, self._columns, extrasaction="ignore", lineterminator="\n")
+
+    def _replace(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Write the whole file, atomically."""
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            writer = self._rows(file)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, self.path)
+
+
+def _number(text: str | None) -> float:
+    """A cell as a number; infinity if it is missing or broken."""
+    try:
+        return float(text or "")
+    except ValueError:
+        return float("inf")
+
+
+class TensorBoardWriter(MetricWriter):
+    """Curves, images and the configuration for `tensorboard --logdir OUTPUT_DIR`.
+
+    Args:
+        config: shown as text.
+    """
+
+    accepts_images = True
+
+    def __init__(self, folder: Path, config: Mapping[str, object]):
+        self.folder, self.config = folder, config
+        self._writer: Any = None
+
+    def load(self) -> None:
+        from torch.utils import tensorboard  # noqa: F401
+
+    def open(self, *, resumed_iteration: int | None = None) -> None:
+        self._writer = TensorboardLogger(str(self.folder), purge_step=resumed_iteration)
+        if resumed_iteration is None:
+            rows = "".join(f"| {key} | {value} |\n" for key, value in self.config.items())
+            self._writer.add_text("configuration", f"| key | value |\n|---|---|\n{rows}", 0)
 
     def write(self, source: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(f"{source}/{name}", value, iteration)
         self._writer.flush()
+
+    def write_image(self, title: str, iteration: int, image: np.ndarray) -> None:
+        self._writer.add_image(title, image, iteration, dataformats="HWC")
 
     def close(self) -> None:
         if self._writer is not None:

@@ -22,16 +22,11 @@ from ember_reid.engine.build import build_amp_dtype, build_benchmarks
 from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
 from ember_reid.engine.grad_cache import create_backward
-from ember_reid.engine.handlers.background import BackgroundWriter
 from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.evaluation import Benchmark
-from ember_reid.engine.handlers.visdom import VisdomWriter
-from ember_reid.engine.handlers.writers import (
-    JsonLinesWriter,
-    MetricWriter,
-    MetricWriters,
-    TensorBoardWriter,
-)
+from ember_reid.engine.handlers.trackers import create_trackers
+from ember_reid.engine.handlers.tracking import TrackedRun
+from ember_reid.engine.handlers.writers import CsvWriter, JsonLinesWriter, MetricWriters
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.losses.criterion import Criterion
 from ember_reid.engine.plugins import load_plugins
@@ -200,23 +195,19 @@ def _distribute(
 
 
 def build_writers(cfg: Config) -> MetricWriters:
-    """metrics.jsonl, and TensorBoard and Visdom if selected; none on ranks above 0."""
+    """metrics.jsonl, results.csv and the trackers of LOG.TO; none on ranks above 0."""
     if idist.get_rank() > 0:
         return MetricWriters()
     folder = Path(cfg.OUTPUT_DIR)
-    writers: list[MetricWriter] = [JsonLinesWriter(folder / "metrics.jsonl")]
-    if cfg.LOG.TENSORBOARD:
-        writer = TensorBoardWriter(folder / "tensorboard")
-        writers.append(BackgroundWriter(writer, "TensorBoard"))
-    if cfg.LOG.VISDOM:
-        visdom = VisdomWriter(
-            cfg.LOG.VISDOM_SERVER,
-            cfg.LOG.VISDOM_PORT,
-            env=folder.name,
-            replay_file=folder / "visdom.jsonl",
-        )
-        writers.append(BackgroundWriter(visdom, "Visdom"))
-    return MetricWriters(writers)
+    run = TrackedRun(
+        folder,
+        project=cfg.LOG.PROJECT,
+        config=_flatten(cfg),
+        visdom_server=cfg.LOG.VISDOM_SERVER,
+        visdom_port=cfg.LOG.VISDOM_PORT,
+    )
+    files = JsonLinesWriter(folder / "metrics.jsonl"), CsvWriter(folder / "results.csv")
+    return MetricWriters([*files, *create_trackers(cfg.LOG.TO, run)])
 
 
 def check_resumable(run: TrainingRun, content: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ CHECKPOINT_FILES = (LAST, PREVIOUS, "best.pt")
 RUN_FILES = (
     "log.txt",
     "metrics.jsonl",
+    "results.csv",
     ENVIRONMENT_FILE,
     "made_with.json",  # the former name of environment.json
     "results.json",
@@ -86,6 +87,7 @@ def prepare_output_folder(folder: Path, *, config: str, resume: bool) -> None:
         old += [folder / "checkpoints" / name for name in CHECKPOINT_FILES]
         old += [folder / name for name in RUN_FILES]
         old += (folder / "tensorboard").glob("events.out.tfevents*")
+        old += (folder / "trackers").glob("*.id")
     for path in old:
         path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)

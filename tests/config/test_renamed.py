@@ -32,6 +32,26 @@ def test_one_warning_names_all_old_keys_and_their_replacements(tmp_path, caplog)
     ]
 
 
+def test_old_flags_are_items_of_a_list(tmp_path, caplog):
+    old = tmp_path / "old.yml"
+    old.write_text("LOG: {TENSORBOARD: false, VISDOM: true}\n")
+    with caplog.at_level(logging.WARNING, logger="ember.config"):
+        assert load_config(old).LOG.TO == ("visdom",)
+    assert [record.getMessage() for record in caplog.records] == [
+        "old names of configuration keys were read: "
+        "LOG.TENSORBOARD -> LOG.TO (a list that contains tensorboard), "
+        "LOG.VISDOM -> LOG.TO (a list that contains visdom)"
+    ]
+    assert load_config(old, ["LOG.TENSORBOARD", "True"]).LOG.TO == ("visdom", "tensorboard")
+    assert load_config(None, ["LOG.VISDOM", "False"]).LOG.TO == ("tensorboard",)
+    both = tmp_path / "both.yml"
+    both.write_text("LOG: {TO: [wandb], VISDOM: true}\n")
+    with pytest.raises(ValueError, match="sets LOG.TO twice, under its old and its new name"):
+        load_config(both)
+    with pytest.raises(ValueError, match="LOG.VISDOM in the command line must be True or False"):
+        load_config(None, ["LOG.VISDOM", "3"])
+
+
 def test_a_checkpoint_with_old_names_loads():
     text = load_config().dump().replace("EMA_DECAY: 0.0", "EMA: 0.125")
     assert parse_config(text).SOLVER.EMA_DECAY == 0.875

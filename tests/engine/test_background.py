@@ -3,7 +3,9 @@
 import threading
 import time
 
-from ember_reid.engine.handlers.background import BackgroundWriter
+import numpy as np
+import pytest
+from ember_reid.engine.handlers.background import MAX_IMAGES, BackgroundWriter
 from ember_reid.engine.handlers.writers import MetricWriter
 
 
@@ -21,6 +23,11 @@ class Recorder(MetricWriter):
         if self.error is not None:
             raise self.error
         self.calls.append((source, iteration, values))
+
+    def write_image(self, title, iteration, image):
+        if self.gate is not None:
+            self.gate.wait(5)
+        self.calls.append((title, iteration))
 
     def close(self):
         self.calls.append("closed")
@@ -64,3 +71,60 @@ def test_a_service_that_hangs_does_not_stop_the_run(caplog):
     assert messages[0] == "service is too slow; entries that do not fit are dropped"
     assert messages[-1] == "service does not respond; its last entries are lost"
     gate.set()
+
+
+def test_few_images_wait(caplog):
+    gate = threading.Event()
+    recorder = Recorder(gate=gate)
+    writer = BackgroundWriter(recorder, "service")
+    writer.open()
+    writer.write("train", 1, 0, {})
+    for iteration in range(MAX_IMAGES + 3):
+        writer.write_image("ranked", iteration, np.zeros((2, 2, 3), np.uint8))
+    assert writer.num_dropped == 3
+    gate.set()
+    writer.close()
+    assert [call for call in recorder.calls if call[0] == "ranked"] == [
+        ("ranked", iteration) for iteration in range(MAX_IMAGES)
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "service is too slow; entries that do not fit are dropped"
+    ]
+
+
+@pytest.mark.parametrize("error", [ModuleNotFoundError("no module"), SystemExit("bye")])
+def test_a_library_that_cannot_be_imported_gives_one_warning(caplog, error):
+    class Missing(Recorder):
+        def load(self):
+            raise error
+
+    recorder = Missing()
+    writer = BackgroundWriter(recorder, "service")
+    writer.open()
+    assert not writer.accepts_images
+    writer.write("train", 1, 1, {})
+    writer.close()
+    assert recorder.calls == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"service failed and is not used any more; the training continues: {error}"
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "is_complete"), [(0.3, True), (3, False)])
+def test_the_end_of_a_run_waits_for_uploads_but_not_forever(caplog, seconds, is_complete):
+    finished = []
+
+    class Uploader(Recorder):
+        def close(self):
+            time.sleep(seconds)
+            finished.append(True)
+
+    writer = BackgroundWriter(Uploader(), "service", close_timeout=0.1, finish_timeout=1)
+    writer.open()
+    started = time.monotonic()
+    writer.close()
+    assert time.monotonic() - started < 2
+    assert finished == [True] * is_complete
+    messages = [record.getMessage() for record in caplog.records]
+    lost = ["service does not respond; its last entries are lost"]
+    assert messages == ([] if is_complete else lost)

@@ -56,10 +56,11 @@ def test_curves_and_pictures_reach_the_server(server, tmp_path):
     writer = VisdomWriter(
         "http://127.0.0.1", server, env="ember", replay_file=tmp_path / "visdom.jsonl"
     )
+    writer.load()
     writer.open()
     writer.write("train", 1, 10, {"loss": 2.5, "lr": 0.001})
     writer.write("train", 1, 20, {"loss": 1.5, "lr": 0.001})
-    writer.write_image("ranked", np.zeros((8, 4, 3), dtype=np.uint8))
+    writer.write_image("ranked", 20, np.zeros((8, 4, 3), dtype=np.uint8))
     client = visdom.Visdom(
         port=server, env="ember", use_incoming_socket=False, raise_exceptions=True
     )
@@ -88,8 +89,8 @@ def test_a_run_sends_its_curves_and_ranked_pictures(server, tiny_recipe, tmp_pat
 
     out = tmp_path / "shown"
     visdom_keys = [
-        "LOG.VISDOM",
-        "True",
+        "LOG.TO",
+        "visdom",
         "LOG.VISDOM_SERVER",
         "http://127.0.0.1",
         "LOG.VISDOM_PORT",

@@ -28,7 +28,7 @@ SMALL = {
     "DATALOADER.NUM_WORKERS": "0",
     "TEST.RE_RANK.K1": "4",
     "TEST.RE_RANK.K2": "2",
-    "LOG.TENSORBOARD": "False",
+    "LOG.TO": "()",
     "LOG.PROGRESS": "False",
     "DEVICE": "cpu",
     "NUM_THREADS": "1",

@@ -79,10 +79,8 @@ def run(options: argparse.Namespace) -> None:
             "1000000",
             "SOLVER.EVAL_PERIOD",
             "1000000",
-            "LOG.TENSORBOARD",
-            "False",
-            "LOG.VISDOM",
-            "False",
+            "LOG.TO",
+            "()",
             "OUTPUT_DIR",
             folder,
         )
