@@ -24,9 +24,9 @@ from ember_reid.engine.build import (
 )
 from ember_reid.engine.distill.build import compare_with_teachers
 from ember_reid.engine.environment import record_start
+from ember_reid.engine.evaluator import score
 from ember_reid.engine.handlers.build import build_control, build_handlers
 from ember_reid.engine.handlers.checkpoints import resume_engine
-from ember_reid.engine.handlers.evaluation import score
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.plugins import load_plugins
 from ember_reid.engine.run.build import (

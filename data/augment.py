@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from ember_reid.data.dataset import upload
+from ember_reid.data.dataset import Normalization, upload
 from ember_reid.data.strong_augmentations import (
     aug_mix,
     auto_augment,
@@ -26,25 +26,6 @@ Policies = tuple[
 
 # The strong baseline tries 100 times; at 256 x 128 all 20 fail for 1 image in 10^12.
 _ERASE_TRIES = 20
-
-
-class Normalization:
-    """uint8 [..., 3, H, W] to float32 (x / 255 - mean) / std; mean, std of RGB in 0..1."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-            raise ValueError(
-                f"mean and std need three values and std must be positive, not {mean} and {std}"
-            )
-        self.shift = 255.0 * torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
-        self.scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
-
-    def __call__(self, images: Tensor) -> Tensor:
-        if self.shift.device != images.device:
-            self.shift, self.scale = (
-                upload(value, images.device) for value in (self.shift, self.scale)
-            )
-        return images.to(torch.float32).sub_(self.shift).mul_(self.scale)
 
 
 @dataclass(frozen=True)

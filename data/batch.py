@@ -22,3 +22,12 @@ class Batch(NamedTuple):
     camids: Tensor
     indices: Tensor
     teachers: tuple[Any, ...] = ()
+
+
+class EmbeddingBatch(NamedTuple):
+    """Embeddings, float32 [B, D], with the labels and dataset positions [B] they belong to."""
+
+    embeddings: Tensor
+    pids: Tensor
+    camids: Tensor
+    indices: Tensor

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from ember_reid.data.augment import Augmentation, AugmentationSettings, Normalization
+from ember_reid.data.augment import Augmentation, AugmentationSettings
 from ember_reid.data.batch import Batch
 from ember_reid.data.cache import CPU, choose_cache
-from ember_reid.data.dataset import ImageCache, ReidDataset, collate, used_paths
+from ember_reid.data.dataset import ImageCache, Normalization, ReidDataset, collate, used_paths
 from ember_reid.data.datasets import LAYOUTS, read, resolve
 from ember_reid.data.fastreid_samplers import CameraBalancedSampler, IdentityStreamSampler
 from ember_reid.data.images import check_files, find_broken, num_cpus

@@ -44,6 +44,25 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+class Normalization:
+    """uint8 [..., 3, H, W] to float32 (x / 255 - mean) / std; mean, std of RGB in 0..1."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(
+                f"mean and std need three values and std must be positive, not {mean} and {std}"
+            )
+        self.shift = 255.0 * torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
+        self.scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float32).view(3, 1, 1))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.shift.device != images.device:
+            self.shift, self.scale = (
+                upload(value, images.device) for value in (self.shift, self.scale)
+            )
+        return images.to(torch.float32).sub_(self.shift).mul_(self.scale)
+
+
 def collate(samples: Sequence[Sample] | Batch) -> Batch:
     """Stack samples into a batch. A Batch (of a dataset that fetches whole batches) is returned."""
     if isinstance(samples, Batch):

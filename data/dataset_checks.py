@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from ember_reid.data.images import GIB, ImageError, num_cpus, open_image, show_path
-from ember_reid.data.protocols import scoring_rule
+from ember_reid.data.protocols import SCORING_RULES
 from ember_reid.data.records import (
     CROSS_CAMERA,
     JUNK,
@@ -145,7 +145,7 @@ def find_duplicates(splits: Splits, facts: dict[Path, FileFacts]) -> list[Findin
             collisions.append(shown)
         if "train" in subsets and len(subsets) > 1:
             leaks.append(shown)
-        if {"query", "gallery"} <= subsets and scoring_rule(splits.protocol) != CROSS_CAMERA:
+        if {"query", "gallery"} <= subsets and SCORING_RULES[splits.protocol] != CROSS_CAMERA:
             found_themselves.append(shown)
         if len(files) > 1:
             repeats.append(shown)
@@ -210,7 +210,7 @@ def find_test_problems(splits: Splits) -> list[Finding]:
             " not have"
         )
         findings.append(Finding(WARNING, text, tuple(f"identity {pid}" for pid in pids[:5])))
-    if scoring_rule(checked.protocol) == CROSS_CAMERA:
+    if SCORING_RULES[checked.protocol] == CROSS_CAMERA:
         own = [r for r in splits.query if cameras.get(r.pid) == {r.camid}]
         if own:
             text = (
@@ -231,7 +231,7 @@ def find_few_matches(splits: Splits) -> list[Finding]:
     k-reciprocal re-ranking averages over the neighbors of an image. With one match per query most
     of these neighbors are other identities.
     """
-    cross_camera = scoring_rule(splits.protocol) == CROSS_CAMERA
+    cross_camera = SCORING_RULES[splits.protocol] == CROSS_CAMERA
     views = Counter((r.pid, r.camid) for r in splits.gallery if r.pid != JUNK)
     totals: Counter[int] = Counter()
     for (pid, _), number in views.items():

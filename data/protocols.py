@@ -9,6 +9,8 @@ IMAGE_TO_VIDEO = "image-to-video"
 VIDEO_TO_IMAGE = "video-to-image"
 IMAGE_TO_IMAGE = "image-to-image"
 MODES = (VIDEO_TO_VIDEO, IMAGE_TO_VIDEO, VIDEO_TO_IMAGE, IMAGE_TO_IMAGE)
+# Protocol -> the rule of PROTOCOLS that scores it.
+SCORING_RULES = {name: name for name in PROTOCOLS} | dict.fromkeys(MODES, CROSS_CAMERA)
 # The values of TEST.PROTOCOL.
 CHOICES = ("auto", *PROTOCOLS, *MODES)
 
@@ -36,8 +38,3 @@ def apply_protocol(splits: Splits, protocol: str) -> Splits:
     if gallery_kind == "image":
         gallery = tuple(Record((path,), r.pid, r.camid) for r in gallery for path in r.paths)
     return replace(splits, query=query, gallery=gallery, protocol=protocol)
-
-
-def scoring_rule(protocol: str) -> str:
-    """The rule of `PROTOCOLS` that scores a protocol: cross-camera for the four modes."""
-    return CROSS_CAMERA if protocol in MODES else protocol

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ember_reid import main
 from ember_reid.config import load_config
+from ember_reid.data.batch import EmbeddingBatch
 from ember_reid.data.build import build_splits
 from ember_reid.data.records import Record
 from ember_reid.engine import load_model as load_embedder
 from ember_reid.engine.build import read_test_config
 from ember_reid.engine.deploy.embedder import Embedder
-from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.engine.scores import ScoreSettings, retrieval_scores
 from ember_reid.evaluate import Rerank
 from ember_reid.tools.export import command as export

@@ -9,8 +9,7 @@ from ember_reid.config import Config, expand_overrides, load_config, parse_confi
 from ember_reid.data.build import build_normalization, build_test_loader
 from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.checkpoint import is_ours, load_checkpoint
-from ember_reid.engine.evaluator import EmbeddingAccumulator, create_evaluator
-from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.evaluator import Benchmark, EmbeddingAccumulator, create_evaluator
 from ember_reid.engine.integrity import verify_content
 from ember_reid.engine.plugins import check_plugins, load_plugins
 from ember_reid.engine.scores import ScoreSettings

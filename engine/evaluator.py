@@ -1,23 +1,19 @@
-"""The Engine that computes embeddings, and the accumulator that collects them."""
+"""Computing the embeddings of a test set, and scoring them."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import ignite.distributed as idist
 import torch
-from ember_reid.data.batch import Batch
+from ember_reid.data.batch import Batch, EmbeddingBatch
+from ember_reid.data.records import Record
 from ember_reid.engine.distributed import all_gather
+from ember_reid.engine.scores import ScoreSettings, describe_scores, retrieval_scores
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-
-class EmbeddingBatch(NamedTuple):
-    """Embeddings, float32 [B, D], with the labels and dataset positions [B] they belong to."""
-
-    embeddings: Tensor
-    pids: Tensor
-    camids: Tensor
-    indices: Tensor
+logger = logging.getLogger("ember.eval")
 
 
 def create_evaluator(
@@ -104,3 +100,55 @@ def _gather_columns(columns: list[Tensor]) -> list[Tensor]:
         rows = [shard[:count] for shard, count in zip(shards, counts, strict=True)]
         gathered.append(torch.cat(rows))
     return gathered
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A test set that is ready to be scored.
+
+    Attributes:
+        evaluator: embeds one batch per iteration.
+        accumulator: attached to the evaluator.
+        loader: yields the records of `query`, then those of `gallery`.
+        gallery: without junk images.
+    """
+
+    evaluator: Engine
+    accumulator: EmbeddingAccumulator
+    loader: Iterable
+    query: Sequence[Record]
+    gallery: Sequence[Record]
+    settings: ScoreSettings
+
+    def embed(self) -> EmbeddingBatch:
+        """Run the evaluator and return the embeddings of all queries, then of the gallery."""
+        self.evaluator.run(self.loader)
+        return self.accumulator.collect()
+
+
+def score(
+    benchmarks: Mapping[str, Benchmark],
+    *,
+    rerank: bool = True,
+    show: Callable[[str, Benchmark, EmbeddingBatch], None] | None = None,
+) -> dict[str, dict]:
+    """Score all benchmarks and log the results.
+
+    Args:
+        rerank: whether to re-rank where the settings ask for it.
+        show: called with (name, benchmark, embeddings) of each benchmark.
+
+    Returns:
+        {dataset: scores}, equal on every rank.
+    """
+    results = {}
+    for name, benchmark in benchmarks.items():
+        settings = benchmark.settings if rerank else benchmark.settings._replace(rerank=None)
+        embeddings = benchmark.embed()
+        results[name] = retrieval_scores(embeddings, len(benchmark.query), settings)
+        if show is not None:
+            show(name, benchmark, embeddings)
+        logger.info("results on %s (%s protocol)", name, settings.protocol)
+        for line in describe_scores(results[name]):
+            logger.info(line)
+    return results

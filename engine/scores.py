@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import ignite.distributed as idist
 import numpy as np
-from ember_reid.data.protocols import scoring_rule
+from ember_reid.data.batch import EmbeddingBatch
+from ember_reid.data.protocols import SCORING_RULES
 from ember_reid.data.records import ALL, ONE_PER_IDENTITY, SINGLE_SHOT
-from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.evaluate import (
     QueryGallery,
     RankScores,
@@ -55,7 +55,7 @@ def retrieval_scores(
         with a match); protocol; standard deviations for protocols with random galleries; TPR and
         TPIR at the selected false positive rates; and with re-ranking, the same under "reranked".
     """
-    rule = scoring_rule(settings.protocol)
+    rule = SCORING_RULES[settings.protocol]
     pids, camids = embedded.pids.cpu().numpy(), embedded.camids.cpu().numpy()
     labeled = QueryGallery.split(embedded.embeddings, pids, camids, num_query)
     if rule == ALL:

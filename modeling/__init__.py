@@ -2,8 +2,7 @@
 
 from ember_reid.modeling.backbones import BACKBONES, BackboneOptions, create_backbone
 from ember_reid.modeling.build import build_model, check_model
-from ember_reid.modeling.heads import GlobalHead
-from ember_reid.modeling.model import ReidModel
+from ember_reid.modeling.model import GlobalHead, ReidModel
 from ember_reid.modeling.output import ReidOutput
 from ember_reid.modeling.weights import LoadReport, load_weights
 

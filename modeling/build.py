@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from ember_reid.modeling.backbones import BackboneOptions, create_backbone
 from ember_reid.modeling.backbones.timm import TimmBackbone
-from ember_reid.modeling.heads import GlobalHead, HeadOptions
 from ember_reid.modeling.mgn import MGNBackbone, MGNHead
-from ember_reid.modeling.model import ReidModel
+from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from ember_reid.modeling.pretrained import check_source, load_pretrained
 from ember_reid.modeling.weights import ARCHITECTURE_KEYS
 from yacs.config import CfgNode

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import torch
 from ember_reid.modeling.backbones.base import Backbone
 from ember_reid.modeling.backbones.resnet import Bottleneck, ResNet
-from ember_reid.modeling.heads import GlobalHead, HeadOptions
+from ember_reid.modeling.model import GlobalHead, HeadOptions
 from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
 

@@ -1,9 +1,139 @@
-"""A backbone and a head. B: images or clips, T: frames of a clip, D: dimension."""
+"""A re-identification network: a backbone and a head.
 
+B: images or clips, T: frames of a clip, D: width of an embedding, C: identities.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from ember_reid.layers import create_pooling
+from ember_reid.layers.numerics import as_float, no_autocast
 from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class HeadOptions:
+    """Settings of the head: MODEL.POOL, MODEL.HEAD and TEST.NECK_FEAT.
+
+    Attributes:
+        pool: one of layers.POOLINGS.
+        gem_p, gem_learnable: exponent of the pooling "gem", and whether it is trained.
+        embedding_dim: dimension D after a reduction of the pooled vector; 0: no reduction.
+        reduction: "linear" (without bias), or "bn_relu": linear, batch norm, ReLU.
+        neck: "bnneck", with a classifier without bias, or "none".
+        classifier: "linear" or "cosine".
+        scale: of the cosine classifier.
+        metric_feature: the feature of the metric losses, "before" or "after" the neck.
+        embedding: the feature of retrieval, "before" or "after" the neck.
+    """
+
+    pool: str = "avg"
+    gem_p: float = 3.0
+    gem_learnable: bool = True
+    embedding_dim: int = 0
+    reduction: str = "linear"
+    neck: str = "bnneck"
+    classifier: str = "linear"
+    scale: float = 64.0
+    metric_feature: str = "before"
+    embedding: str = "after"
+
+
+class LinearClassifier(nn.Linear):
+    """Logits W x (+ b).
+
+    Without bias, the weights have the initialization N(0, 0.001^2) of the strong baseline; with
+    bias, that of torch.
+    """
+
+    def __init__(self, dim: int, num_classes: int, *, bias: bool = False) -> None:
+        super().__init__(dim, num_classes, bias=bias)
+        if not bias:
+            nn.init.normal_(self.weight, std=0.001)
+
+
+class CosineClassifier(nn.Module):
+    """Logits scale * cos(x, w_c), with weights from N(0, 0.01^2).
+
+    The loss applies margins: see layers.apply_margin.
+    """
+
+    def __init__(self, dim: int, num_classes: int, *, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_classes, dim))
+        nn.init.normal_(self.weight, std=0.01)
+        self.scale = scale
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
+
+
+def create_neck(dim: int) -> nn.BatchNorm1d:
+    """BNNeck: a batch norm without trainable bias (Luo et al. 2019, section 3.5)."""
+    neck = nn.BatchNorm1d(dim)
+    neck.bias.requires_grad_(False)
+    return neck
+
+
+def create_reduction(in_channels: int, options: HeadOptions) -> nn.Sequential:
+    """The reduction [B, in_channels] -> [B, D]; an empty Sequential if there is none."""
+    if not options.embedding_dim:
+        return nn.Sequential()
+    linear = nn.Linear(in_channels, options.embedding_dim, bias=False)
+    nn.init.kaiming_normal_(linear.weight, mode="fan_out")
+    if options.reduction == "linear":
+        return nn.Sequential(linear)
+    return nn.Sequential(linear, nn.BatchNorm1d(options.embedding_dim), nn.ReLU())
+
+
+class GlobalHead(nn.Module):
+    """Pooling, optional reduction, neck and classifier over the last feature map.
+
+    Everything after the backbone is computed in float32, because features in half precision would
+    change the ranking.
+
+    Args:
+        in_channels: channels of the last feature map.
+        num_classes: number of identities C.
+        options: settings.
+
+    Attributes:
+        dim: dimension D of the embedding.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, options: HeadOptions) -> None:
+        super().__init__()
+        self.dim = options.embedding_dim or in_channels
+        self.metric_feature = options.metric_feature
+        self.embedding = options.embedding
+        self.pool = create_pooling(
+            options.pool, gem_p=options.gem_p, gem_learnable=options.gem_learnable
+        )
+        self.reduction = create_reduction(in_channels, options)
+        has_neck = options.neck == "bnneck"
+        self.neck = create_neck(self.dim) if has_neck else nn.Identity()
+        if options.classifier == "cosine":
+            self.classifier: nn.Module = CosineClassifier(
+                self.dim, num_classes, scale=options.scale
+            )
+        else:
+            self.classifier = LinearClassifier(self.dim, num_classes, bias=not has_neck)
+
+    def forward(self, maps: tuple[Tensor, ...]) -> ReidOutput:
+        """The output for the last feature map maps[-1], [B, in_channels, H, W]."""
+        with no_autocast(maps[-1]):
+            # [B, in_channels, H, W] -> [B, in_channels] -> [B, D]
+            before = self.reduction(self.pool(as_float(maps[-1])))
+            after = self.neck(before)
+            features = {"before": before, "after": after}
+            return ReidOutput(
+                embedding=features[self.embedding],
+                logits=(self.classifier(after),),
+                features=(features[self.metric_feature],),
+            )
 
 
 def _frame_mean(values: tuple[Tensor, ...], num_frames: int) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ from ember_reid.engine.distill.student import init_student
 from ember_reid.engine.distill.teachers.build import ModelEntry, build_teacher
 from ember_reid.engine.distill.teachers.class_mapping import Identity
 from ember_reid.engine.distill.teachers.teacher import Teacher
-from ember_reid.engine.handlers.evaluation import score
+from ember_reid.engine.evaluator import score
 from ember_reid.engine.losses.criterion import WeightedLoss
 from ember_reid.modeling.model import ReidModel
 from ignite.engine import Engine

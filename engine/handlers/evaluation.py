@@ -1,76 +1,23 @@
 """Evaluation during and after training."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import ignite.distributed as idist
 import numpy as np
+from ember_reid.data.batch import EmbeddingBatch
 from ember_reid.data.images import open_image
-from ember_reid.data.protocols import scoring_rule
-from ember_reid.data.records import ALL, CROSS_CAMERA, Record
-from ember_reid.engine.evaluator import EmbeddingAccumulator, EmbeddingBatch
+from ember_reid.data.protocols import SCORING_RULES
+from ember_reid.data.records import ALL, CROSS_CAMERA
+from ember_reid.engine.evaluator import Benchmark, score
 from ember_reid.engine.events import TrainingEvents, epoch_length
 from ember_reid.engine.handlers.writers import MetricWriter
 from ember_reid.engine.ranked_lists import draw_montage, ranked_lists
-from ember_reid.engine.scores import ScoreSettings, describe_scores, retrieval_scores
 from ember_reid.evaluate import QueryGallery
 from ignite.engine import Engine, Events
 
 logger = logging.getLogger("ember.eval")
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A test set that is ready to be scored.
-
-    Attributes:
-        evaluator: embeds one batch per iteration.
-        accumulator: attached to the evaluator.
-        loader: yields the records of `query`, then those of `gallery`.
-        gallery: without junk images.
-    """
-
-    evaluator: Engine
-    accumulator: EmbeddingAccumulator
-    loader: Iterable
-    query: Sequence[Record]
-    gallery: Sequence[Record]
-    settings: ScoreSettings
-
-    def embed(self) -> EmbeddingBatch:
-        """Run the evaluator and return the embeddings of all queries, then of the gallery."""
-        self.evaluator.run(self.loader)
-        return self.accumulator.collect()
-
-
-def score(
-    benchmarks: Mapping[str, Benchmark],
-    *,
-    rerank: bool = True,
-    show: Callable[[str, Benchmark, EmbeddingBatch], None] | None = None,
-) -> dict[str, dict]:
-    """Score all benchmarks and log the results.
-
-    Args:
-        rerank: whether to re-rank where the settings ask for it.
-        show: called with (name, benchmark, embeddings) of each benchmark.
-
-    Returns:
-        {dataset: scores}, equal on every rank.
-    """
-    results = {}
-    for name, benchmark in benchmarks.items():
-        settings = benchmark.settings if rerank else benchmark.settings._replace(rerank=None)
-        embeddings = benchmark.embed()
-        results[name] = retrieval_scores(embeddings, len(benchmark.query), settings)
-        if show is not None:
-            show(name, benchmark, embeddings)
-        logger.info("results on %s (%s protocol)", name, settings.protocol)
-        for line in describe_scores(results[name]):
-            logger.info(line)
-    return results
 
 
 def draw_random_queries(
@@ -89,7 +36,7 @@ def draw_random_queries(
         queries="random",
         count=count,
         metric=settings.metric,
-        protocol=ALL if scoring_rule(settings.protocol) == ALL else CROSS_CAMERA,
+        protocol=ALL if SCORING_RULES[settings.protocol] == ALL else CROSS_CAMERA,
         seed=seed,
     )
     montage = draw_montage(

@@ -43,7 +43,10 @@ def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> None:
         handler.close()
     root.setLevel(logging.ERROR if quiet else logging.INFO)
     root.propagate = False
-    handlers: list[logging.Handler] = [_ConsoleHandler()]
+    # Only a terminal has a progress bar.
+    is_terminal = sys.stderr.isatty()
+    console = _ConsoleHandler() if is_terminal else logging.StreamHandler(sys.stdout)
+    handlers: list[logging.Handler] = [console]
     if log_file is not None:
         handlers.append(logging.FileHandler(log_file, encoding="utf-8"))
     for handler in handlers:

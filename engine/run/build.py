@@ -21,9 +21,9 @@ from ember_reid.data.images import num_cpus
 from ember_reid.engine.build import build_amp_dtype, build_benchmarks
 from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
+from ember_reid.engine.evaluator import Benchmark
 from ember_reid.engine.grad_cache import create_backward
 from ember_reid.engine.handlers.ema import EMA
-from ember_reid.engine.handlers.evaluation import Benchmark
 from ember_reid.engine.handlers.trackers import create_trackers
 from ember_reid.engine.handlers.tracking import TrackedRun
 from ember_reid.engine.handlers.writers import CsvWriter, JsonLinesWriter, MetricWriters

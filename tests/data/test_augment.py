@@ -4,7 +4,6 @@ from ember_reid.data.augment import (
     Augmentation,
     AugmentationSettings,
     Boxes,
-    Normalization,
     decayed_probs,
     draw_boxes,
     draw_jitter,
@@ -12,6 +11,7 @@ from ember_reid.data.augment import (
     flip_and_crop,
     jitter_colors,
 )
+from ember_reid.data.dataset import Normalization
 from torchvision.transforms.v2 import functional
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

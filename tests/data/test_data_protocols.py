@@ -2,7 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ember_reid.data.protocols import MODES, apply_protocol, scoring_rule
+from ember_reid.data.protocols import MODES, SCORING_RULES, apply_protocol
 from ember_reid.data.records import Record, Splits
 
 QUERY = (Record((Path("a"), Path("b")), 1, 0),)
@@ -28,11 +28,11 @@ def test_modes_choose_images_or_tracklets(mode):
             ("d", 1, 1),
             ("e", 2, 2),
         ]
-    assert changed.protocol == mode and scoring_rule(mode) == "cross-camera"
+    assert changed.protocol == mode and SCORING_RULES[mode] == "cross-camera"
 
 
 def test_rules_score_themselves_and_unknown_names_list_the_choices():
-    assert scoring_rule("single-shot") == "single-shot"
+    assert SCORING_RULES["single-shot"] == "single-shot"
     with pytest.raises(
         ValueError, match='TEST.PROTOCOL is "best"; choose one of auto, cross-camera, all'
     ):

@@ -11,8 +11,7 @@ from ember_reid.engine.distill.student import init_student
 from ember_reid.engine.distill.teachers.teacher import InputAdapter, Teacher
 from ember_reid.engine.distributed import gather_rows
 from ember_reid.layers import distance_matching, relational_distances, similarity_matching
-from ember_reid.modeling.heads import GlobalHead, HeadOptions
-from ember_reid.modeling.model import ReidModel
+from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from ignite.engine import Engine
 from torch import multiprocessing, nn
 

@@ -17,8 +17,7 @@ from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.layers import distance_matching, kd_divergence, relational_distances
 from ember_reid.modeling.adapters import AttentionAdapter
 from ember_reid.modeling.backbones import BackboneOptions, create_backbone
-from ember_reid.modeling.heads import GlobalHead, HeadOptions
-from ember_reid.modeling.model import ReidModel
+from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from ember_reid.modeling.output import ReidOutput
 from torch import nn
 

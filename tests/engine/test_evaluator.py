@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from ember_reid.config import load_config
-from ember_reid.data.batch import Batch
+from ember_reid.data.batch import Batch, EmbeddingBatch
 from ember_reid.engine.build import build_device
-from ember_reid.engine.evaluator import EmbeddingAccumulator, EmbeddingBatch, create_evaluator
+from ember_reid.engine.evaluator import EmbeddingAccumulator, create_evaluator
 from ember_reid.engine.handlers.batch import LearningRate
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.modeling.output import ReidOutput

@@ -11,7 +11,8 @@ import pytest
 import torch
 from ember_reid.config import load_config
 from ember_reid.data import cache
-from ember_reid.data.augment import Augmentation, AugmentationSettings, Normalization
+from ember_reid.data.augment import Augmentation, AugmentationSettings
+from ember_reid.data.dataset import Normalization
 from ember_reid.data.strong_augmentations import OPERATIONS
 from ember_reid.engine.handlers.build import build_control, build_handlers
 from ember_reid.engine.run.build import build_training_run

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ember_reid.engine.evaluator import EmbeddingBatch
+from ember_reid.data.batch import EmbeddingBatch
 from ember_reid.engine.scores import (
     ScoreSettings,
     describe_scores,

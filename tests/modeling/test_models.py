@@ -2,8 +2,8 @@ import pytest
 import torch
 import torchvision
 from ember_reid.modeling import BackboneOptions, create_backbone
-from ember_reid.modeling.heads import HeadOptions
 from ember_reid.modeling.mgn import MGNHead
+from ember_reid.modeling.model import HeadOptions
 
 from tests.modeling.models import NAMES, build, fill, randomize
 

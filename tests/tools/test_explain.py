@@ -119,6 +119,14 @@ def test_two_recipes_side_by_side(tiny_recipe, tmp_path, capsys):
     assert "train the same" in capsys.readouterr().out
 
 
+def test_the_score_of_a_shipped_recipe_has_its_source(capsys):
+    assert main(["market1501/sbs_R50"]) == 0
+    out = capsys.readouterr().out
+    assert "published: Rank-1 95.4, mAP 88.2, mINP 64.8" in out
+    assert "source: FastReID, MODEL_ZOO.md, 2020-05-04" in out
+    assert "the dataset is not here" in out
+
+
 def test_an_unknown_recipe_is_one_line(capsys):
     assert main(["no_such.yml"]) == 2
     assert capsys.readouterr().err.startswith("explain: ")

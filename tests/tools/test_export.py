@@ -4,12 +4,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ember_reid.data.batch import EmbeddingBatch
 from ember_reid.engine import load_model
 from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.export import check_target
 from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 from ember_reid.engine.deploy.network import DeployedNetwork, fingerprint
-from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.modeling import ReidOutput
 from ember_reid.tools.export.command import _run, check_gate, compare_images, error_rates, main
 from PIL import Image

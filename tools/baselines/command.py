@@ -15,7 +15,7 @@ import torch
 from ember_reid.config import load_config
 from ember_reid.data.build import build_splits
 from ember_reid.engine.build import build_benchmarks, build_device
-from ember_reid.engine.handlers.evaluation import score
+from ember_reid.engine.evaluator import score
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.modeling import ReidOutput, build_model
 from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo

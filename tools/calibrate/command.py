@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from ember_reid.data.batch import EmbeddingBatch
 from ember_reid.data.build import build_splits
 from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.build import (
@@ -24,7 +25,6 @@ from ember_reid.engine.build import (
     read_test_config,
 )
 from ember_reid.engine.deploy.detect import check_checkpoint
-from ember_reid.engine.evaluator import EmbeddingBatch
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.evaluate import QueryGallery, identification_scores, verification_scores
 from ember_reid.tools.calibrate.calibration import (

@@ -10,12 +10,13 @@ import argparse
 from collections.abc import Iterator
 
 from ember_reid.config import Config, load_config
+from ember_reid.config.recipe_headers import header_chain
 from ember_reid.data.build import build_splits, build_train_loader
 from ember_reid.modeling import build_model
 from ember_reid.solver import build_schedule
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ember_reid.tools.explain.cost import measure_cost
-from ember_reid.tools.explain.description import describe
+from ember_reid.tools.explain.description import describe, describe_score
 from ember_reid.tools.explain.differences import find_differences
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -46,7 +47,8 @@ def explain(recipe: str, overrides: list[str], *, against: str | None = None) ->
     num_classes, iterations = _training_data(cfg)
     network = build_model(cfg, num_classes=num_classes, pretrained=False)
     cost = measure_cost(network, tuple(cfg.INPUT.SIZE_TRAIN))
-    for section in describe(cfg, cost=cost, iterations=iterations):
+    sections = describe(cfg, cost=cost, iterations=iterations)
+    for section in (*sections, describe_score(header_chain(recipe))):
         yield section.title
         yield from (f"  {line}" for line in section.lines)
     yield f"Learning rate, epochs 0 to {cfg.SOLVER.MAX_EPOCHS}"

@@ -1,8 +1,10 @@
 """A recipe in words: what is trained, on what, for how long, with which losses and augmentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ember_reid.config import Config
+from ember_reid.config.recipe_headers import RecipeHeader
 from ember_reid.tools.explain.cost import Cost
 
 MIB = 2**20
@@ -58,6 +60,26 @@ def describe(cfg: Config, *, cost: Cost, iterations: int | None) -> list[Section
         Section("Augmentation", _augmentation(cfg)),
         Section("Evaluation", _evaluation(cfg)),
     ]
+
+
+def describe_score(headers: Sequence[RecipeHeader]) -> Section:
+    """The score to expect, its source, and the differences from the program that was scored.
+
+    Args:
+        headers: of the recipe's bases in the order of merging, then of the recipe itself.
+    """
+    recipe = headers[-1]
+    lines = [
+        f"published{f' ({score.condition})' if score.condition else ''}: {score.text}"
+        for score in recipe.scores
+    ]
+    if not recipe.scores:
+        lines.append("no published score")
+    named = {"source": recipe.source, "measured here": recipe.measured}
+    lines += [f"{name}: {text}" for name, text in named.items() if text]
+    lines += [f"settings of: {header.program}" for header in headers if header.program]
+    lines += [f"differs: {header.differs}" for header in headers if header.differs]
+    return Section("Expected score", tuple(lines))
 
 
 def _network(cfg: Config, cost: Cost) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from ember_reid.data.batch import EmbeddingBatch
 from ember_reid.data.build import build_splits
 from ember_reid.engine.build import build_benchmarks
 from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
@@ -36,8 +37,7 @@ from ember_reid.engine.deploy.export import (
 )
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.deploy.runtimes import create_embedder
-from ember_reid.engine.evaluator import EmbeddingBatch
-from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.evaluator import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.scores import retrieval_scores
 from ember_reid.evaluate import QueryGallery, distance_blocks, label_block

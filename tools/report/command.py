@@ -26,7 +26,7 @@ from ember_reid.engine.build import (
     build_trained_model,
     read_test_config,
 )
-from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.evaluator import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.common.inputs import split_overrides

@@ -20,7 +20,7 @@ from ember_reid.engine.build import (
     build_trained_model,
     read_test_config,
 )
-from ember_reid.engine.handlers.evaluation import Benchmark
+from ember_reid.engine.evaluator import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.ranked_lists import (
     CHOICES,
