@@ -64,8 +64,6 @@ _C.INPUT.AFFINE_PROB = 0.0
 _C.INPUT.AUGMIX_PROB = 0.0
 # Random patch: a box of another image.
 _C.INPUT.PATCH_PROB = 0.0
-# A gray square, half as wide as the image.
-_C.INPUT.CUTOUT_PROB = 0.0
 # Color jitter.
 _C.INPUT.JITTER_PROB = 0.0
 # Strength of color jitter: brightness, contrast, saturation, hue.

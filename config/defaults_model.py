@@ -94,9 +94,6 @@ LOSS.XBM.SIZE = 0
 LOSS.XBM.WEIGHT = 1.0
 # Iterations before embeddings are stored; the network changes quickly at first.
 LOSS.XBM.START = 1000
-LOSS.FOCAL = CN()
-LOSS.FOCAL.WEIGHT = 0.0
-LOSS.FOCAL.GAMMA = 2.0
 LOSS.PLUGIN = CN()
 # A loss that a plug-in registers; empty: none.
 LOSS.PLUGIN.NAME = ""

@@ -12,7 +12,12 @@ from ember_reid.config.messages import show
 from ember_reid.config.node import Config
 from ember_reid.config.overrides import expand_overrides
 from ember_reid.config.recipes import RECIPE_FOLDER, SUFFIXES, find_recipe
-from ember_reid.config.renamed import RENAMED_KEYS, warn_about_old_names
+from ember_reid.config.renamed import (
+    REMOVED_KEYS,
+    RENAMED_KEYS,
+    check_removed,
+    warn_about_old_names,
+)
 from ember_reid.config.schema import CHECKS, Text
 from ember_reid.config.validate import find_errors
 from ember_reid.config.yaml_reader import MAX_CHARACTERS, read_yaml
@@ -119,6 +124,12 @@ def _find_base(name: str, child: Path) -> Path:
         raise FileNotFoundError(f"_BASE_ of {child}: {error}") from error
 
 
+# Groups all of whose keys were removed: their names with a dot at the end.
+_REMOVED_GROUPS = {f"{name.rpartition('.')[0]}." for name in REMOVED_KEYS} - {
+    f"{name.rpartition('.')[0]}." for name in CHECKS
+}
+
+
 class _Merge:
     """A configuration while it is merged, with the errors found so far."""
 
@@ -141,7 +152,11 @@ class _Merge:
     ) -> None:
         for key, value in tree.items():
             name = f"{prefix}{key}"
-            if name in RENAMED_KEYS:
+            if name in REMOVED_KEYS:
+                self._check_removed(name, value, source)
+            elif f"{name}." in _REMOVED_GROUPS and isinstance(value, Mapping):
+                self._add_group(Config(), value, prefix=f"{name}.", source=source, names=names)
+            elif name in RENAMED_KEYS:
                 names.append(name)
                 self._assign(name, value, source)
             elif key not in node:
@@ -159,6 +174,9 @@ class _Merge:
         source = "the command line"
         pairs = expand_overrides(words)
         for name, word in zip(pairs[::2], pairs[1::2], strict=True):
+            if name in REMOVED_KEYS:
+                self._check_removed(name, _parse_word(word), source)
+                continue
             node = _find_node(self.cfg, RENAMED_KEYS[name].new if name in RENAMED_KEYS else name)
             if node is None:
                 self.errors.append(_unknown(name, source))
@@ -176,6 +194,12 @@ class _Merge:
         warn_about_old_names(self.old_names)
         self.cfg.freeze()
         return self.cfg
+
+    def _check_removed(self, name: str, value: Any, source: str) -> None:
+        try:
+            check_removed(name, value)
+        except ValueError as error:
+            self.errors.append(f"{name} in {source} must be {error} found {show(value)}")
 
     def _assign(self, name: str, value: Any, source: str) -> None:
         """Set a key, given by its present or its old name, in the type of its default."""

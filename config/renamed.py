@@ -61,6 +61,25 @@ RENAMED_KEYS = {
 }
 
 
+# Keys that were removed -> the value under which they did nothing; None: any value.
+REMOVED_KEYS = {
+    "INPUT.CUTOUT_PROB": 0.0,
+    "LOSS.FOCAL.GAMMA": None,
+    "LOSS.FOCAL.WEIGHT": 0.0,
+}
+
+
+def check_removed(name: str, value: Any) -> None:
+    """Accept a removed key with the value under which it did nothing.
+
+    Raises:
+        ValueError: another value.
+    """
+    unused = REMOVED_KEYS[name]
+    if unused is not None and value != unused:
+        raise ValueError(f"left out or {unused:g}: this version has no such setting any more;")
+
+
 def warn_about_old_names(old_names: Iterable[str]) -> None:
     """Log one warning that names all old keys and their replacements, once per process."""
     names = tuple(sorted(set(old_names)))

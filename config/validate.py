@@ -82,7 +82,7 @@ def _loss_rules(cfg: Config) -> Rules:
         "DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more",
     )
     yield (
-        not (pairwise or loss.CE.WEIGHT or loss.CENTER.WEIGHT or loss.FOCAL.WEIGHT or external),
+        not (pairwise or loss.CE.WEIGHT or loss.CENTER.WEIGHT or external),
         "all LOSS.*.WEIGHT are 0: nothing would be trained",
     )
 

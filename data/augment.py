@@ -13,7 +13,6 @@ from ember_reid.data.dataset import Normalization, upload
 from ember_reid.data.strong_augmentations import (
     aug_mix,
     auto_augment,
-    cutout,
     random_affine,
     random_patch,
 )
@@ -43,7 +42,7 @@ class AugmentationSettings:
         autoaug_prob: of AutoAugment.
         autoaug_decay: images after which AutoAugment's probability has fallen to 1/e, see
             `decayed_probs`; 0 keeps it constant.
-        affine_prob, augmix_prob, patch_prob, cutout_prob: of the others in
+        affine_prob, augmix_prob, patch_prob: of the others in
             `strong_augmentations`.
     """
 
@@ -58,11 +57,10 @@ class AugmentationSettings:
     affine_prob: float = 0.0
     augmix_prob: float = 0.0
     patch_prob: float = 0.0
-    cutout_prob: float = 0.0
 
 
 class Augmentation:
-    """AutoAugment, flip, crop, affine, AugMix, patch, cutout, jitter, normalization, erasing."""
+    """AutoAugment, flip, crop, affine, AugMix, patch, jitter, normalization, erasing."""
 
     def __init__(self, normalization: Normalization, settings: AugmentationSettings) -> None:
         self.normalization = normalization
@@ -82,7 +80,7 @@ class Augmentation:
         Every image, and every frame of a clip, has its own random parameters. With several
         processes `images` are the rows of `rank` in the global batch. Parameters are drawn for the
         global batch, so they do not depend on the number of processes (except for AutoAugment,
-        affine, AugMix, patch and cutout, which each process draws for itself).
+        affine, AugMix and patch, which each process draws for itself).
 
         Args:
             images: uint8 [..., 3, H, W].
@@ -114,7 +112,6 @@ class Augmentation:
             (random_affine, s.affine_prob),
             (aug_mix, s.augmix_prob),
             (random_patch, s.patch_prob),
-            (cutout, s.cutout_prob),
         )
         flat = _apply(flat, policies, own_generator)
         if s.jitter_prob > 0:

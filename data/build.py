@@ -321,6 +321,5 @@ def build_augmentation(cfg: CfgNode) -> Augmentation:
         affine_prob=cfg.INPUT.AFFINE_PROB,
         augmix_prob=cfg.INPUT.AUGMIX_PROB,
         patch_prob=cfg.INPUT.PATCH_PROB,
-        cutout_prob=cfg.INPUT.CUTOUT_PROB,
     )
     return Augmentation(build_normalization(cfg), settings)

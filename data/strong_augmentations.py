@@ -1,4 +1,4 @@
-"""Stronger augmentations of uint8 batches: AutoAugment, AugMix, random patches, cutout, affine.
+"""Stronger augmentations of uint8 batches: AutoAugment, AugMix, random patches, affine.
 
 Images are uint8 [N, 3, H, W] in and out; the input is not changed. All random numbers come from the
 CPU generator that is passed in, so a CPU and a GPU augment alike. Each function processes the
@@ -266,23 +266,6 @@ def random_patch(
         other = (i + 1 + int(torch.randint(len(images) - 1, (), generator=generator))) % len(images)
         top, bottom, left, right = _draw_box((images.shape[-2], images.shape[-1]), area, generator)
         out[i, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
-    return out
-
-
-def cutout(
-    images: Tensor, prob: float | Tensor, generator: torch.Generator, *, side: float = 0.5
-) -> Tensor:
-    """Fill a square of each image with mid-gray, with `prob` (DeVries and Taylor 2017).
-
-    `side` is a fraction of the width. The center of the square is anywhere in the image, so parts
-    of the square may be outside.
-    """
-    height, width = images.shape[-2:]
-    half = max(round(side * width / 2), 1)
-    out = images.clone()
-    for i in _choose(len(images), prob, generator):
-        y, x = int(_uniform(generator) * height), int(_uniform(generator) * width)
-        out[i, :, max(y - half, 0) : y + half, max(x - half, 0) : x + half] = _GRAY
     return out
 
 

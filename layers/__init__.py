@@ -2,7 +2,7 @@
 
 from ember_reid.layers.attention import BAM, NonLocal, SqueezeExcite
 from ember_reid.layers.center import CenterLoss
-from ember_reid.layers.cross_entropy import SMOOTH_OVER, focal_loss, smoothed_cross_entropy
+from ember_reid.layers.cross_entropy import SMOOTH_OVER, smoothed_cross_entropy
 from ember_reid.layers.distillation import (
     cosine_matching,
     distance_matching,
@@ -50,7 +50,6 @@ __all__ = [
     "create_pooling",
     "distance_matching",
     "euclidean_distances",
-    "focal_loss",
     "kd_divergence",
     "logit_matching",
     "margin_relu",

@@ -32,17 +32,3 @@ def smoothed_cross_entropy(
     else:
         smoothing = (log_p.sum(dim=1) - true) / max(logits.shape[1] - 1, 1)
     return -((1 - epsilon) * true + epsilon * smoothing).mean()
-
-
-def focal_loss(logits: Tensor, pids: Tensor, *, gamma: float) -> Tensor:
-    """Mean of -(1 - p)^gamma log p, where p is the probability of the true class.
-
-    Lin et al. 2017, eq. 4.
-
-    Args:
-        logits: [B, C].
-        pids: [B], class indices.
-        gamma: 0 is the cross-entropy; larger values reduce the weight of well-classified images.
-    """
-    log_p = F.log_softmax(as_float(logits), dim=1).gather(1, pids[:, None]).squeeze(1)
-    return -((1 - log_p.exp()).clamp(min=0).pow(gamma) * log_p).mean()

@@ -25,7 +25,6 @@ from ember_reid.layers import (
     apply_margin,
     circle_loss,
     cosface_loss,
-    focal_loss,
     smoothed_cross_entropy,
     triplet_loss,
 )
@@ -52,7 +51,6 @@ def build_criterion(
     pair_losses = _build_pair_losses(cfg)
     terms = {
         "ce": WeightedLoss(loss.CE.WEIGHT, _build_cross_entropy(cfg)),
-        "focal": WeightedLoss(loss.FOCAL.WEIGHT, _build_focal(cfg)),
     }
     for name, (weight, pair_loss) in pair_losses.items():
         terms[name] = WeightedLoss(weight, partial(over_heads, loss=pair_loss, share=share))
@@ -85,10 +83,6 @@ def _with_margin(
     logits: Tensor, pids: Tensor, *, margin: ClassifierLoss, loss: ClassifierLoss
 ) -> Tensor:
     return loss(margin(logits.float(), pids), pids)
-
-
-def _build_focal(cfg: Config) -> LossFunction:
-    return partial(over_classifiers, loss=partial(focal_loss, gamma=cfg.LOSS.FOCAL.GAMMA))
 
 
 def _build_pair_losses(cfg: Config) -> dict[str, tuple[float, PairLoss]]:

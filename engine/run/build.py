@@ -145,7 +145,7 @@ def build_trainer(
 ) -> Engine:
     """The trainer without handlers. With several processes, the model is wrapped here."""
     # Without a classification loss, no gradient reaches the classifier.
-    has_unused_parameters = cfg.LOSS.CE.WEIGHT == cfg.LOSS.FOCAL.WEIGHT == 0
+    has_unused_parameters = cfg.LOSS.CE.WEIGHT == 0
     return create_trainer(
         _distribute(model, device, has_unused_parameters=has_unused_parameters),
         criterion,

@@ -113,3 +113,19 @@ def test_a_copy_can_be_changed_and_the_original_stays():
 def test_back_doors_of_yacs_are_closed(method):
     with pytest.raises(AttributeError, match="merged by config.load_config"):
         getattr(get_defaults(), method)("x")
+
+
+def test_removed_keys_are_read_where_they_did_nothing(tmp_path):
+    recipe = tmp_path / "old.yml"
+    recipe.write_text("LOSS: {FOCAL: {WEIGHT: 0.0, GAMMA: 2.0}}\nINPUT: {CUTOUT_PROB: 0.0}\n")
+    assert load_config(recipe).dump() == load_config(None).dump()
+    recipe.write_text("LOSS: {FOCAL: {WEIGHT: 1.0}}\n")
+    with pytest.raises(
+        ValueError, match="LOSS.FOCAL.WEIGHT .* no such setting any more; found 1.0"
+    ):
+        load_config(recipe)
+    with pytest.raises(ValueError, match="INPUT.CUTOUT_PROB in the command line must be left out"):
+        load_config(None, ["INPUT.CUTOUT_PROB", "0.5"])
+    with pytest.raises(ValueError, match="LOSS.FOCAL.OTHER"):
+        recipe.write_text("LOSS: {FOCAL: {OTHER: 1.0}}\n")
+        load_config(recipe)

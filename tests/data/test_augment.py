@@ -155,7 +155,7 @@ def test_ranks_take_their_rows_of_the_global_draws(world_size):
 
 
 def test_policies_draw_apart_on_each_rank():
-    augment = create(flip_prob=0.0, padding=0, erase_prob=0.0, cutout_prob=0.5)
+    augment = create(flip_prob=0.0, padding=0, erase_prob=0.0, affine_prob=0.5)
     images = random_images(1, 3, 24, 12).expand(16, 3, 24, 12)
     draws = [
         augment(images, torch.Generator().manual_seed(5), rank=rank, world_size=2)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from ember_reid.layers import focal_loss, smoothed_cross_entropy
+from ember_reid.layers import smoothed_cross_entropy
 
 
 def test_the_loss_of_uniform_logits_is_log_c_for_every_smoothing():
@@ -49,16 +49,3 @@ def test_unknown_smoothing_lists_the_choices():
         smoothed_cross_entropy(
             torch.zeros(1, 2), torch.tensor([0]), epsilon=0.1, smooth_over="some"
         )
-
-
-def test_focal_loss_by_hand():
-    # p = 3/4: (1/4)^2 * -log(3/4)
-    logits, pids = torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([0])
-    assert focal_loss(logits, pids, gamma=2.0).item() == pytest.approx(-math.log(3 / 4) / 16)
-    assert focal_loss(logits, pids, gamma=0.0).item() == pytest.approx(-math.log(3 / 4))
-
-
-def test_focal_loss_of_a_confident_prediction_has_a_finite_gradient():
-    logits = torch.tensor([[100.0, 0.0]], requires_grad=True)
-    focal_loss(logits, torch.tensor([0]), gamma=0.5).backward()
-    assert torch.isfinite(logits.grad).all()

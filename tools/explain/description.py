@@ -16,7 +16,6 @@ LOSSES = {
     "center": "LOSS.CENTER",
     "circle": "LOSS.CIRCLE",
     "pairwise CosFace": "LOSS.COSFACE",
-    "focal": "LOSS.FOCAL",
     "teacher's logits": "KD.LOGITS",
     "teacher's feature maps": "KD.FEATURE",
     "teacher's distances": "KD.DISTANCES",
@@ -31,7 +30,6 @@ AUGMENTATIONS = {
     "affine": "AFFINE_PROB",
     "AugMix": "AUGMIX_PROB",
     "random patch": "PATCH_PROB",
-    "cutout": "CUTOUT_PROB",
     "color jitter": "JITTER_PROB",
 }
 
