@@ -9,17 +9,15 @@ records the plug-ins it needs, but reading it never imports them.
 import importlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from ember_reid.config.entry_points import installed_plugins
 from ember_reid.data.datasets import DATASETS, LAYOUTS, Layout
 from ember_reid.data.records import Splits
 from ember_reid.modeling.backbones import BACKBONES, BackboneOptions
 from ember_reid.modeling.build import HEADS
 from torch import nn
-
-ENTRY_POINTS = "ember_reid.plugins"
 
 BackboneFactory = Callable[[BackboneOptions], nn.Module]
 HeadFactory = Callable[..., nn.Module]
@@ -29,6 +27,8 @@ HandlerFactory = Callable[..., Any]
 
 LOSSES: dict[str, LossFactory] = {}
 HANDLERS: dict[str, HandlerFactory] = {}
+# {kind: names}, everything that plug-ins have registered.
+_registered: dict[str, list[str]] = {}
 _loaded: set[str] = set()
 
 
@@ -97,6 +97,13 @@ def _register(registry: dict[str, Any], kind: str, name: str, factory: Callable)
     if registry.get(name, factory) is not factory:
         raise ValueError(f"there is already a {kind} called {name}: choose another name")
     registry[name] = factory
+    names = _registered.setdefault(kind, [])
+    names += [] if name in names else [name]
+
+
+def registered_names() -> dict[str, tuple[str, ...]]:
+    """Return {kind: names} of everything that the loaded plug-ins have added."""
+    return {kind: tuple(names) for kind, names in _registered.items()}
 
 
 def load_plugins(names: Iterable[str]) -> None:
@@ -105,7 +112,7 @@ def load_plugins(names: Iterable[str]) -> None:
     Raises:
         ValueError: there is no such module, or importing it fails.
     """
-    targets = {point.name: point.module for point in entry_points(group=ENTRY_POINTS)}
+    targets = installed_plugins()
     for name in names:
         if name in _loaded:
             continue

@@ -1,4 +1,4 @@
-"""Plug-ins: a separate package with a backbone, a loss, a dataset and a handler."""
+"""Plug-ins: a separate package with a backbone, a head, a loss, a dataset and a handler."""
 
 import re
 import shutil
@@ -13,14 +13,16 @@ from ember_reid.engine import plugins
 from ember_reid.engine.build import read_test_config
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.modeling.backbones import BACKBONES
+from ember_reid.tools import recipes
 from PIL import Image
 
 from ember_reid import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "tests" / "helpers" / "example_plugin"
-WORDS = """IMPORTS ('ember_reid_example',) MODEL.BACKBONE.NAME example-small MODEL.BACKBONE.WEIGHTS none
-    LOSS.PLUGIN.NAME example-norm LOSS.PLUGIN.WEIGHT 0.1 HANDLERS ('example-timer',)""".split()
+WORDS = """IMPORTS ('ember_reid_example',) MODEL.BACKBONE.NAME example-small
+    MODEL.BACKBONE.WEIGHTS none MODEL.HEAD.NAME example-average LOSS.PLUGIN.NAME example-norm
+    LOSS.PLUGIN.WEIGHT 0.1 HANDLERS ('example-timer',)""".split()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,6 +70,7 @@ def test_a_plugin_trains_and_its_checkpoint_names_it(run):
     assert "IMPORTS:\n- ember_reid_example" in content["config"]
     assert content["classes"] == [["example", str(pid)] for pid in range(4)]
     assert any(name.endswith("plugin.target") for name in content["criterion"])
+    assert content["model"]["head.classifier.weight"].shape == (4, 16)
     log = (run / "log.txt").read_text()
     assert re.search(r"epoch 2 took \d+\.\d s", log)
     assert '"plugin"' in (run / "metrics.jsonl").read_text()
@@ -114,6 +117,22 @@ def test_entry_points_are_names_of_plugins(monkeypatch):
     assert plugins._loaded == {"example"} and "example-small" in BACKBONES
 
 
+def test_the_list_of_recipes_names_plugins_and_what_they_add(monkeypatch, capsys):
+    monkeypatch.setattr(plugins, "_loaded", set())
+    assert recipes.main(["quickstart/student"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "installed plug-ins, for IMPORTS: example"
+    assert recipes.main(["quickstart/student", "--imports", "example"]) == 0
+    assert capsys.readouterr().out.splitlines()[-5:] == [
+        "backbone: example-small",
+        "head: example-average",
+        "loss: example-norm",
+        "dataset: example",
+        "handler: example-timer",
+    ]
+    assert recipes.main(["--imports", "no_such_module"]) == 2
+    assert "installed plug-ins: example" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -129,6 +148,10 @@ def test_entry_points_are_names_of_plugins(monkeypatch):
         (
             "IMPORTS ('ember_reid_example',) LOSS.PLUGIN.NAME example-norm LOSS.PLUGIN.ARGS {x:1}",
             "LOSS.PLUGIN.ARGS '{x:1}' do not fit",
+        ),
+        (
+            "IMPORTS ('example',) MODEL.HEAD.NAME nothing",
+            "choose one of global, mgn, example-average",
         ),
         (
             "IMPORTS ('ember_reid_example',) MODEL.BACKBONE.NAME example-smal",
@@ -166,7 +189,7 @@ def test_the_code_in_the_document_is_that_of_the_package():
     text = (ROOT / "docs" / "how-to" / "extend.md").read_text()
     code = (PACKAGE / "ember_reid_example.py").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert all(block in code for block in blocks)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from ember_reid.config import RecipeHeader, load_config, read_header, recipe_names
+from ember_reid.config.entry_points import installed_plugins
 from ember_reid.tools.common.cli import Command, echo
 
 
@@ -91,10 +92,31 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
+def describe_plugins(imported: Sequence[str]) -> list[str]:
+    """One line for the installed plug-ins, and one for each kind of what the imported ones add."""
+    installed = installed_plugins()
+    names = ", ".join(sorted(installed))
+    lines = [f"installed plug-ins, for IMPORTS: {names}"] if installed else []
+    if imported:
+        # It imports torch.
+        from ember_reid.engine.plugins import load_plugins, registered_names
+
+        load_plugins(imported)
+        lines += [f"{kind}: {', '.join(names)}" for kind, names in registered_names().items()]
+    return lines
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("words", nargs="*", metavar="WORD", help="part of a name (default: all)")
     parser.add_argument("--min-map", type=float, metavar="PERCENT", help="lowest mAP to list")
+    parser.add_argument(
+        "--imports",
+        action="append",
+        default=[],
+        metavar="PLUGIN",
+        help="import this plug-in and list what it adds; can be repeated",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -106,7 +128,7 @@ def run(options: argparse.Namespace) -> None:
         return
     if not recipes:
         raise ValueError(f"no recipe matches {' '.join(options.words)!r}")
-    for line in format_table(recipes):
+    for line in [*format_table(recipes), *describe_plugins(options.imports)]:
         echo(line)
 
 

@@ -1,10 +1,11 @@
-"""A plug-in for ember-reid: a backbone, a loss, a dataset and a handler."""
+"""A plug-in for ember-reid: a backbone, a head, a loss, a dataset and a handler."""
 
 import logging
 from pathlib import Path
 
 import torch
 from ember_reid.data.records import Record, Splits
+from ember_reid.modeling import ReidOutput
 from ignite.engine import Events
 from torch import nn
 
@@ -29,6 +30,25 @@ class SmallBackbone(nn.Module):
 
 
 plugins.register_backbone("example-small", lambda options: SmallBackbone())
+
+
+class AverageHead(nn.Module):
+    """The mean of the last stage map is the embedding; a linear classifier without neck."""
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__()
+        self.dim = in_channels
+        self.classifier = nn.Linear(in_channels, num_classes)
+
+    def forward(self, maps):
+        # [N, C, H, W] -> [N, C]
+        features = maps[-1].mean(dim=(2, 3))
+        return ReidOutput(features, logits=(self.classifier(features),), features=(features,))
+
+
+plugins.register_head(
+    "example-average", lambda channels, num_classes, options: AverageHead(channels, num_classes)
+)
 
 
 class NormLoss(nn.Module):
