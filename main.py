@@ -36,7 +36,12 @@ from ember_reid.engine.run.build import (
     describe_load,
     seed_everything,
 )
-from ember_reid.engine.run.launch import explain_failures, launch, report_errors
+from ember_reid.engine.run.launch import (
+    check_num_processes,
+    explain_failures,
+    launch,
+    report_errors,
+)
 from ember_reid.engine.run.lock import locked_folder
 from ember_reid.engine.run.output_folder import (
     ENVIRONMENT_FILE,
@@ -104,6 +109,7 @@ def _launch(cfg: Config, function, *args: object) -> Results:
     """One process per visible GPU, or NUM_PROCESSES."""
     num_gpus = torch.cuda.device_count() if cfg.DEVICE != "cpu" else 0
     num_processes = cfg.NUM_PROCESSES or max(num_gpus, 1)
+    check_num_processes(num_processes, num_gpus=num_gpus, batch_size=cfg.SOLVER.IMS_PER_BATCH)
     return launch(function, cfg, *args, num_processes=num_processes, use_cuda=num_gpus > 0)
 
 

@@ -9,6 +9,7 @@ from ember_reid.config import Config, expand_overrides, load_config, parse_confi
 from ember_reid.data.build import build_normalization, build_test_loader
 from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.checkpoint import is_ours, load_checkpoint
+from ember_reid.engine.deploy.network import check_finite
 from ember_reid.engine.evaluator import Benchmark, EmbeddingAccumulator, create_evaluator
 from ember_reid.engine.integrity import verify_content
 from ember_reid.engine.plugins import check_plugins, load_plugins
@@ -140,4 +141,5 @@ def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:
     num_classes = content.get("num_classes", 1) if is_ours(content) else 1
     model = build_model(cfg, num_classes=num_classes, pretrained=False)
     load_weights(model, cfg.TEST.WEIGHT)
+    check_finite(model.state_dict(), cfg.TEST.WEIGHT)
     return model.to(device).to(memory_format=torch.channels_last).eval()

@@ -101,8 +101,10 @@ def read_checkpoint(path: str | Path) -> Any:
             plain containers.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"weight file {path} does not exist")
+    if not path.is_file():
+        raise ValueError(f"weight file {path} is a folder or a special file")
     if is_safetensors(path):
         return _read_safetensors(path)
     try:
@@ -112,11 +114,17 @@ def read_checkpoint(path: str | Path) -> Any:
             torch.serialization.safe_globals(_NUMPY_GLOBALS),
             warnings.catch_warnings(),
         ):
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            # torch comments on old pickles and unusual tensors, which are refused below.
+            warnings.simplefilter("ignore", UserWarning)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         reason = next((line for line in lines if "Unsupported" in line), lines[-1])
+        if "Unsupported operand" in reason and not _looks_like_torch(path):
+            size = path.stat().st_size
+            raise ValueError(
+                f"weight file {path} is damaged or not a torch file ({size} bytes)"
+            ) from error
         raise ValueError(
             f"weight file {path} is not read, because it contains more than tensors and plain "
             f"containers and loading it would execute code: {reason}"
@@ -129,6 +137,12 @@ def read_checkpoint(path: str | Path) -> Any:
         ) from error
     _check_parts(content, path)
     return content
+
+
+def _looks_like_torch(path: Path) -> bool:
+    """Whether a file starts like a zip archive or a pickle."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _check_parts(content: Any, path: Path) -> None:

@@ -14,7 +14,7 @@ from ember_reid.engine.build import build_device, build_trained_model, read_test
 from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.deploy.metadata import ExportMetadata
-from ember_reid.engine.deploy.network import DeployedNetwork, check_finite, fingerprint
+from ember_reid.engine.deploy.network import DeployedNetwork, fingerprint
 from ember_reid.engine.deploy.runtimes import create_embedder, open_exported
 
 logger = logging.getLogger("ember.deploy")
@@ -76,7 +76,6 @@ def build_deployed_network(
         FileNotFoundError, ValueError: see load_model.
     """
     model = build_trained_model(cfg, torch.device("cpu"))
-    check_finite(model.state_dict(), cfg.TEST.WEIGHT)
     architecture = cast(dict[str, Any], model.architecture)
     settings = {**architecture, "TEST.FLIP": cfg.TEST.FLIP}
     digest = fingerprint(model.state_dict(), settings)

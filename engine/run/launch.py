@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+from ember_reid.data.images import num_cpus
 from ember_reid.engine.handlers.safety import (
     STOP_SIGNALS,
     Interrupted,
@@ -26,6 +27,8 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 # Exit code after an error that the user can fix.
 USER_ERROR = 2
+# Processes may share a core, as in tests.
+MIN_ALLOWED_PROCESSES = 8
 USER_ERRORS = (ValueError, OSError, ModuleNotFoundError)
 
 
@@ -35,6 +38,25 @@ class ProcessKilled(ChildProcessError):
     def __init__(self, message: str, exit_code: int):
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def check_num_processes(num_processes: int, *, num_gpus: int, batch_size: int) -> None:
+    """Check the number of new processes before any of them is started.
+
+    Raises:
+        ValueError: the batch cannot be divided, or the machine is too small.
+    """
+    most = max(num_gpus, MIN_ALLOWED_PROCESSES, num_cpus())
+    if num_processes > most:
+        raise ValueError(
+            f"NUM_PROCESSES is {num_processes}, this machine has {num_cpus()} processor cores and "
+            f"{num_gpus} GPUs: use at most {most}"
+        )
+    if batch_size % num_processes:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH {batch_size} cannot be divided equally among {num_processes} "
+            "processes (NUM_PROCESSES, by default one per GPU)"
+        )
 
 
 def launch(function: Callable[..., Any], *args: object, num_processes: int, use_cuda: bool) -> Any:
