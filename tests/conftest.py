@@ -1,4 +1,4 @@
-"""Shared by all tests: a tiny data set and recipe, and main.py in this process."""
+"""Fixtures of all tests: a tiny dataset and recipe, and runs of main.py in this process."""
 
 import logging
 from collections.abc import Callable
@@ -26,7 +26,10 @@ def tiny_recipe(tmp_path_factory, tiny_market) -> Path:
 
 @pytest.fixture(scope="session")
 def train(tiny_recipe) -> Callable[..., Path]:
-    """train(folder, *words): a run of the tiny recipe into `folder`, which must succeed; returns the folder."""
+    """A function train(folder, *words) that runs the tiny recipe and returns its output folder.
+
+    The test fails if the run does.
+    """
     from ember_reid import main
 
     def run(folder: Path, *words: str) -> Path:
@@ -39,13 +42,13 @@ def train(tiny_recipe) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, train) -> Path:
-    """The output folder of one whole run of the tiny recipe. Tests read it, they do not write into it."""
+    """The output folder of a complete run of the tiny recipe. Tests must not write into it."""
     return train(tmp_path_factory.mktemp("run") / "tiny")
 
 
 @pytest.fixture(autouse=True)
 def restore_globals():
-    """main.py configures logging and torch for its process; a test must not hand that on to the next."""
+    """Undo what main.py configures for its process: logging and torch."""
     yield
     root = logging.getLogger("ember")
     for handler in list(root.handlers):

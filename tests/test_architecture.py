@@ -60,7 +60,7 @@ def names_in(annotation: ast.expr) -> Iterator[str]:
 
 
 def uses_of_config(tree: ast.Module) -> list[str]:
-    """Where a module uses a configuration, by name, by type, or by reading a section of any object."""
+    """Where a module uses a configuration: by name, by type, or by reading a section."""
     found = []
     for node in ast.walk(tree):
         annotation = None

@@ -1,4 +1,4 @@
-"""The program from end to end, in this process, on a data set of seconds: what a run leaves behind, tests, resumes, stops."""
+"""End-to-end runs of main.py on a tiny dataset: files of a run, testing, resuming, stopping."""
 
 import contextlib
 import csv
@@ -55,7 +55,11 @@ def assert_same(a, b):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """interrupt(i): SIGTERM at the start of iteration i of the next run; interrupt(evaluation=e): in that of epoch e."""
+    """A function that sends SIGTERM during the next run.
+
+    interrupt(i) sends it at the start of iteration i, interrupt(evaluation=e) in the evaluation of
+    epoch e.
+    """
 
     @contextlib.contextmanager
     def arrange(iteration=None, *, evaluation=None):
@@ -85,7 +89,7 @@ def run_again(recipe, folder, *words, resume=True):
     )
 
 
-# ------------------------------------------------------------------------------------ what a run leaves behind
+# Files of a run
 
 
 def test_files_of_a_run(tiny_run):
@@ -143,7 +147,7 @@ def test_the_written_configuration_is_a_recipe_that_gives_the_same_weights(tiny_
 
 
 def test_a_checkpoint_alone_reproduces_its_results(tiny_run, tmp_path):
-    # best.pt may be of the first epoch, results.json is of the last: the checkpoint of the last must reproduce it
+    # best.pt may be from the first epoch; results.json is from the last, which last.pt reproduces.
     last = tiny_run / "checkpoints" / "last.pt"
     assert main.main(["-t", "TEST.WEIGHT", str(last), "OUTPUT_DIR", str(tmp_path)]) == 0
     assert (tmp_path / "results.json").read_text() == (tiny_run / "results.json").read_text()
@@ -173,18 +177,19 @@ def test_reranked_scores_and_flip(tiny_run, tmp_path):
     assert set(scores) == SCORES | {"reranked"} and set(scores["reranked"]) == SCORES - {"protocol"}
 
 
-# ------------------------------------------------------------------------------------------- resumed bit for bit
+# Resuming, bit for bit
 
 FULL = (
-    "LOSS.CENTER.WEIGHT 0.01 SOLVER.ACCUMULATION_STEPS 2 SOLVER.CLIP_NORM 5 SOLVER.EMA_DECAY 0.9 INPUT.JITTER_PROB 0.5 "
-    "SOLVER.FREEZE ('backbone.stem',) SOLVER.FREEZE_ITERS 3 SOLVER.SCHEDULE cosine SOLVER.SCHEDULE_BY iteration "
+    "LOSS.CENTER.WEIGHT 0.01 SOLVER.ACCUMULATION_STEPS 2 SOLVER.CLIP_NORM 5 "
+    "SOLVER.EMA_DECAY 0.9 INPUT.JITTER_PROB 0.5 SOLVER.FREEZE ('backbone.stem',) "
+    "SOLVER.FREEZE_ITERS 3 SOLVER.SCHEDULE cosine SOLVER.SCHEDULE_BY iteration "
     "LOG.TO tensorboard DETERMINISTIC True"
 ).split()
 
 
 @pytest.fixture(scope="session")
 def full_run(tmp_path_factory, train):
-    """A run with everything that has a state: two optimizers, an average, accumulation, dropout, a freeze."""
+    """A run with all kinds of state: two optimizers, EMA, accumulation, dropout, frozen layers."""
     return train(tmp_path_factory.mktemp("run") / "full", *FULL)
 
 
@@ -274,7 +279,7 @@ def test_average_of_weights_is_what_is_tested(full_run, tmp_path):
     assert (tmp_path / "results.json").read_text() == (full_run / "results.json").read_text()
 
 
-# ------------------------------------------------------------------------------------------------- bad endings
+# Failures
 
 
 def test_not_a_number_stops_with_terms_and_files(tiny_recipe, tmp_path, capfd):

@@ -1,7 +1,7 @@
-"""The README's main commands, run as a newcomer runs them: in a checkout, with nothing there but the rendered people.
+"""The main commands of the README, in a fresh checkout that contains only the rendered people.
 
-That the commands of all documents run is test_docs_commands.py's. Here the quickstart recipe is trained in full and must reach
-what the README promises of it.
+The quickstart recipe is trained in full and must reach the score that the README states.
+tests/test_docs_commands.py runs the commands of all documents with reduced sizes.
 """
 
 import csv
@@ -18,7 +18,7 @@ QUICK = ["SOLVER.MAX_EPOCHS", "2", "INPUT.SIZE_TRAIN", "(32,16)", "INPUT.SIZE_TE
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A folder that looks like a fresh checkout: what git tracks at the top level, as links; no datasets/, no runs/."""
+    """A folder like a fresh checkout: links to the tracked folders, no datasets/ and no runs/."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in (
         "config",
@@ -39,7 +39,7 @@ def checkout(tmp_path_factory):
 
 
 def run(folder: Path, command: str, more: list[str] = ()) -> str:
-    """Run a command of the README in `folder`; fails with what it printed unless it exits with 0."""
+    """Run a command of the README in `folder`; if it fails, the error shows its output."""
     words = command.split()
     assert words[0] == "python"
     result = subprocess.run(
@@ -103,7 +103,8 @@ def test_own_data_from_a_list(checkout, tmp_path):
     assert "100" in report and "cross-camera" in report
     run(
         checkout,
-        f"python main.py -c configs/quickstart/people.yml DATASETS.NAMES {listed} OUTPUT_DIR runs/cows",
+        "python main.py -c configs/quickstart/people.yml "
+        f"DATASETS.NAMES {listed} OUTPUT_DIR runs/cows",
         QUICK,
     )
     assert scores(checkout, "cows")["num_query"] == 300

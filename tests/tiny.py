@@ -1,7 +1,7 @@
-"""A data set, a network and a recipe so small that a whole run takes a second or two.
+"""A dataset, a network and a recipe so small that a complete run takes a second or two.
 
-As a program, `python -m tests.tiny ARGUMENTS` is main.py that knows the network "tiny"; `TINY_DELAY` (seconds) slows every
-iteration down, so that a test has time to send signals.
+`python -m tests.tiny ARGUMENTS` is main.py with the network "tiny". `TINY_DELAY` (seconds) delays
+every iteration, so that a test has time to send signals.
 """
 
 import os
@@ -18,7 +18,7 @@ NUM_TRAIN_IDS, NUM_TEST_IDS = 8, 4
 
 
 class TinyBackbone(nn.Module):
-    """Image [N, 3, H, W] -> two maps; with batch norm, and with dropout, which draws from torch's generator."""
+    """Maps images [N, 3, H, W] to two feature maps; has batch norm and dropout."""
 
     channels = (8, 16)
 
@@ -35,15 +35,18 @@ class TinyBackbone(nn.Module):
         return maps, self.body(maps)
 
 
-# On import, so that processes started anew know them too. The plain one has no batch norm and no dropout.
+# Registered on import, so that spawned processes know them too. "tiny_plain" has no batch norm and
+# no dropout.
 BACKBONES["tiny"] = lambda options: TinyBackbone()
 BACKBONES["tiny_plain"] = lambda options: TinyBackbone(batch_norm=False, dropout=0.0)
 
 
 def write_market(root: Path) -> Path:
-    """Market-1501's layout: 8 identities x 2 cameras x 2 images to train; 4 to test, with a distractor and a junk image.
+    """Write a dataset in the layout of Market-1501, and return its folder.
 
-    An identity is a color, a camera a brightness, and every image has noise of its own, so retrieval can be learned.
+    8 training and 4 test identities x 2 cameras x 2 images, with a distractor and a junk image. An
+    identity is a color, a camera a brightness, and each image has noise, so retrieval can be
+    learned.
     """
     rng = np.random.default_rng(0)
     for folder in ("bounding_box_train", "query", "bounding_box_test"):
@@ -69,7 +72,10 @@ def _write(path: Path, color: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def write_recipe(path: Path, data: Path) -> Path:
-    """Two epochs of four iterations: P 4 x K 2. One thread: more would change the last bits, and do not survive a fork."""
+    """Write a recipe of two epochs of four iterations (P 4 x K 2), and return its path.
+
+    It uses one thread: more would change the last bits, and they do not survive a fork.
+    """
     path.write_text(f"""
 MODEL: {{BACKBONE: {{NAME: tiny, WEIGHTS: none}}}}
 DATASETS: {{NAMES: ["market1501:{data}"]}}

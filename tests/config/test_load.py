@@ -1,4 +1,4 @@
-"""Configurations: inheritance, types, mistakes. Files that try to hurt are in tests/test_bad_input.py."""
+"""Configurations: inheritance, types and errors. tests/test_bad_input.py covers malicious files."""
 
 import pytest
 from ember_reid.config import Config, get_defaults, load_config, parse_config
@@ -66,7 +66,7 @@ def test_words_of_the_command_line_have_the_type_of_the_default(key, word, value
 @pytest.mark.parametrize(
     "key, word, message",
     [
-        ("SOLVER.FP16", "yes", "SOLVER.FP16 in the command line must be True or False, found 'yes'"),
+        ("SOLVER.FP16", "yes", "FP16 in the command line must be True or False, found 'yes'"),
         ("SOLVER.FP16", "1", "must be True or False, found 1"),
         ("SOLVER.MAX_EPOCHS", "1.5", "must be a whole number, found 1.5"),
         ("SOLVER.MAX_EPOCHS", "True", "must be a whole number"),
@@ -76,7 +76,7 @@ def test_words_of_the_command_line_have_the_type_of_the_default(key, word, value
         ("SOLVER.EMA_DECAY", "1.5", "SOLVER.EMA_DECAY is 1.5, allowed: 0 to below 1"),
         ("SOLVER.MINING", "far", "SOLVER.MINING is 'far', allowed: global, local"),
         ("NUM_PROCESSES", "-1", "NUM_PROCESSES is -1, allowed: 0 to 1,024"),
-        ("DATALOADER.NUM_INSTANCES", "1", "NUM_INSTANCES 1 leaves pairwise losses without positives"),
+        ("DATALOADER.NUM_INSTANCES", "1", "1 leaves pairwise losses without positives"),
         ("DATALOADER.SAMPLER", "random", "LOSS.TRIPLET.WEIGHT need pairs of an identity"),
         ("LOSS.CE.MARGIN_TYPE", "arcface", "needs MODEL.HEAD.CLASSIFIER cosine"),
         ("DATASETS.NAMES", "()", "DATASETS.NAMES is empty"),

@@ -1,4 +1,7 @@
-"""A compiled step is the plain one up to rounding; one that cannot be compiled is the plain one to the bit."""
+"""A compiled step equals the eager step up to rounding.
+
+A step that cannot be compiled runs eagerly, with identical bits.
+"""
 
 import json
 import logging
@@ -11,7 +14,14 @@ from ember_reid.engine.run.build import build_compile_mode
 from ember_reid.engine.trainer import create_trainer
 from ignite.engine import Events
 
-from tests.engine.test_processes import PLAIN, difference, fork, launch, single, weights_of  # noqa: F401
+from tests.engine.test_processes import (  # noqa: F401
+    PLAIN,
+    difference,
+    fork,
+    launch,
+    single,
+    weights_of,
+)
 from tests.engine.test_trainer import batch, criterion, make_net  # noqa: F401
 
 compile_with_torch = torch.compile
@@ -19,7 +29,10 @@ compile_with_torch = torch.compile
 
 @pytest.fixture
 def backend(monkeypatch):
-    """backend(name or function): what SOLVER.COMPILE uses from here on; torch's own needs minutes of a C++ compiler."""
+    """A function that selects the backend of SOLVER.COMPILE, by name or as a function.
+
+    The default backend needs minutes of a C++ compiler.
+    """
 
     def use(name) -> None:
         torch._dynamo.reset()
@@ -156,8 +169,9 @@ def test_two_compiled_processes_are_one_plain_one(launch, single, backend, capfd
 
 
 def test_a_distillation_with_everything_on_is_compiled_too(train, tmp_path, backend, capfd):
-    words = "KD.EMA.ENABLED True KD.LOGITS.WEIGHT 1 KD.RELATION.DISTANCE_WEIGHT 1 LOSS.CENTER.WEIGHT 0.1 LOSS.XBM.SIZE 16 "
-    words += "LOSS.XBM.START 1 SOLVER.EMA_DECAY 0.5 SOLVER.FP16 True SOLVER.AMP_DTYPE bfloat16 SOLVER.MAX_EPOCHS 1"
+    words = "KD.EMA.ENABLED True KD.LOGITS.WEIGHT 1 KD.RELATION.DISTANCE_WEIGHT 1 "
+    words += "LOSS.CENTER.WEIGHT 0.1 LOSS.XBM.SIZE 16 LOSS.XBM.START 1 SOLVER.EMA_DECAY 0.5 "
+    words += "SOLVER.FP16 True SOLVER.AMP_DTYPE bfloat16 SOLVER.MAX_EPOCHS 1"
     plain = train(tmp_path / "plain", *words.split())
     backend("eager")
     compiled = train(tmp_path / "compiled", *words.split(), "SOLVER.COMPILE", "default")
@@ -168,7 +182,7 @@ def test_a_distillation_with_everything_on_is_compiled_too(train, tmp_path, back
 
 @pytest.mark.faults
 def test_the_real_compiler_and_a_missing_one(train, tmp_path, monkeypatch, capfd):
-    """Minutes: every kernel goes through a C++ compiler. Losses differ in their last digits only."""
+    """Takes minutes, because every kernel is compiled. Losses differ in their last digits only."""
     from torch._inductor import config
 
     def run(name: str, compile_mode: str):

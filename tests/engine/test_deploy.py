@@ -1,4 +1,4 @@
-"""Contract: every registered network exports, and the file answers as the network does, whatever the size of a batch.
+"""Every registered network exports, and the file gives the same embeddings at any batch size.
 
 `make test` exports one network of each kind, `make test-exports` all of them (minutes).
 """
@@ -51,7 +51,11 @@ TIMM = {
 HEADS_AND_SWITCHES = {
     "mgn": MGN,
     **{f"pooling {name}": {"name": "tiny", "MODEL__POOL__NAME": name} for name in POOLINGS},
-    "gem with a fixed exponent": {"name": "tiny", "MODEL__POOL__NAME": "gem", "MODEL__POOL__GEM_LEARNABLE": False},
+    "gem with a fixed exponent": {
+        "name": "tiny",
+        "MODEL__POOL__NAME": "gem",
+        "MODEL__POOL__GEM_LEARNABLE": False,
+    },
     "without a neck": {"name": "tiny", "MODEL__HEAD__NECK": "none"},
     "before the neck": {"name": "tiny", "TEST__NECK_FEAT": "before"},
     "cosine classifier": {"name": "tiny", "MODEL__HEAD__CLASSIFIER": "cosine"},
@@ -79,7 +83,7 @@ def cases():
 
 
 def deployed(words: dict[str, object]) -> DeployedNetwork:
-    """A network with random numbers and the batch-norm statistics that go with them; it adds the mirror image."""
+    """A network with random weights and matching batch-norm statistics; it averages both flips."""
     words = dict(words)
     model = build(words.pop("name"), **words)
     randomize(model)

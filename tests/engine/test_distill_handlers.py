@@ -70,7 +70,8 @@ def test_outputs_have_the_order_of_the_teachers():
 
 
 def test_images_are_renormalized_by_hand_and_resized():
-    # The student has (x - 0.5) / 0.5, the teacher wants (x - 0.2) / 0.1: x = 0.7 is 0.4 for one and 5 for the other.
+    # The student has (x - 0.5) / 0.5, the teacher expects (x - 0.2) / 0.1.
+    # x = 0.7 is 0.4 for the student and 5 for the teacher.
     scale, shift = torch.full((3,), 0.5 / 0.1), torch.full((3,), (0.5 - 0.2) / 0.1)
     adapted = InputAdapter((8, 4), scale, shift)(torch.full((2, 5, 3, 16, 8), 0.4))
     assert adapted.shape == (2, 5, 3, 8, 4)

@@ -22,8 +22,9 @@ def student_run(tmp_path_factory, train, teacher):
 
 
 def student_words(teacher: str) -> list[str]:
-    return f"""KD.TEACHERS ('{teacher}',) KD.LOGITS.WEIGHT 1.0 KD.DISTANCES.WEIGHT 0.01 KD.EMBEDDING.WEIGHT 1
-        KD.RELATION.SIMILARITY_WEIGHT 1 KD.EMA.ENABLED True SOLVER.ACCUMULATION_STEPS 2
+    return f"""KD.TEACHERS ('{teacher}',) KD.LOGITS.WEIGHT 1.0 KD.DISTANCES.WEIGHT 0.01
+        KD.EMBEDDING.WEIGHT 1 KD.RELATION.SIMILARITY_WEIGHT 1 KD.EMA.ENABLED True
+        SOLVER.ACCUMULATION_STEPS 2
         MODEL.HEAD.EMBEDDING_DIM 12 INPUT.SIZE_TRAIN (24,12) INPUT.SIZE_TEST (24,12)""".split()
 
 
@@ -84,8 +85,9 @@ def test_a_distillation_resumes(student_run, tiny_recipe, tmp_path, teacher):
 
 
 def test_multi_view_student(tmp_path, train, teacher):
-    words = f"""KD.TEACHERS ('{teacher}',) KD.LOGITS.WEIGHT 0.1 KD.LOGITS.KIND kl KD.DISTANCES.WEIGHT 1e-4
-        INPUT.NUM_FRAMES 3 INPUT.FRAME_SAMPLING multiview KD.STUDENT_VIEWS 1 KD.STUDENT_WEIGHTS teacher KD.REINIT head
+    words = f"""KD.TEACHERS ('{teacher}',) KD.LOGITS.WEIGHT 0.1 KD.LOGITS.KIND kl
+        KD.DISTANCES.WEIGHT 1e-4 INPUT.NUM_FRAMES 3 INPUT.FRAME_SAMPLING multiview
+        KD.STUDENT_VIEWS 1 KD.STUDENT_WEIGHTS teacher KD.REINIT head
         KD.TEACHER_STATISTICS batch SOLVER.MAX_EPOCHS 1""".split()
     folder = train(tmp_path / "vkd", *words)
     assert (folder / "results.json").is_file()
@@ -155,7 +157,8 @@ def test_a_teacher_without_common_identities_is_refused_for_logits(
 def test_a_teacher_of_another_size_gives_a_warning(
     student_run, capsys, tiny_recipe, tmp_path, teacher
 ):
-    words = f"KD.TEACHERS ('{teacher}',) KD.EMBEDDING.WEIGHT 1 INPUT.SIZE_TRAIN (24,12) SOLVER.MAX_EPOCHS 1".split()
+    words = f"""KD.TEACHERS ('{teacher}',) KD.EMBEDDING.WEIGHT 1 INPUT.SIZE_TRAIN (24,12)
+        SOLVER.MAX_EPOCHS 1""".split()
     assert main.main(["-c", str(tiny_recipe), *words, "OUTPUT_DIR", str(tmp_path / "out")]) == 0
     said = capsys.readouterr()
     assert (

@@ -11,7 +11,14 @@ from ember_reid.engine.losses.build import build_criterion
 from ember_reid.modeling.output import ReidOutput
 
 from tests.engine.test_evaluator import batch_of
-from tests.engine.test_processes import PLAIN, at_iteration, difference, fork, launch, weights_of  # noqa: F401
+from tests.engine.test_processes import (  # noqa: F401
+    PLAIN,
+    at_iteration,
+    difference,
+    fork,
+    launch,
+    weights_of,
+)
 
 XBM = "LOSS.XBM.SIZE 20 LOSS.XBM.START 1 LOSS.XBM.WEIGHT 0.5".split()
 

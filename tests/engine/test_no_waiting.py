@@ -1,7 +1,7 @@
 """Nothing in a training step waits for a GPU.
 
-The device here is "meta": it holds shapes and no numbers, so whatever reads a number back fails by itself. Copies to it are
-watched: one from ordinary memory makes the host wait until the device has done all of its work.
+The device is "meta", which has shapes but no values, so reading a value back raises an error.
+Copies to the device are checked: a copy from pageable memory makes the host wait for the device.
 """
 
 from contextlib import contextmanager
@@ -25,7 +25,10 @@ from torch.utils._pytree import tree_leaves
 META = torch.device("meta")
 aten = torch.ops.aten
 LOSSES = "LOSS.CENTER.WEIGHT 0.1 LOSS.CIRCLE.WEIGHT 1 LOSS.COSFACE.WEIGHT 1 LOSS.XBM.SIZE 16"
-HANDLERS = "SOLVER.EMA_DECAY 0.9 SOLVER.CLIP_NORM 5 SOLVER.FREEZE ('backbone',) SOLVER.FREEZE_ITERS 2 SOLVER.LOG_PERIOD 100"
+HANDLERS = (
+    "SOLVER.EMA_DECAY 0.9 SOLVER.CLIP_NORM 5 SOLVER.FREEZE ('backbone',) SOLVER.FREEZE_ITERS 2 "
+    "SOLVER.LOG_PERIOD 100"
+)
 
 
 READS = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.equal)

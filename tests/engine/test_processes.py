@@ -1,4 +1,4 @@
-"""Several processes give what one gives. The processes are forked, so that they need not import everything anew."""
+"""Several processes give the results of one. They are forked, which avoids repeated imports."""
 
 import functools
 import json
@@ -17,8 +17,8 @@ from ember_reid.engine.run import launch as launching
 from ember_reid import main
 
 PLAIN = (
-    "MODEL.BACKBONE.NAME tiny_plain MODEL.HEAD.NECK none LOSS.CENTER.WEIGHT 0.1 INPUT.JITTER_PROB 0.5 "
-    "SOLVER.OPTIMIZER sgd SOLVER.BASE_LR 0.05"
+    "MODEL.BACKBONE.NAME tiny_plain MODEL.HEAD.NECK none LOSS.CENTER.WEIGHT 0.1 "
+    "INPUT.JITTER_PROB 0.5 SOLVER.OPTIMIZER sgd SOLVER.BASE_LR 0.05"
 ).split()
 TWO = ("NUM_PROCESSES", "2")
 

@@ -23,9 +23,18 @@ from ignite.engine import Engine
     "error, fragments",
     [
         (MemoryError(), ["out of memory with 8 images of 2x1", "SOLVER.ACCUMULATION_STEPS"]),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand so on"), ["Tried to allocate 2 GiB)"]),
-        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), ["DATALOADER.NUM_WORKERS 0", "--resume"]),
-        (RuntimeError("[gloo] Connection closed by peer [127.0.0.1]"), ["another process of this run ended"]),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand so on"),
+            ["Tried to allocate 2 GiB)"],
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+            ["DATALOADER.NUM_WORKERS 0", "--resume"],
+        ),
+        (
+            RuntimeError("[gloo] Connection closed by peer [127.0.0.1]"),
+            ["another process of this run ended"],
+        ),
     ],
     ids=["host", "cuda", "worker", "peer"],
 )  # fmt: skip
@@ -42,7 +51,8 @@ def test_errors_are_described_on_one_printable_line():
     assert describe_error(ValueError("a\n  b\x1b[31m\x00")) == "a b [31m"
     assert describe_error(ValueError()) == "ValueError"
     handed_on = OSError(
-        "Caught OSError in DataLoader worker process 0.\nOriginal Traceback (most):\n  x\nOSError: a.jpg is bad\n"
+        "Caught OSError in DataLoader worker process 0.\n"
+        "Original Traceback (most):\n  x\nOSError: a.jpg is bad\n"
     )
     assert describe_error(handed_on) == "a.jpg is bad"
     assert "free some space" in describe_error(OSError(errno.ENOSPC, "No space left on device"))

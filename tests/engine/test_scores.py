@@ -39,7 +39,8 @@ def test_all_counts_the_own_camera():
 
 
 def test_the_trapezoid_differs_from_the_mean():
-    # Query 0: one match at rank 2: (1/2 + 0) / 2 = 1/4. Query 1: ((1/2 + 0) + (2/3 + 1/2)) / 2 / 2 = 5/12.
+    # Query 0: one match at rank 2: (1/2 + 0) / 2 = 1/4.
+    # Query 1: ((1/2 + 0) + (2/3 + 1/2)) / 2 / 2 = 5/12.
     scores = retrieval_scores(EMBEDDED, 2, ScoreSettings(average_precision="trapezoid"))
     assert scores["mAP"] == pytest.approx((1 / 4 + 5 / 12) / 2)
 
@@ -67,7 +68,8 @@ def test_reranking_with_lambda_one_changes_nothing():
 
 
 def test_operating_points_in_closed_and_open_sets():
-    # 2 pairs of one identity across cameras for query 1 and 1 for query 0; different pairs: 5 - 40 = 35 degrees, ...
+    # Pairs of the same identity across cameras: 2 for query 1 and 1 for query 0.
+    # Different pairs: 5 - 40 = 35 degrees, ...
     closed = retrieval_scores(EMBEDDED, 2, ScoreSettings(rates=(0.5,)))
     assert 0 <= closed["TPR@FPR=0.5"] <= 1 and not any(name.startswith("TPIR") for name in closed)
     stranger = EMBEDDED._replace(pids=torch.tensor([9, 2, 1, 2, 1, 2]))

@@ -22,7 +22,7 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The port of a server on the loopback address; started without the page's downloads, which need a network."""
+    """The port of a server on the loopback address, started without downloads of page assets."""
     folder, port = tmp_path_factory.mktemp("visdom"), free_port()
     start = "from visdom.server.run_server import main; main()"
     command = [

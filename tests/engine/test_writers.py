@@ -28,7 +28,8 @@ def test_a_resumed_run_drops_later_and_incomplete_rows(tmp_path):
     writer.open(resumed_iteration=2)
     writer.write("train", 2, 3, {"loss": 0.75, "acc": 1.0})
     assert path.read_text() == (
-        "what,epoch,iteration,loss,mAP,acc\ntrain,1,2,1.5,,\ntest/a,1,2,,0.25,\ntrain,2,3,0.75,,1.0\n"
+        "what,epoch,iteration,loss,mAP,acc\n"
+        "train,1,2,1.5,,\ntest/a,1,2,,0.25,\ntrain,2,3,0.75,,1.0\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The numbers of the worked example in docs/explanation/metrics.md are those that the program computes."""
+"""The program reproduces the worked example in docs/explanation/metrics.md."""
 
 import re
 from pathlib import Path

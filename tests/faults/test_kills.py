@@ -53,7 +53,10 @@ def undisturbed(tmp_path_factory, tiny_recipe) -> tuple[Path, float]:
 
 
 def kill_and_resume(recipe: Path, folder: Path, expected: Path, seconds: float) -> None:
-    """kill -9 after that time; then as often as needed until the run ends, which must have the bits of `expected`."""
+    """Kill a run with SIGKILL after `seconds`, repeatedly, until it finishes.
+
+    Its checkpoint must equal that of `expected` bit for bit.
+    """
     process = start(["-c", str(recipe), "OUTPUT_DIR", str(folder)])
     process.join(seconds)
     process.kill()

@@ -50,7 +50,7 @@ def test_histograms_count_every_pair_once_against_a_loop():
 
 
 def test_intervals_without_spread_are_points():
-    # Both identities alike: 4 same pairs at 0..1, of 10 different pairs one at 0..1 and nine at 2..3.
+    # Same pairs: 4 at 0..1. Different pairs: one at 0..1 and nine at 2..3.
     one = Histograms(np.arange(4.0), np.array([[3.0, 1, 0]] * 2), np.array([[1.0, 0, 9]] * 2))
     thresholds, fnmr = intervals(one, (0.05, 0.1), num_resamples=20)
     assert thresholds.tolist() == [
@@ -80,7 +80,7 @@ def test_intervals_are_wider_with_fewer_identities_and_repeat():
 
 @pytest.mark.parametrize("method", ["isotonic", "logistic"])
 def test_probabilities_fall_with_distance_and_obey_the_prior(method):
-    # Bins at 0.5, 1.5, 2.5: only same pairs, as many of both kinds (relative to their number), only different ones.
+    # Bins at 0.5, 1.5, 2.5: only same pairs, equal shares of both kinds, only different pairs.
     histograms = Histograms(np.arange(4.0), np.array([[5.0, 5, 0]]), np.array([[0.0, 500, 500]]))
     distances, probabilities = fit_probability(histograms, method=method, num_points=3)
     assert distances.tolist() == [0.5, 1.5, 2.5]
@@ -103,14 +103,16 @@ def test_half_of_the_identities_leave_the_gallery():
 
 
 def test_a_threshold_by_hand():
-    # Four identities, 60 degrees apart, seen by camera 1 at that angle, by camera 2 five degrees further, the last 40.
+    # Four identities, 60 degrees apart in camera 1. Camera 2 sees them five degrees
+    # further, the last one 40 degrees further.
     angles = (0.0, 60.0, 120.0, 180.0)
     embeddings = torch.cat([on_circle(*angles), on_circle(5.0, 65.0, 125.0, 220.0)])
     pids, camids = torch.arange(4).repeat(2), torch.tensor([0] * 4 + [1] * 4)
     embedded = Namespace(embeddings=embeddings, pids=pids, camids=camids)
     asked = Namespace(fmr=0.1, prior=0.5, confidence=0.9, resamples=20, fit="isotonic")
     found = measure(embedded, 4, asked, metric="cosine", seed=0)
-    # 12 different pairs, of which one may pass: 55 degrees (two such: 60-5, 120-65; and 180-125) are three at once, so none.
+    # One of the 12 different pairs may match. The nearest three are tied at 55 degrees
+    # (60-5, 120-65, 180-125), so none does.
     assert found["num_same_pairs"] == 4 and found["num_different_pairs"] == 12
     assert found["threshold"] == pytest.approx(1 - np.cos(np.deg2rad(55)), abs=1e-5)
     assert found["fnmr_at_fmr"][0] | {
@@ -180,7 +182,8 @@ def test_no_identity_twice():
         (["TEST.WEIGHT", "nowhere.pt"], "weight file nowhere.pt does not exist"),
         (
             ["TEST.WEIGHT", "person.onnx"],
-            "person.onnx is an exported network (onnx), give the checkpoint from which it was exported",
+            "person.onnx is an exported network (onnx), "
+            "give the checkpoint from which it was exported",
         ),
         (["--fmr", "0"], "--fmr is 0.0, it must be between 0 and 1"),
         (["--prior", "1"], "--prior is 1.0, it must be between 0 and 1"),

@@ -26,7 +26,7 @@ METADATA = ExportMetadata(
 
 
 class Corner(torch.nn.Module):
-    """The embedding is the normalized pixel in the upper left corner, so numbers can be checked by hand."""
+    """The embedding is the normalized upper left pixel, so it can be computed by hand."""
 
     def forward(self, images):
         return ReidOutput(embedding=images[:, :, 0, 0])
@@ -221,7 +221,8 @@ def test_a_drop_of_map_beyond_the_limit_refuses_and_leaves_what_was_there(
 
 
 def test_error_rates_at_a_threshold_by_hand():
-    # Two identities at 0 and 90 degrees; the gallery under another camera at 60 (distance 0.5), 90 (0), and junk at 0.
+    # Two identities at 0 and 90 degrees. The gallery, from another camera, is at 60 (distance 0.5)
+    # and 90 degrees (0), with junk at 0.
     degrees = torch.deg2rad(torch.tensor([0.0, 90, 60, 90, 0]))
     embedded = EmbeddingBatch(
         embeddings=torch.stack([degrees.cos(), degrees.sin()], dim=1),

@@ -134,7 +134,8 @@ def test_a_process_that_failed_is_one_line(best, photos, tmp_path, monkeypatch, 
     monkeypatch.setattr("torch.multiprocessing.spawn", spawn)
     assert run(best, tmp_path / "x.npz", photos, "--processes", "2") == 2
     assert capsys.readouterr().err == (
-        "extract: a process failed: OSError: the disk is full; run the same command again to continue\n"
+        "extract: a process failed: OSError: the disk is full; "
+        "run the same command again to continue\n"
     )
 
 

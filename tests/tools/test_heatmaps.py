@@ -11,7 +11,7 @@ from torch import nn
 
 
 class TwoChannels(nn.Module):
-    """A backbone whose map is given; its head adds up the first channel and takes off the second."""
+    """A backbone with a given map; its head adds the first channel and subtracts the second."""
 
     def __init__(self, maps: torch.Tensor):
         super().__init__()
@@ -23,7 +23,8 @@ class TwoChannels(nn.Module):
 
 
 def test_heat_by_hand():
-    # Gradients are 1/2 and -1/2 per channel (mean over 2 positions), so the heat is relu(a - b) / 2, then scaled to 1.
+    # Gradients are 1/2 and -1/2 per channel (mean over 2 positions), so the heat is
+    # relu(a - b) / 2, scaled to 1.
     maps = torch.tensor([[[[4.0, 1.0]], [[0.0, 3.0]]]])  # [1, 2, 1, 2]
     heat = heatmaps.grad_cam(TwoChannels(maps), torch.zeros(1, 3, 1, 2), heatmaps.strongest_logit)
     assert heat.tolist() == [[[1.0, 0.0]]]
@@ -80,8 +81,8 @@ def test_a_transformer_has_heat(tmp_path):
     from ember_reid.config import load_config
     from ember_reid.modeling import build_model
 
-    words = "MODEL.BACKBONE.NAME timm:vit_tiny_patch16_224 MODEL.BACKBONE.LAST_STRIDE 2 MODEL.BACKBONE.WEIGHTS none"
-    sizes = "INPUT.SIZE_TRAIN (64,32) INPUT.SIZE_TEST (64,32)"
+    words = "MODEL.BACKBONE.NAME timm:vit_tiny_patch16_224 MODEL.BACKBONE.LAST_STRIDE 2"
+    sizes = "MODEL.BACKBONE.WEIGHTS none INPUT.SIZE_TRAIN (64,32) INPUT.SIZE_TEST (64,32)"
     model = build_model(
         load_config(None, f"{words} {sizes}".split()), num_classes=5, pretrained=False
     ).eval()

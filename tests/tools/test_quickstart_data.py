@@ -1,4 +1,4 @@
-"""The quickstart data: complete, always the same, readable in its layouts, and no task for color alone."""
+"""The quickstart data: complete, reproducible, readable, and not solvable by color alone."""
 
 import json
 import re
@@ -151,7 +151,7 @@ TINY = [
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """The smallest set in both layouts, rendered by this process; to be copied by those that change it."""
+    """The smallest dataset in both layouts. Tests that change it must copy it."""
     out = tmp_path_factory.mktemp("tiny") / "data"
     assert main([str(out), "--images", "--tracklets", *TINY, "--workers", "1"]) == 0
     return out

@@ -230,7 +230,8 @@ def test_faiss_looks_into_as_many_cells_as_the_recall_needs():
         <= index.nlist
         == 102
     )
-    # The recall by a loop over the queries alone; entries of the gallery that find themselves do not count.
+    # The recall, computed by a loop over the queries; gallery entries that find themselves do not
+    # count.
     alone = reach_recall(index, query, gallery, 10, wanted=0.9, num_samples=0)
     exact, found = (
         nearest(query, gallery, 10).indices.tolist(),
@@ -285,8 +286,11 @@ def test_mistakes_end_in_one_line(features, photos, tmp_path, capsys, words, mes
         replace(found, card=replace(metadata, fingerprint="f" * 16).to_json()),
     )
     given = {
-        "FEATURES": features, "PHOTO": photos[0], "BROKEN": tmp_path / "broken.jpg", "OTHER": tmp_path / "other.npz"
-    }  # fmt: skip
+        "FEATURES": features,
+        "PHOTO": photos[0],
+        "BROKEN": tmp_path / "broken.jpg",
+        "OTHER": tmp_path / "other.npz",
+    }
     assert (
         main([*(str(given.get(word, word)) for word in words), "--out", str(tmp_path / "out")]) == 2
     )

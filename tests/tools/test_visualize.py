@@ -1,6 +1,4 @@
-"""Ranked lists: chosen and ordered by hand-checkable rules, drawn, and written into a page that needs nothing
-else.
-"""
+"""Ranked lists: selection and order checked by hand, drawings, and a self-contained page."""
 
 import re
 from base64 import b64decode
@@ -31,7 +29,7 @@ from ember_reid.tools.visualize.command import main
 from ember_reid.tools.visualize.page import write_page
 from PIL import Image
 
-# Three queries at 0, 10 and 20 on a line; the gallery beside them, so that distances can be read off.
+# Queries at 0, 10 and 20 on a line, and gallery entries next to them: distances are differences.
 QUERY = np.array([[0.0], [10.0], [20.0]])
 QUERY_PIDS, QUERY_CAMIDS = [1, 2, 3], [0, 0, 0]
 GALLERY = np.array([[0.5], [1.0], [2.0], [11.0], [13.0], [20.0], [29.0], [12.0]])
@@ -79,8 +77,8 @@ def test_the_all_protocol_keeps_the_own_camera():
 
 
 def test_best_and_worst_are_ordered_by_average_precision():
-    # Query 2 at 20 finds its only match, at 29, behind 13 and 11 (both nearer or equal: 7 and 9, the tie to
-    # the earlier).
+    # Query 2 at 20 has its only match at 29, behind 13 (distance 7) and 11 (9, a tie that
+    # the earlier entry wins).
     best, worst = lists(queries="best"), lists(queries="worst")
     assert [ranked.index for ranked in best] == [0, 1, 2]
     assert [ranked.index for ranked in worst] == [2, 0, 1]
@@ -244,7 +242,8 @@ def test_the_command_needs_a_checkpoint_and_nothing_else(untrained, capsys):
         (["TEST.WEIGHT", "nowhere.pt"], "visualize: weight file nowhere.pt does not exist\n"),
         (
             ["--queries", "best,top"],
-            "visualize: --queries is 'best,top', it must be a list with commas of best, worst, random\n",
+            "visualize: --queries is 'best,top', "
+            "it must be a list with commas of best, worst, random\n",
         ),
         (["--count", "0"], "visualize: --count is 0, it must be at least 1\n"),
     ],
