@@ -1,4 +1,4 @@
-"""Configuration keys that were renamed; recipes, overrides and checkpoints may use the old names."""
+"""Renamed configuration keys; recipes, overrides and checkpoints may use the old names."""
 
 import logging
 from collections.abc import Callable, Iterable
