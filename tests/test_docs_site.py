@@ -95,6 +95,12 @@ def test_the_site_can_be_searched(site):
     assert {"Commands", "Metrics and re-ranking", "Distillation"} <= titles
 
 
+def test_the_worker_for_pages_on_the_disk_is_defined_before_the_search_starts(site):
+    scripts = re.findall(r'<script src="([^"]*)"', (site / "index.html").read_text("utf-8"))
+    names = [Path(script).name.split(".")[0] for script in scripts]
+    assert names.index("iframe-worker") < names.index("bundle")
+
+
 def test_generated_pages_describe_the_program(site):
     commands = (site / "reference" / "commands.html").read_text(encoding="utf-8")
     for name in ("train", "doctor", "export", "search"):

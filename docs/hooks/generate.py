@@ -27,7 +27,6 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-REMOTE_SCRIPT = re.compile(r'<script src="https://unpkg\.com/[^"]*"></script>')
 
 _installed = tempfile.TemporaryDirectory(prefix="ember-reid-docs-")
 
@@ -102,10 +101,3 @@ def help_text(main: Callable[[list[str]], int], words: list[str]) -> str:
         else:
             os.environ["COLUMNS"] = before
     return printed.getvalue()
-
-
-def on_post_build(config: MkDocsConfig) -> None:
-    """Remove the script that the plugin `offline` loads from elsewhere; see offline-search.js."""
-    for page in Path(config.site_dir).rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(REMOTE_SCRIPT.sub("", text), encoding="utf-8")
