@@ -8,6 +8,7 @@
 # make test-exports  export every network in every format and compare it with PyTorch
 # make test-faults   kill fifty runs at random moments; each must resume with identical results
 PYTHON ?= python3
+HOSTILE_SECONDS ?= 600
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP_INSTALL := $(PY) -m pip install --quiet -c constraints.txt
@@ -18,7 +19,7 @@ TYPES := build/types
 SOURCES := main.py config data engine evaluate layers modeling solver tools
 
 .PHONY: install demo distill-demo docs lint typecheck clean
-.PHONY: test test-extras test-exports test-faults test-recipes
+.PHONY: test test-extras test-exports test-faults test-hostile test-recipes
 
 install: $(INSTALLED)
 
@@ -61,6 +62,11 @@ test-extras: $(INSTALLED)
 
 test-faults: $(INSTALLED)
 	$(PY) -m pytest -m faults
+
+# Rounds with new random seeds until the time is over.
+test-hostile: $(INSTALLED)
+	end=$$(( $$(date +%s) + $(HOSTILE_SECONDS) )); while [ $$(date +%s) -lt $$end ]; do \
+		HOSTILE_PROFILE=long $(PY) -m pytest -s tests/hostile || exit 1; done
 
 test-exports: $(INSTALLED)
 	$(PY) -m pytest -m "exports or not exports" tests/engine/test_deploy.py
