@@ -8,7 +8,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
-# A wheel for other machines is built with EMBER_REID_PORTABLE=1; the default uses this processor's instructions.
+# A wheel for other machines is built with EMBER_REID_PORTABLE=1; the default uses the instructions
+# of this processor.
 NATIVE = [] if os.environ.get("EMBER_REID_PORTABLE") else ["-march=native"]
 FLAGS = (["-O3", *NATIVE, "-fopenmp"], ["-O3", "-fopenmp"], ["-O3"])
 KERNELS = "evaluate/eval_cylib"
@@ -37,7 +38,7 @@ class BuildModules(build_py):
         return [*super().find_modules(), ("ember_reid", "main", "main.py")]
 
     def run(self):
-        self.py_modules = self.py_modules or ["ember_reid.main"]  # makes build_py ask find_modules
+        self.py_modules = self.py_modules or ["ember_reid.main"]  # makes build_py call find_modules
         super().run()
 
 

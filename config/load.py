@@ -26,7 +26,7 @@ MAX_FILES = 64
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Merge the defaults, a recipe with its `_BASE_` files and command-line words; check the result.
+    """Merge defaults, a recipe with its `_BASE_` files and command-line words; check the result.
 
     Args:
         path: a YAML recipe or the name of a shipped one (see `find_recipe`), or None for the
@@ -257,7 +257,7 @@ def _find_node(cfg: Config, name: str) -> Any:
 
 
 def _parse_word(word: Any) -> Any:
-    """A command-line word as the Python or YAML literal that it looks like, else the word itself."""
+    """The Python or YAML literal that a command-line word looks like, else the word itself."""
     if not isinstance(word, str):
         return word
     try:

@@ -1,4 +1,4 @@
-"""Values in error messages: short, on one line, whatever their size."""
+"""Values in error messages: shortened to one line."""
 
 import reprlib
 

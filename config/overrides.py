@@ -1,4 +1,4 @@
-"""Configuration words of a command line: KEY VALUE, KEY=VALUE, and short names such as epochs=20."""
+"""Configuration words of a command line: KEY VALUE, KEY=VALUE, short names such as epochs=20."""
 
 import re
 from collections.abc import Sequence

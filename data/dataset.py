@@ -1,4 +1,4 @@
-"""From records to tensors: decoded images in memory, and the dataset that a loader asks."""
+"""From records to tensors: decoded images in memory, and the dataset of a loader."""
 
 import logging
 import time

@@ -17,7 +17,8 @@ __version__ = "0.2.0"
 
 _ROOT = Path(__file__).resolve().parent.parent
 if (_ROOT / "main.py").is_file() and (_ROOT / "config" / "defaults.py").is_file():
-    # A checkout: the subpackages (ember_reid.data is data/) and ember_reid.main lie beside this folder.
+    # A checkout: the subpackages (ember_reid.data is data/) and ember_reid.main are beside this
+    # folder.
     __path__.append(str(_ROOT))
 
 # Public name -> the module that defines it.

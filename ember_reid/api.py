@@ -131,8 +131,8 @@ def train(recipe: str | Path, *, data: Any = None, resume: bool = False, **keys:
         recipe: a file, or the name of a shipped recipe (`market1501/bot_R50`).
         data: what to train and test on; None for the recipe's own datasets.
         resume: continue from `last.pt` in the output folder.
-        keys: short names (`epochs=20`, `out="runs/cows"`) or, through a dict, any configuration key:
-            `train("quickstart", **{"SOLVER.BASE_LR": 1e-3})`.
+        keys: short names (`epochs=20`, `out="runs/cows"`) or, through a dict, any configuration
+            key: `train("quickstart", **{"SOLVER.BASE_LR": 1e-3})`.
 
     Raises:
         ValueError, OSError, ModuleNotFoundError: an error that the user can fix, in one line.
@@ -147,7 +147,7 @@ def test(checkpoint: str | Path, *, data: Any = None, **keys: Any) -> Results:
     """Score a checkpoint, as `ember-reid test` does; returns the scores by dataset.
 
     Args:
-        checkpoint: one of ours, which contains its recipe.
+        checkpoint: a checkpoint of ember-reid, which contains its recipe.
         data: what to test on; None for the test sets of its recipe.
         keys: as for `train`.
     """

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def all_gather(tensor: Tensor) -> Tensor:
-    """The tensors of all processes, concatenated along their first dimension; all equal in shape."""
+    """Tensors of equal shape from all processes, concatenated along their first dimension."""
     return cast(Tensor, idist.all_gather(tensor))
 
 

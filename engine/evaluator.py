@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ignite.distributed as idist
 import torch
@@ -135,7 +135,7 @@ def score(
     """Score all benchmarks and log the results.
 
     Args:
-        rerank: whether to re-rank where the settings ask for it.
+        rerank: whether to re-rank if the settings contain parameters of re-ranking.
         show: called with (name, benchmark, embeddings) of each benchmark.
 
     Returns:
@@ -143,7 +143,7 @@ def score(
     """
     results = {}
     for name, benchmark in benchmarks.items():
-        settings = benchmark.settings if rerank else benchmark.settings._replace(rerank=None)
+        settings = benchmark.settings if rerank else replace(benchmark.settings, rerank=None)
         embeddings = benchmark.embed()
         results[name] = retrieval_scores(embeddings, len(benchmark.query), settings)
         if show is not None:

@@ -1,140 +1,164 @@
-"""Ranked lists of gallery entries, right ones framed green, wrong ones red, drawn as images.
+"""Ranked lists: selected queries with their nearest gallery entries.
 
-`ranked_lists` chooses queries and ranks the gallery for each by the same rules as the scores.
-`draw_ranked_list` and `draw_montage` draw them; tools.visualize writes them as an HTML page.
 Letters: Q queries, G gallery entries, D dimensions of an embedding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from ember_reid.evaluate import QueryGallery, label_pairs
-from PIL import Image, ImageDraw, ImageFont
 
 CHOICES = ("best", "worst", "random")
-GREEN, RED, BLUE = (38, 160, 76), (214, 52, 48), (58, 96, 190)
-TILE = (80, 160)  # width and height of a picture in a drawn list
-FRAME, GAP, CAPTION = 4, 8, 30
-Loader = Callable[[int], Image.Image]  # position in the query set or the gallery -> RGB picture
 
 
-class Answer(NamedTuple):
+@dataclass(frozen=True)
+class RankedEntry:
     """One entry of a ranked list."""
 
-    index: int  # position in the gallery
+    # Index in the gallery.
+    index: int
     pid: int
     camid: int
     distance: float
     correct: bool
 
 
-class RankedQuery(NamedTuple):
-    """A query and the start of its ranked gallery."""
+@dataclass(frozen=True)
+class RankedQuery:
+    """A query and the first entries of its ranked gallery.
 
-    index: int  # position in the query set
+    Attributes:
+        index: index in the query set.
+        choice: why it was selected: best, worst or random.
+        ap: average precision over the whole gallery, in [0, 1].
+        num_matches: number of true matches in the whole gallery.
+        entries: the nearest gallery entries, nearest first.
+    """
+
+    index: int
     pid: int
     camid: int
-    choice: str  # how it was chosen: best, worst or random
-    ap: float  # average precision over the whole gallery, in [0, 1]
+    choice: str
+    ap: float
     num_matches: int
-    answers: tuple[Answer, ...]
+    entries: tuple[RankedEntry, ...]
 
 
-def ranked_lists(
-    query_features,
-    gallery_features,
-    query_pids,
-    gallery_pids,
-    query_camids,
-    gallery_camids,
-    *,
-    queries: str = "random",
-    count: int = 10,
-    top: int = 10,
-    metric: str = "cosine",
-    protocol: str = "cross-camera",
-    seed: int = 0,
-) -> list[RankedQuery]:
-    """Chooses `count` queries and ranks the gallery for each; in the order of their choice: best first, worst
-    first.
+@dataclass(frozen=True)
+class ListOptions:
+    """Which lists to create.
+
+    Attributes:
+        queries: best or worst (by average precision) or random. Queries without a match are never
+            selected.
+        count: number of queries.
+        top: number of gallery entries per query.
+        metric: cosine (1 - cosine) or euclidean.
+        protocol: cross-camera excludes matches under the query's own camera; all keeps them.
+        seed: for random queries.
+    """
+
+    queries: str = "random"
+    count: int = 10
+    top: int = 10
+    metric: str = "cosine"
+    protocol: str = "cross-camera"
+    seed: int = 0
+
+
+def ranked_lists(sets: QueryGallery, options: ListOptions) -> list[RankedQuery]:
+    """Select queries and rank the gallery for each, by the rules of the scores.
 
     Args:
-        query_features, gallery_features: [Q, D], [G, D], arrays or CPU tensors.
-        query_pids, ...: integers [Q], [G]. Gallery entries with pid -1 (junk) are left out for every query.
-        queries: best | worst (by average precision) | random (by `seed`). Queries without a match are never
-            chosen.
-        metric: cosine (1 - cosine) | euclidean.
-        protocol: cross-camera leaves out the query's own identity under its own camera | all keeps it.
+        sets: features as arrays or CPU tensors. Gallery entries with pid -1 (junk) are excluded.
+        options: which lists to create.
 
-    Raises ValueError for an unknown choice, arrays that do not fit together, and when no query has a match.
+    Returns:
+        At most `options.count` lists, in the order of the selection.
+
+    Raises:
+        ValueError: an unknown option, arrays of different lengths, or no query with a match.
     """
-    _check_choice("queries", queries, CHOICES)
-    _check_choice("metric", metric, ("cosine", "euclidean"))
-    _check_choice("protocol", protocol, ("cross-camera", "all"))
+    _check_choice("queries", options.queries, CHOICES)
+    _check_choice("metric", options.metric, ("cosine", "euclidean"))
+    _check_choice("protocol", options.protocol, ("cross-camera", "all"))
+    sets = _as_arrays(sets, options.metric)
+    if options.queries == "random":
+        order = np.random.default_rng(options.seed).permutation(len(sets.query)).tolist()
+    else:
+        order = list(range(len(sets.query)))
+    candidates = _rank_queries(sets, order, options)
+    if options.queries == "random":
+        selected = list(islice(candidates, options.count))
+    else:
+        by_ap = sorted(candidates, key=lambda one: one.ap, reverse=options.queries == "best")
+        selected = by_ap[: options.count]
+    if not selected:
+        raise ValueError(
+            f"None of the {len(sets.query)} queries has a match in the gallery of "
+            f"{len(sets.gallery)} under the protocol '{options.protocol}', so there is no list to "
+            "show"
+        )
+    return selected
+
+
+def _as_arrays(sets: QueryGallery, metric: str) -> QueryGallery:
+    """Check the shapes and convert to float32 and int64; normalize features for the cosine."""
     query, gallery = (
-        np.asarray(features, dtype=np.float32) for features in (query_features, gallery_features)
+        np.asarray(features, dtype=np.float32) for features in (sets.query, sets.gallery)
     )
-    pids, gallery_pids, camids, gallery_camids = (
-        np.asarray(ids, dtype=np.int64)
-        for ids in (query_pids, gallery_pids, query_camids, gallery_camids)
-    )
-    _check_shapes(query, gallery, pids, gallery_pids, camids, gallery_camids)
+    arrays = QueryGallery(query, gallery, *(np.asarray(ids, dtype=np.int64) for ids in sets.ids))
+    _check_shapes(arrays)
     if metric == "cosine":
-        query, gallery = _normalized(query), _normalized(gallery)
+        arrays = arrays._replace(query=_normalized(query), gallery=_normalized(gallery))
+    return arrays
 
-    ruling = QueryGallery(query, gallery, pids, gallery_pids, camids, gallery_camids)
-    if protocol == "all":
-        ruling = ruling.ignore_cameras()
 
-    def rank(index: int) -> RankedQuery | None:
+def _rank_queries(
+    sets: QueryGallery, order: Sequence[int], options: ListOptions
+) -> Iterator[RankedQuery]:
+    """The ranked lists of the queries that have a match."""
+    labels = sets.ignore_cameras() if options.protocol == "all" else sets
+    for index in order:
         is_match, is_excluded = label_pairs(
-            pids[index], gallery_pids, ruling.query_camids[index], ruling.gallery_camids
+            labels.query_pids[index],
+            labels.gallery_pids,
+            labels.query_camids[index],
+            labels.gallery_camids,
         )
         kept = np.flatnonzero(~is_excluded)
-        distances = _distances(query[index], gallery[kept], metric)
-        order = np.argsort(distances, kind="stable")
-        correct = is_match[kept[order]]
-        if not correct.any():
-            return None
-        places = np.flatnonzero(correct)
-        answers = tuple(
-            Answer(
-                int(kept[k]),
-                int(gallery_pids[kept[k]]),
-                int(gallery_camids[kept[k]]),
-                float(distances[k]),
-                bool(hit),
-            )
-            for k, hit in zip(order[:top], correct, strict=False)
-        )
-        ap = float(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
-        return RankedQuery(
-            index, int(pids[index]), int(camids[index]), queries, ap, len(places), answers
-        )
-
-    if queries == "random":
-        shuffled = np.random.default_rng(seed).permutation(len(query)).tolist()
-        chosen = _first(count, (rank(index) for index in shuffled))
-    else:
-        ranked = [found for index in range(len(query)) if (found := rank(index)) is not None]
-        chosen = sorted(ranked, key=lambda one: one.ap, reverse=queries == "best")[:count]
-    if not chosen:
-        raise ValueError(
-            f"None of the {len(query)} queries has a match in the gallery of {len(gallery)} under the "
-            f"protocol '{protocol}', so there is no list to show"
-        )
-    return chosen
+        if is_match[kept].any():
+            yield _rank_query(sets, index, kept, is_match[kept], options)
 
 
-def _first(count: int, candidates: Iterator[RankedQuery | None]) -> list[RankedQuery]:
-    found: list[RankedQuery] = []
-    for candidate in candidates:
-        if len(found) >= count:
-            break
-        if candidate is not None:
-            found.append(candidate)
-    return found
+def _rank_query(
+    sets: QueryGallery, index: int, kept: np.ndarray, is_match: np.ndarray, options: ListOptions
+) -> RankedQuery:
+    """Rank the gallery entries `kept` for one query; `is_match` belongs to `kept`."""
+    distances = _distances(sets.query[index], sets.gallery[kept], options.metric)
+    order = np.argsort(distances, kind="stable")
+    ranks = np.flatnonzero(is_match[order])
+    entries = tuple(
+        RankedEntry(
+            index=int(kept[k]),
+            pid=int(sets.gallery_pids[kept[k]]),
+            camid=int(sets.gallery_camids[kept[k]]),
+            distance=float(distances[k]),
+            correct=bool(is_match[k]),
+        )
+        for k in order[: options.top]
+    )
+    return RankedQuery(
+        index=index,
+        pid=int(sets.query_pids[index]),
+        camid=int(sets.query_camids[index]),
+        choice=options.queries,
+        ap=float(np.mean(np.arange(1, len(ranks) + 1) / (ranks + 1))),
+        num_matches=len(ranks),
+        entries=entries,
+    )
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -142,20 +166,22 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} is '{value}', it must be one of {', '.join(choices)}")
 
 
-def _check_shapes(query, gallery, pids, gallery_pids, camids, gallery_camids) -> None:
+def _check_shapes(sets: QueryGallery) -> None:
+    query, gallery = sets.query, sets.gallery
     if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"features must be [Q, D] and [G, D], they are {query.shape} and {gallery.shape}"
         )
-    for name, ids, features in (
-        ("query_pids", pids, query),
-        ("query_camids", camids, query),
-        ("gallery_pids", gallery_pids, gallery),
-        ("gallery_camids", gallery_camids, gallery),
+    for name, features in (
+        ("query_pids", query),
+        ("query_camids", query),
+        ("gallery_pids", gallery),
+        ("gallery_camids", gallery),
     ):
-        if ids.shape != (len(features),):
+        shape = getattr(sets, name).shape
+        if shape != (len(features),):
             raise ValueError(
-                f"{name} has the shape {ids.shape}, {len(features)} features need ({len(features)},)"
+                f"{name} has the shape {shape}, {len(features)} features need ({len(features)},)"
             )
 
 
@@ -167,70 +193,3 @@ def _distances(query: np.ndarray, gallery: np.ndarray, metric: str) -> np.ndarra
     if metric == "cosine":
         return 1 - gallery @ query
     return np.sqrt(np.square(gallery - query).sum(axis=1))
-
-
-def describe(ranked: RankedQuery) -> str:
-    """One line about a query, as it stands above its list."""
-    matches = "1 match" if ranked.num_matches == 1 else f"{ranked.num_matches} matches"
-    return (
-        f"{ranked.choice} query: identity {ranked.pid} under camera {ranked.camid + 1}, "
-        f"AP {100 * ranked.ap:.1f}%, {matches} under other cameras"
-    )
-
-
-def draw_ranked_list(ranked: RankedQuery, load_query: Loader, load_gallery: Loader) -> Image.Image:
-    """A strip: the query in a blue frame, then its answers in green and red frames, with captions."""
-    width = (TILE[0] + 2 * FRAME + GAP) * (len(ranked.answers) + 1) + 2 * GAP
-    strip = Image.new("RGB", (width, TILE[1] + 2 * FRAME + CAPTION + 20 + 2 * GAP), "white")
-    draw = ImageDraw.Draw(strip)
-    draw.text((GAP, GAP - 2), describe(ranked), fill=(20, 20, 20), font=ImageFont.load_default(13))
-    tiles = [(load_query(ranked.index), BLUE, "query", f"id {ranked.pid}  cam {ranked.camid + 1}")]
-    for place, answer in enumerate(ranked.answers, start=1):
-        tiles.append(
-            (
-                load_gallery(answer.index),
-                GREEN if answer.correct else RED,
-                *captions(place, answer),
-            )
-        )
-    left, top = GAP, 20 + GAP
-    for number, (picture, color, *lines) in enumerate(tiles):
-        strip.paste(_framed(picture, color), (left, top))
-        for row, line in enumerate(lines):
-            at = (left + 1, top + TILE[1] + 2 * FRAME + 2 + 13 * row)
-            draw.text(
-                at, line, fill=(60, 60, 60) if row else color, font=ImageFont.load_default(11)
-            )
-        left += TILE[0] + 2 * FRAME + (2 * GAP if number == 0 else GAP)
-    return strip
-
-
-def captions(place: int, answer: Answer) -> tuple[str, str]:
-    """Two lines below an image. Words as well as colors: not everyone can tell red from green."""
-    verdict = "right" if answer.correct else "wrong"
-    return f"{place}. {verdict}  {answer.distance:.2f}", f"id {answer.pid}  cam {answer.camid + 1}"
-
-
-def _framed(picture: Image.Image, color: tuple[int, int, int]) -> Image.Image:
-    framed = Image.new("RGB", (TILE[0] + 2 * FRAME, TILE[1] + 2 * FRAME), color)
-    fitted = Image.new("RGB", TILE, (235, 235, 235))
-    scale = min(TILE[0] / picture.width, TILE[1] / picture.height)
-    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
-    shrunk = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-    fitted.paste(shrunk, ((TILE[0] - size[0]) // 2, (TILE[1] - size[1]) // 2))
-    framed.paste(fitted, (FRAME, FRAME))
-    return framed
-
-
-def draw_montage(
-    lists: Sequence[RankedQuery], load_query: Loader, load_gallery: Loader
-) -> Image.Image:
-    """The strips of several queries below each other."""
-    strips = [draw_ranked_list(ranked, load_query, load_gallery) for ranked in lists]
-    height = sum(strip.height for strip in strips)
-    montage = Image.new("RGB", (max(strip.width for strip in strips), height), "white")
-    top = 0
-    for strip in strips:
-        montage.paste(strip, (0, top))
-        top += strip.height
-    return montage

@@ -1,7 +1,7 @@
 """From collected embeddings to the numbers of `results.json`."""
 
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import ignite.distributed as idist
 import numpy as np
@@ -26,7 +26,8 @@ from ember_reid.evaluate import (
 REPORTED_RANKS = (1, 5, 10)
 
 
-class ScoreSettings(NamedTuple):
+@dataclass(frozen=True)
+class ScoreSettings:
     """How embeddings are compared. Protocols are explained in docs/reference/datasets.md.
 
     Attributes:
@@ -69,7 +70,7 @@ def retrieval_scores(
             memory_gib=settings.memory_gib,
         )
         labeled = labeled._replace(query=query, gallery=gallery)
-    scores: dict[str, Any] = _scores(labeled, rule, settings._replace(rerank=None))
+    scores: dict[str, Any] = _scores(labeled, rule, replace(settings, rerank=None))
     if settings.rates:
         scores |= _operating_points(labeled, settings)
     if settings.rerank is not None and rule != ONE_PER_IDENTITY:

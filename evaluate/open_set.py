@@ -13,7 +13,14 @@ import numpy as np
 import torch
 
 from .distances import distance_blocks
-from .inputs import check_feature_pair, check_ids, check_positive_int, check_rates, shown
+from .inputs import (
+    QueryGallery,
+    check_feature_pair,
+    check_ids,
+    check_positive_int,
+    check_rates,
+    shown,
+)
 from .reference import label_pairs
 from .verification import threshold_at
 
@@ -76,37 +83,20 @@ def identification_scores(
     Raises:
         ValueError: one sentence about the first invalid argument.
     """
-    nearest = nearest_entries(
-        query,
-        gallery,
-        query_pids,
-        gallery_pids,
-        query_camids,
-        gallery_camids,
-        metric=metric,
-        memory_gib=memory_gib,
-    )
+    ids = (query_pids, gallery_pids, query_camids, gallery_camids)
+    sets = QueryGallery(query, gallery, *ids)
+    nearest = nearest_entries(sets, metric=metric, memory_gib=memory_gib)
     return rates_of_nearest(
         nearest, fpirs=fpirs, confidence=confidence, num_resamples=num_resamples, seed=seed
     )
 
 
 def nearest_entries(
-    query,
-    gallery,
-    query_pids,
-    gallery_pids,
-    query_camids,
-    gallery_camids,
-    *,
-    metric: str = "cosine",
-    memory_gib: float | None = None,
+    sets: QueryGallery, *, metric: str = "cosine", memory_gib: float | None = None
 ) -> NearestEntries:
     """The nearest gallery entry of every query; of equally near ones, the first."""
-    query, gallery = check_feature_pair(query, gallery)
-    ids = check_ids(
-        query_pids, gallery_pids, query_camids, gallery_camids, len(query), len(gallery)
-    )
+    query, gallery = check_feature_pair(sets.query, sets.gallery)
+    ids = check_ids(*sets.ids, len(query), len(gallery))
     pids, all_pids, camids, all_camids = ids.to(query.device)
     distances, correct, mated = [], [], []
     for first, last, block in distance_blocks(

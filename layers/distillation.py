@@ -33,11 +33,7 @@ def kd_divergence(
     Raises:
         ValueError: different numbers of identities.
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"student logits are {tuple(student_logits.shape)}, teacher logits "
-            f"{tuple(teacher_logits.shape)}: both must know the same identities"
-        )
+    _check_logits(student_logits, teacher_logits)
     student = F.log_softmax(as_float(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(as_float(teacher_logits.detach()) / temperature, dim=1)
     divergence = _kl(teacher, student)
@@ -72,11 +68,7 @@ def logit_matching(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     Raises:
         ValueError: different numbers of identities.
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"student logits are {tuple(student_logits.shape)}, teacher logits "
-            f"{tuple(teacher_logits.shape)}: both must know the same identities"
-        )
+    _check_logits(student_logits, teacher_logits)
     return F.mse_loss(as_float(student_logits), as_float(teacher_logits.detach()))
 
 
@@ -151,6 +143,14 @@ def _angle_cosines(x: Tensor) -> Tensor:
     # Unit vectors from j to i, [B, B, D] in the order (j, i).
     directions = F.normalize(x[None, :] - x[:, None], dim=2)
     return torch.bmm(directions, directions.transpose(1, 2))
+
+
+def _check_logits(student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student logits are {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}: "
+            "both must know the same identities"
+        )
 
 
 def _check_rows(student: Tensor, teacher: Tensor) -> None:

@@ -31,7 +31,8 @@ def _published_weighted(
 ) -> tuple[Tensor, Tensor]:
     """`_softmax_weighted` as FastReID computes it (modeling/losses/triplet_loss.py:13-18).
 
-    The maximum is taken over the masked values, whose zeros count, and 1e-6 is added to the normalizer.
+    The maximum is taken over the masked values, whose zeros count, and 1e-6 is added to the
+    normalizer.
     """
 
     def weighted_mean(logits: Tensor, mask: Tensor) -> Tensor:

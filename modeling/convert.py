@@ -132,7 +132,7 @@ class Converted(NamedTuple):
 
     Attributes:
         tensors: by our names.
-        layout: a key of LAYOUTS, or "" if the state dict was one of ours.
+        layout: a key of LAYOUTS, or "" if the state dict already has our names.
         settings: configuration values that the layout needs.
     """
 
@@ -262,7 +262,7 @@ def detect_layout(names: Collection[str]) -> str:
 def convert_state_dict(
     tensors: Mapping[str, Tensor], *, layout: str = "auto", model_names: Collection[str] = ()
 ) -> Converted:
-    """Converts a state dict of another program to our names; one of ours is returned unchanged.
+    """Converts a state dict of another program to our names, unless it already has them.
 
     Args:
         tensors: without wrappers and the prefix "module.".

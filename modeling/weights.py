@@ -35,7 +35,7 @@ ARCHITECTURE_KEYS = (
 
 
 def load_weights(model: nn.Module, path: str | Path, *, layout: str = "auto") -> LoadReport:
-    """Loads a checkpoint of ours or of another program (see modeling/convert.py) into `model`.
+    """Load a checkpoint of ember-reid or of another program (see modeling/convert.py) into `model`.
 
     Classifiers may be missing, unexpected or of another shape (other identities). In these cases
     the classifier of the model stays unchanged. If the file was made with other architecture or

@@ -94,7 +94,9 @@ def _read_metadata(text: str | bytes | None, path: Path) -> ExportMetadata:
     if isinstance(text, bytes):
         text = text.decode(errors="replace")
     if not text:
-        raise ValueError(f"{path} has no metadata of ours: it was not written by tools.export")
+        raise ValueError(
+            f"{path} has no metadata of ember-reid: it was not written by tools.export"
+        )
     try:
         return parse_metadata(text)
     except ValueError as error:

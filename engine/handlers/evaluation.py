@@ -13,7 +13,8 @@ from ember_reid.data.records import ALL, CROSS_CAMERA
 from ember_reid.engine.evaluator import Benchmark, score
 from ember_reid.engine.events import TrainingEvents, epoch_length
 from ember_reid.engine.handlers.writers import MetricWriter
-from ember_reid.engine.ranked_lists import draw_montage, ranked_lists
+from ember_reid.engine.montage import draw_montage
+from ember_reid.engine.ranked_lists import ListOptions, ranked_lists
 from ember_reid.evaluate import QueryGallery
 from ignite.engine import Engine, Events
 
@@ -31,14 +32,14 @@ def draw_random_queries(
     num_query, settings = len(benchmark.query), benchmark.settings
     features = embeddings.embeddings.float().cpu()
     pids, camids = embeddings.pids.cpu(), embeddings.camids.cpu()
-    lists = ranked_lists(
-        *QueryGallery.split(features, pids, camids, num_query),
+    options = ListOptions(
         queries="random",
         count=count,
         metric=settings.metric,
         protocol=ALL if SCORING_RULES[settings.protocol] == ALL else CROSS_CAMERA,
         seed=seed,
     )
+    lists = ranked_lists(QueryGallery.split(features, pids, camids, num_query), options)
     montage = draw_montage(
         lists,
         lambda index: open_image(benchmark.query[index].paths[0]),

@@ -116,7 +116,7 @@ class WandBTracker(Tracker):
             config=dict(self.run.config),
             id=known or None,
             resume="allow" if known else None,
-            # It must not capture the console, nor ask for a key.
+            # It must not capture the console or prompt for a key.
             settings={"console": "off", "init_timeout": 60, "login_timeout": 1},
         )
         # W&B's own steps cannot go back to the checkpoint that a run resumes from.

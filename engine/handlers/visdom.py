@@ -17,7 +17,7 @@ logger = logging.getLogger("ember.train")
 class VisdomWriter(MetricWriter):
     """One Visdom window per quantity (training loss, learning rate, test mAP, ...).
 
-    If no server answers, everything is written to `replay_file`, which
+    If no server can be reached, everything is written to `replay_file`, which
     `visdom.Visdom().replay_log(replay_file)` loads later.
 
     Args:

@@ -68,7 +68,7 @@ def build_criterion(
 
 
 def _build_cross_entropy(cfg: Config) -> LossFunction:
-    """Cross-entropy over all classifiers. The margin acts here, because models do not see labels."""
+    """Cross-entropy over all classifiers, with the margin, because models do not see labels."""
     ce = cfg.LOSS.CE
     loss = partial(smoothed_cross_entropy, epsilon=ce.EPSILON, smooth_over=ce.SMOOTH_OVER)
     if ce.MARGIN_TYPE != "none":

@@ -15,14 +15,20 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class WeightedLoss:
-    """A loss (ReidOutput, Batch) -> scalar and its weight. The function may be a module with parameters."""
+    """A loss (ReidOutput, Batch) -> scalar and its weight.
+
+    The function may be a module with parameters.
+    """
 
     weight: float
     function: Callable[[ReidOutput, Batch], Tensor]
 
 
 class Criterion(nn.Module):
-    """Named losses. Parameters of losses (such as the centers of center loss) belong to this module."""
+    """Named losses.
+
+    Parameters of losses (such as the centers of center loss) belong to this module.
+    """
 
     def __init__(self, terms: Mapping[str, WeightedLoss]):
         super().__init__()
@@ -103,7 +109,7 @@ class CrossBatchMemoryLoss(nn.Module):
         (features,) = output.features
         references = self.bank.store(gather_rows(features.detach()), gather_rows(batch.pids))
         anchors, pids = self.share(features), self.share(batch.pids)
-        # The position of this process's anchors among the rows just stored; 0 if anchors are shared.
+        # Position of this process's anchors among the rows just stored; 0 if anchors are shared.
         first = idist.get_rank() * len(pids) % len(references.own)
         own = references.own[first : first + len(pids)]
         return self.loss(anchors, pids, references=references._replace(own=own))

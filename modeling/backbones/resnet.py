@@ -25,7 +25,9 @@ NUM_BLOCKS = {
 
 
 class IBNa(nn.Module):
-    """IBN-a (Pan et al. 2018, figure 3): instance norm on half of the channels, batch norm on the rest.
+    """IBN-a: instance norm on half of the channels, batch norm on the rest.
+
+    Pan et al. 2018, figure 3.
 
     The child modules are called IN and BN, as in the published weight files.
     """

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from ember_reid.evaluate import identification_scores
+from ember_reid.evaluate import QueryGallery, identification_scores
 from ember_reid.evaluate.distances import distance_matrix
 from ember_reid.evaluate.open_set import NearestEntries, nearest_entries, rates_of_nearest
 from synthetic import clustered_features, random_ids
@@ -41,7 +41,7 @@ def test_nearest_entries_exclude_what_ranking_excludes():
     ids = random_ids(generator, 40, 200, num_pids=30)
     query = clustered_features(generator, ids[0])
     gallery = clustered_features(generator, np.maximum(ids[1], 0))
-    found = nearest_entries(query, gallery, *ids)
+    found = nearest_entries(QueryGallery(query, gallery, *ids))
     distances = distance_matrix(query, gallery)
     for q in range(40):
         same = ids[1] == ids[0][q]

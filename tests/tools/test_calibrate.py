@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.data.records import Record, Splits
-from ember_reid.evaluate import distance_matrix
+from ember_reid.evaluate import QueryGallery, distance_matrix
 from ember_reid.tools.calibrate.calibration import (
     Histograms,
     collect_histograms,
@@ -33,7 +33,8 @@ def test_histograms_count_every_pair_once_against_a_loop():
     query_pids, gallery_pids = rng.integers(0, 3, 7), rng.integers(-1, 3, 11)
     query_camids, gallery_camids = rng.integers(0, 2, 7), rng.integers(0, 2, 11)
     found = collect_histograms(
-        query, gallery, query_pids, gallery_pids, query_camids, gallery_camids, num_bins=8
+        QueryGallery(query, gallery, query_pids, gallery_pids, query_camids, gallery_camids),
+        num_bins=8,
     )
     distances = distance_matrix(query, gallery)
     identities = sorted(set(query_pids.tolist()))

@@ -93,7 +93,7 @@ def page(tmp_path_factory):
     """The page of two runs; the second has all optional parts."""
     found = analyze_retrieval(*noisy_city(), name="city", count=2, top=5)
     wanted = {("query", r.index) for r in found.lists} | {
-        ("gallery", a.index) for r in found.lists for a in r.answers
+        ("gallery", a.index) for r in found.lists for a in r.entries
     }
     images = {key: (f"{key[0]}_{key[1]}.jpg", Image.new("RGB", (16, 32), "teal")) for key in wanted}
     heats = {found.lists[0].index: [Image.new("RGB", (16, 32), "red")] * 2}

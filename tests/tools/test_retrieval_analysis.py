@@ -78,7 +78,7 @@ def test_retrieval_analysis_of_noisy_data():
     assert (
         found.lists[-1].index == 23
         and found.lists[-1].pid == 6
-        and not found.lists[-1].answers[0].correct
+        and not found.lists[-1].entries[0].correct
     )
     assert list(found.notes) == [23] and found.lists[4].index == 23
     assert found.cmc[0] == pytest.approx(23 / 24, abs=0.05)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from ember_reid.config import load_config
 from ember_reid.engine.checkpoint import save_checkpoint
-from ember_reid.engine.ranked_lists import (
+from ember_reid.engine.montage import (
     BLUE,
     FRAME,
     GAP,
@@ -19,9 +19,9 @@ from ember_reid.engine.ranked_lists import (
     describe,
     draw_montage,
     draw_ranked_list,
-    ranked_lists,
 )
-from ember_reid.evaluate import rank_metrics
+from ember_reid.engine.ranked_lists import ListOptions, ranked_lists
+from ember_reid.evaluate import QueryGallery, rank_metrics
 from ember_reid.modeling import build_model
 from ember_reid.tools.quickstart_data.command import make
 from ember_reid.tools.quickstart_data.layouts import Parameters
@@ -35,19 +35,11 @@ QUERY_PIDS, QUERY_CAMIDS = [1, 2, 3], [0, 0, 0]
 GALLERY = np.array([[0.5], [1.0], [2.0], [11.0], [13.0], [20.0], [29.0], [12.0]])
 GALLERY_PIDS = [1, 1, 4, 2, 4, 3, 3, -1]
 GALLERY_CAMIDS = [0, 1, 1, 1, 1, 0, 1, 2]
+SETS = QueryGallery(QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS)
 
 
 def lists(**options):
-    return ranked_lists(
-        QUERY,
-        GALLERY,
-        QUERY_PIDS,
-        GALLERY_PIDS,
-        QUERY_CAMIDS,
-        GALLERY_CAMIDS,
-        metric="euclidean",
-        **options,
-    )
+    return ranked_lists(SETS, ListOptions(metric="euclidean", **options))
 
 
 def colors(index: int) -> Image.Image:
@@ -57,7 +49,7 @@ def colors(index: int) -> Image.Image:
 def test_own_camera_and_junk_are_left_out():
     first = lists(queries="best", count=1)[0]
     assert (first.index, first.pid, first.camid, first.choice) == (0, 1, 0, "best")
-    assert [answer.index for answer in first.answers] == [
+    assert [answer.index for answer in first.entries] == [
         1,
         2,
         3,
@@ -65,14 +57,14 @@ def test_own_camera_and_junk_are_left_out():
         5,
         6,
     ]  # 0 is its own camera, 7 is junk
-    assert [answer.correct for answer in first.answers] == [True, False, False, False, False, False]
-    assert first.answers[0].distance == pytest.approx(1.0)
+    assert [answer.correct for answer in first.entries] == [True, False, False, False, False, False]
+    assert first.entries[0].distance == pytest.approx(1.0)
     assert (first.ap, first.num_matches) == (1.0, 1)
 
 
 def test_the_all_protocol_keeps_the_own_camera():
     first = lists(queries="best", count=1, protocol="all")[0]
-    assert [answer.index for answer in first.answers[:2]] == [0, 1]
+    assert [answer.index for answer in first.entries[:2]] == [0, 1]
     assert first.num_matches == 2
 
 
@@ -83,7 +75,7 @@ def test_best_and_worst_are_ordered_by_average_precision():
     assert [ranked.index for ranked in best] == [0, 1, 2]
     assert [ranked.index for ranked in worst] == [2, 0, 1]
     assert worst[0].ap == pytest.approx(1 / 3)
-    assert [answer.index for answer in worst[0].answers[:3]] == [4, 3, 6]
+    assert [answer.index for answer in worst[0].entries[:3]] == [4, 3, 6]
 
 
 def test_random_queries_follow_the_seed_and_are_not_repeated():
@@ -100,9 +92,8 @@ def test_average_precision_agrees_with_the_scores():
     query, gallery = rng.normal(size=(30, 8)), rng.normal(size=(120, 8))
     pids, gallery_pids = rng.integers(1, 9, 30), rng.integers(-1, 9, 120)
     camids, gallery_camids = rng.integers(0, 3, 30), rng.integers(0, 3, 120)
-    ranked = ranked_lists(
-        query, gallery, pids, gallery_pids, camids, gallery_camids, queries="best", count=30
-    )
+    sets = QueryGallery(query, gallery, pids, gallery_pids, camids, gallery_camids)
+    ranked = ranked_lists(sets, ListOptions(queries="best", count=30))
     unit = [
         features / np.linalg.norm(features, axis=1, keepdims=True) for features in (query, gallery)
     ]
@@ -120,7 +111,7 @@ def test_average_precision_agrees_with_the_scores():
 
 def test_top_cuts_the_list_and_not_the_score():
     ranked = lists(queries="worst", count=1, top=2)[0]
-    assert len(ranked.answers) == 2 and not any(answer.correct for answer in ranked.answers)
+    assert len(ranked.entries) == 2 and not any(answer.correct for answer in ranked.entries)
     assert ranked.ap == pytest.approx(1 / 3)
 
 
@@ -135,33 +126,31 @@ def test_top_cuts_the_list_and_not_the_score():
 def test_unknown_choices_name_the_known_ones(options, message):
     arguments = {"metric": "euclidean", **options}
     with pytest.raises(ValueError, match=f"^{message}$"):
-        ranked_lists(
-            QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS, **arguments
-        )
+        ranked_lists(SETS, ListOptions(**arguments))
 
 
 def test_a_gallery_without_a_match_is_an_error():
     with pytest.raises(ValueError, match="None of the 3 queries has a match in the gallery of 8"):
-        ranked_lists(QUERY, GALLERY, [7, 8, 9], GALLERY_PIDS, QUERY_CAMIDS, GALLERY_CAMIDS)
+        ranked_lists(SETS._replace(query_pids=[7, 8, 9]), ListOptions())
 
 
 def test_arrays_that_do_not_fit_are_an_error():
     with pytest.raises(
         ValueError, match=r"gallery_pids has the shape \(7,\), 8 features need \(8,\)"
     ):
-        ranked_lists(QUERY, GALLERY, QUERY_PIDS, GALLERY_PIDS[1:], QUERY_CAMIDS, GALLERY_CAMIDS)
+        ranked_lists(SETS._replace(gallery_pids=GALLERY_PIDS[1:]), ListOptions())
 
 
 def test_frames_tell_right_from_wrong():
     ranked = lists(queries="worst", count=1)[0]
     strip = draw_ranked_list(ranked, colors, colors)
     step, row = TILE[0] + 2 * FRAME + GAP, 20 + GAP + FRAME + 40
-    lefts = [GAP] + [2 * GAP + step * place for place in range(1, len(ranked.answers) + 1)]
+    lefts = [GAP] + [2 * GAP + step * place for place in range(1, len(ranked.entries) + 1)]
     frames = [strip.getpixel((left + 1, row)) for left in lefts]
-    assert frames == [BLUE] + [GREEN if answer.correct else RED for answer in ranked.answers]
+    assert frames == [BLUE] + [GREEN if answer.correct else RED for answer in ranked.entries]
     inside = [strip.getpixel((left + FRAME + 30, row)) for left in lefts]
     assert inside == [
-        (200, 200, 10 * index) for index in (2, *(answer.index for answer in ranked.answers))
+        (200, 200, 10 * index) for index in (2, *(answer.index for answer in ranked.entries))
     ]
 
 
@@ -186,13 +175,13 @@ def test_page_holds_its_pictures_and_nothing_from_outside(tmp_path):
     )
     assert not re.search(r"https?://|<script|<link", text)
     sources = re.findall(r'<img src="([^"]+)"', text)
-    shown = sum(1 + len(ranked.answers) for ranked in lists(queries="best"))
+    shown = sum(1 + len(ranked.entries) for ranked in lists(queries="best"))
     assert len(sources) == shown and all(
         source.startswith("data:image/jpeg;base64,") for source in sources
     )
     picture = Image.open(BytesIO(b64decode(sources[0].split(",")[1])))
     assert picture.size == (64, 128)
-    right = sum(answer.correct for ranked in lists(queries="best") for answer in ranked.answers)
+    right = sum(answer.correct for ranked in lists(queries="best") for answer in ranked.entries)
     assert (
         text.count('<figure class="right">') == right and text.count('<figure class="query">') == 3
     )

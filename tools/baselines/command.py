@@ -25,7 +25,7 @@ BINS = 8
 
 
 class ColorHistogram(nn.Module):
-    """Normalized images [B, (T,) 3, H, W] -> square roots of the shares of 8 x 8 x 8 colors [B, 512]."""
+    """Normalized images [B, (T,) 3, H, W] -> square roots of 8 x 8 x 8 color shares [B, 512]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()

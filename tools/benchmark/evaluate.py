@@ -3,8 +3,8 @@
     python -m tools.benchmark evaluate --shape market1501 --rerank
 
 The features have the shape of a public test set. Every time is the median of --repeats runs. Ratios
-are medians of ratios of consecutive runs, which other load on the machine affects less than the times.
-Peak memory is what the process adds to the features.
+are medians of ratios of consecutive runs, which other load on the machine affects less than the
+times. Peak memory is what the process allocates beyond the features.
 Letters: Q queries, G gallery entries, N = Q + G, D dimensions.
 """
 
@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -44,14 +45,15 @@ from ember_reid.tools.common.cli import Command, echo
 GIB = 2**30
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     """Counts of a benchmark's test set."""
 
     num_query: int
     num_gallery: int
     num_pids: int
     num_cams: int
-    num_distractors: int = 0  # gallery images of nobody that is asked for
+    num_distractors: int = 0  # gallery images of identities that are not in the query set
 
 
 SHAPES = {
@@ -64,13 +66,16 @@ SHAPES = {
 
 
 class TestSet(NamedTuple):
-    """Made-up features on the unit sphere with identities and cameras, queries and gallery apart."""
+    """Synthetic features of unit length, with identities and cameras.
 
-    query: torch.Tensor  # float32 [Q, D]
-    gallery: torch.Tensor  # float32 [G, D]
-    ids: tuple[
-        np.ndarray, np.ndarray, np.ndarray, np.ndarray
-    ]  # query_pids, gallery_pids, query_camids, gallery_camids
+    Attributes:
+        query, gallery: float32 [Q, D], [G, D].
+        ids: query_pids, gallery_pids, query_camids, gallery_camids.
+    """
+
+    query: torch.Tensor
+    gallery: torch.Tensor
+    ids: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -99,20 +104,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--alone",
         action="store_true",
-        help="only features to scores (re-ranked ones with --rerank), --repeats times and without a warm-up: no "
-        "products to compare with, no argsort",
+        help="measure only the evaluation from features (with --rerank, the re-ranked one), "
+        "without a warm-up and without the comparisons",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures and prints one line a result."""
+    """Measure and print one line per result."""
     for name in ("dims", "repeats", "gallery"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1, found {getattr(options, name)}.")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device is {options.device}, and torch sees no GPU here: choose cpu.")
     shape = SHAPES[options.shape]
-    shape = shape._replace(num_gallery=options.gallery or shape.num_gallery)
+    shape = replace(shape, num_gallery=options.gallery or shape.num_gallery)
     data = create_test_set(shape, options.dims, torch.device(options.device))
     echo(describe_machine(options, shape))
     with torch.no_grad(), full_precision():
@@ -131,7 +136,10 @@ def run(options: argparse.Namespace) -> None:
 def create_test_set(
     shape: Shape, dims: int, device: torch.device, *, latent: int = 96, seed: int = 0
 ) -> TestSet:
-    """Identities around random centers, shifted by camera, with heavy-tailed noise: an mAP of about 0.8."""
+    """Draw features around random identity centers, with camera shifts and heavy-tailed noise.
+
+    The mAP is about 0.8.
+    """
     generator = np.random.default_rng(seed)
     pids = [
         generator.integers(0, shape.num_pids, shape.num_query),
@@ -158,7 +166,7 @@ def create_test_set(
 def report_alone(
     data: TestSet, repeats: int, memory_gib: float | None, rerank: Rerank | None
 ) -> None:
-    """One way from features to scores, and the memory of the whole process with features and libraries."""
+    """Time and memory of the evaluation alone, and the memory of the whole process."""
 
     def evaluation():
         return evaluate_features(
@@ -172,13 +180,14 @@ def report_alone(
         seconds = np.array([time.perf_counter() - start])
         whole = f", {memory_status('VmHWM') / GIB:.3f} GiB in all" if not np.isnan(peak) else ""
         echo(
-            f"{'re-ranked' if rerank else 'plain'} scores alone  {format_seconds(seconds)}, {peak / GIB:.3f} GiB beyond "
+            f"{'re-ranked' if rerank else 'plain'} scores alone  {format_seconds(seconds)}, "
+            f"{peak / GIB:.3f} GiB beyond "
             f"the features{whole}, mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}"
         )
 
 
 def report_products(data: TestSet, repeats: int) -> None:
-    """Speed of each library's matrix product on tiles of this shape, and of the product behind codes of 8 bits."""
+    """Speed of the matrix product of each library on tiles of this shape, and of 8-bit integers."""
     work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
     chosen = choose_product(data.query.device, work)
     products = PRODUCTS if data.query.device.type == "cpu" else {"torch": chosen}
@@ -199,7 +208,7 @@ def report_products(data: TestSet, repeats: int) -> None:
 
 
 def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> None:
-    """Features to scores against the product alone, by the library that the evaluation uses."""
+    """Evaluation from features, compared with the matrix product that it contains."""
     work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
 
     def evaluation():
@@ -211,22 +220,28 @@ def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> 
         repeats,
     )
     echo(
-        f"scores               mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}, {scores.num_valid} valid queries"
+        f"scores               mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}, "
+        f"{scores.num_valid} valid queries"
     )
     echo(f"product alone        {format_seconds(times['bare'])}")
     echo(
-        f"features to scores   {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the product "
+        f"features to scores   {format_seconds(times['ours'])}, "
+        f"{ratio(times['ours'], times['bare']):.2f}x the product "
         f"alone, {peak / GIB:.3f} GiB beyond the features"
     )
 
 
 def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
-    """Ranking given distances, against numpy's argsort of the same rows; of a part of the queries where all are large."""
+    """Ranking of given distances, compared with numpy's argsort of the same rows.
+
+    As many queries are used as have distances of at most `most_bytes`.
+    """
     num = min(len(data.query), max(1, most_bytes // (4 * len(data.gallery))))
     distances = (1 - data.query[:num] @ data.gallery.t()).cpu().numpy()
     query_pids, gallery_pids, query_camids, gallery_camids = data.ids
     ids = query_pids[:num], gallery_pids, query_camids[:num], gallery_camids
-    sorted_rows = max(1, num // 8)  # all rows cost the same
+    # All rows take the same time, so an eighth is enough.
+    sorted_rows = max(1, num // 8)
     runs: dict[str, Callable[[], object]] = {
         "argsort": lambda: np.argsort(distances[:sorted_rows], axis=1)
     }
@@ -239,12 +254,16 @@ def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
     for backend in backends:
         faster = ratio(times["argsort"], times[backend])
         echo(
-            f"rank_metrics {backend:<7} {format_seconds(times[backend])}, {faster:.1f}x faster than argsort alone"
+            f"rank_metrics {backend:<7} {format_seconds(times[backend])}, {faster:.1f}x faster "
+            "than argsort alone"
         )
 
 
 def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> None:
-    """Features to re-ranked scores against the products alone, in float32: half of all pairs, and queries x gallery."""
+    """Re-ranked evaluation from features, compared with its matrix products alone, in float32.
+
+    These are the products of half of all pairs, and of queries and gallery.
+    """
     num, dims = len(data.query) + len(data.gallery), data.query.shape[1]
     repeats = min(repeats, 3) if num > 50_000 else repeats
     work = float(num) ** 2 * dims + 2.0 * len(data.query) * len(data.gallery) * dims
@@ -260,15 +279,19 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
     times = measure({"bare": bare_product(data, product), "ours": evaluation}, repeats)
     times["bare"] = times["bare"] * work / bare_work
     echo(f"re-ranked scores     mAP {scores.mAP:.4f}, Rank-1 {scores.cmc[0]:.4f}")
-    echo(f"products alone       {format_seconds(times['bare'])} (reckoned from queries x gallery)")
     echo(
-        f"features to these    {format_seconds(times['ours'])}, {ratio(times['ours'], times['bare']):.2f}x the "
+        f"products alone       {format_seconds(times['bare'])} "
+        "(extrapolated from queries x gallery)"
+    )
+    echo(
+        f"features to these    {format_seconds(times['ours'])}, "
+        f"{ratio(times['ours'], times['bare']):.2f}x the "
         f"float32 products alone, {peak / GIB:.3f} GiB beyond the features"
     )
 
 
 def bare_product(data: TestSet, product: Product, *, share: float = 1.0) -> Callable[[], None]:
-    """The products of a share of the queries with the gallery, in the tiles of the evaluation, and nothing else."""
+    """A function that only multiplies a share of the queries with the gallery, in tiles."""
     rows = ROWS_CPU if data.query.device.type == "cpu" else ROWS_GPU
     queries = data.query[: max(1, int(share * len(data.query)))]
 
@@ -281,7 +304,7 @@ def bare_product(data: TestSet, product: Product, *, share: float = 1.0) -> Call
 
 
 def measure(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of each function [repeats], taken in turn after one run to warm up."""
+    """Seconds of each function [repeats]; they run in turn, after one warm-up run each."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, function in runs.items():
@@ -300,12 +323,14 @@ def ratio(upper: np.ndarray, lower: np.ndarray) -> float:
 
 
 def describe_machine(options: argparse.Namespace, shape: Shape) -> str:
-    """What was measured where; the load tells how far to trust it."""
+    """The shape, the machine and its load; times under load are unreliable."""
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     device = torch.cuda.get_device_name() if options.device.startswith("cuda") else processor_name()
     return (
-        f"{options.shape}: {shape.num_query:,} x {shape.num_gallery:,} x {options.dims} float32 on {device}, "
-        f"{torch.get_num_threads()} threads, load {load}; torch {torch.__version__}, numpy {np.__version__}, "
+        f"{options.shape}: {shape.num_query:,} x {shape.num_gallery:,} x {options.dims} float32 on "
+        f"{device}, "
+        f"{torch.get_num_threads()} threads, load {load}; torch {torch.__version__}, numpy "
+        f"{np.__version__}, "
         f"Python {platform.python_version()}"
     )
 

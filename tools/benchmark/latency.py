@@ -4,14 +4,14 @@
 
 The time of a batch of 128 is what FastReID prints as Q.Time. Parameters do not include classifiers,
 which retrieval does not need; GFLOPs are 10^9 multiply-adds of convolutions and matrix products.
-Times are medians; the spread is the interquartile range. Scores come from results.json of the run, if
-it is beside checkpoints/.
+Times are medians; the spread is the interquartile range. Scores come from results.json of the run,
+if it is beside checkpoints/.
 """
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from ember_reid.engine.build import build_trained_model, read_test_config
@@ -19,7 +19,8 @@ from ember_reid.engine.latency import Latency, count_gflops, count_parameters, m
 from ember_reid.tools.common.cli import Command, echo
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True)
+class Measured:
     """One line of the table."""
 
     name: str
@@ -35,7 +36,7 @@ class Measured(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "checkpoints", nargs="+", metavar="CHECKPOINT", help="of ours: they carry their recipe"
+        "checkpoints", nargs="+", metavar="CHECKPOINT", help="written by main.py, with their recipe"
     )
     parser.add_argument(
         "--batch", type=int, default=128, help="images per batch (default: %(default)s)"
@@ -124,8 +125,10 @@ def format_table(rows: list[Measured], *, batch: int) -> str:
     """The table in plain text; times in milliseconds."""
     width = max(len(row.name) for row in rows)
     where = max(len(row.device) for row in rows)
-    head = f"{'network':<{width}} |    mAP | Rank-1 | {'input':>7} | params (M) | GFLOPs | {'device':<{where}} | precision | "
-    head += f"batch of {batch} (ms) | spread | image (ms)"
+    head = (
+        f"{'network':<{width}} |    mAP | Rank-1 | {'input':>7} | params (M) | GFLOPs | "
+        f"{'device':<{where}} | precision | batch of {batch} (ms) | spread | image (ms)"
+    )
     lines = [head, "-" * len(head)]
     for row in rows:
         time = row.latency

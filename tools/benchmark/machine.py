@@ -24,9 +24,7 @@ def peak_memory(function: Callable, device: torch.device):
         return result, torch.cuda.max_memory_allocated(device) - before
     gc.collect()  # garbage that goes during the call would hide what the call adds
     try:
-        Path("/proc/self/clear_refs").write_text(
-            "5"
-        )  # Linux: the peak starts anew at what is in use
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the memory in use
     except OSError:
         return function(), float("nan")
     before = memory_status("VmRSS")

@@ -4,9 +4,9 @@
     python -m tools.benchmark search --entries 1000000 --dim 512 --faiss
 
 Each identity is a random direction. Its entries are distributed around it; the cosine distance
-between two entries of one identity is about --spread. With --identities 0 all entries are unrelated,
-which is the hardest case for faiss, but does not occur in practice. Memory is the peak of the process
-so far.
+between two entries of one identity is about --spread. With --identities 0 all entries are
+unrelated, which is the hardest case for faiss, but does not occur in practice. Memory is the peak
+of the process so far.
 """
 
 import argparse
@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> None:
     needed = 3 * 4 * options.dim * (options.entries + options.queries + options.identities)
     if needed > free_memory():
         raise ValueError(
-            f"--entries {options.entries} and --dim {options.dim} need about {needed / GIB:.1f} GiB, "
+            f"--entries {options.entries} and --dim {options.dim} need about {needed / GIB:.1f} "
+            "GiB, "
             f"{free_memory() / GIB:.1f} GiB are free"
         )
     if options.faiss:
@@ -67,12 +68,14 @@ def run(options: argparse.Namespace) -> None:
     gallery, query = make_embeddings(options)
     echo(
         f"{options.entries:,} x {options.dim} float32, {gallery.nbytes / 2**30:.2f} GiB, "
-        f"{options.identities or 'no'} identities; {torch.get_num_threads()} threads; {_peak()} before the search"
+        f"{options.identities or 'no'} identities; {torch.get_num_threads()} threads; {_peak()} "
+        "before the search"
     )
     for count in sorted({1, len(query)}):
         seconds = _time(partial(nearest, query[:count], gallery, options.top))
         echo(
-            f"exact, {count} queries at once: {seconds:.3f} s, {1000 * seconds / count:.1f} ms a query; {_peak()}"
+            f"exact, {count} queries at once: {seconds:.3f} s, {1000 * seconds / count:.1f} ms a "
+            f"query; {_peak()}"
         )
     if options.faiss:
         start = time.perf_counter()
@@ -80,19 +83,21 @@ def run(options: argparse.Namespace) -> None:
         echo(f"faiss, built in {time.perf_counter() - start:.0f} s, {index.nlist} cells; {_peak()}")
         reached = reach_recall(index, query, gallery, options.top, wanted=options.recall)
         echo(
-            f"faiss, {reached.num_probed} of {reached.num_cells} cells: recall at {options.top} {reached.recall:.2%}, "
+            f"faiss, {reached.num_probed} of {reached.num_cells} cells: recall at {options.top} "
+            f"{reached.recall:.2%}, "
             f"{1000 * reached.faiss_seconds:.2f} ms a query, {reached.num_queries} at once, "
             f"{1000 * _time(lambda: nearest_faiss(index, query[:1], options.top)):.1f} ms alone"
         )
 
 
 def make_embeddings(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """Gallery [N, D] and queries [Q, D] of length 1; queries are further entries of the first identities."""
+    """Gallery [N, D] and queries [Q, D] of unit length, of the same identities."""
     rng = torch.Generator().manual_seed(0)
     count = options.entries + options.queries
     embeddings = torch.randn(count, options.dim, generator=rng)
     if options.identities:
-        # Noise of length s around centers of length c: two entries have the cosine c^2 / (c^2 + s^2) = 1 - spread.
+        # Noise of length s around centers of length c: two entries have the cosine
+        # c^2 / (c^2 + s^2) = 1 - spread.
         centers = torch.nn.functional.normalize(
             torch.randn(options.identities, options.dim, generator=rng)
         )

@@ -2,8 +2,8 @@
 
     python -m tools.benchmark train -c quickstart/people --iterations 50
 
-The same functions as in main.py build everything. Checkpoints go to a folder that is deleted; nothing
-is evaluated.
+The same functions as in main.py build everything. Checkpoints go to a folder that is deleted;
+nothing is evaluated.
 
     loader      fetch, move to the device, augment
     step        forward, losses, backward, optimizer; repeated on one batch in memory
@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from ember_reid.config import Config, load_config
@@ -33,8 +33,9 @@ from ignite.engine import Engine, Events
 MIB = 2**20
 
 
-class Speeds(NamedTuple):
-    """Images per second, of all together and of the two parts; seconds to the first step; peak memory in MiB."""
+@dataclass(frozen=True)
+class Speeds:
+    """Measurements of a training run."""
 
     end_to_end: float
     step: float
@@ -70,7 +71,8 @@ def run(options: argparse.Namespace) -> None:
     """Measure and print."""
     if options.iterations < 1 or options.warmup < 0:
         raise ValueError(
-            f"--iterations is {options.iterations} and --warmup {options.warmup}; at least 1 and 0 are needed"
+            f"--iterations is {options.iterations} and --warmup {options.warmup}; at least 1 and 0 "
+            "are needed"
         )
     clock = time.process_time if options.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
@@ -95,8 +97,10 @@ def run(options: argparse.Namespace) -> None:
         else f"CPU, {torch.get_num_threads()} thread(s)"
     )
     echo(
-        f"{options.config}: {cfg.MODEL.BACKBONE.NAME} {height}x{width}, batch {cfg.SOLVER.IMS_PER_BATCH}, "
-        f"{cfg.SOLVER.AMP_DTYPE if cfg.SOLVER.FP16 else 'float32'}, torch {torch.__version__}, {place}, "
+        f"{options.config}: {cfg.MODEL.BACKBONE.NAME} {height}x{width}, batch "
+        f"{cfg.SOLVER.IMS_PER_BATCH}, "
+        f"{cfg.SOLVER.AMP_DTYPE if cfg.SOLVER.FP16 else 'float32'}, torch {torch.__version__}, "
+        f"{place}, "
         f"{options.iterations} iterations"
     )
     echo(f"end to end {speeds.end_to_end:10.1f} images/s")

@@ -2,10 +2,11 @@
 
     python -m tools.born_again -c distill/vkd/mars/self_resnet50 --count 2 DATASETS.ROOT /data
 
-Born-again networks (Furlanello et al. 2018); VKD calls them generations. Generation g is an ordinary
-run in OUTPUT_DIR/generation<g>. Its teacher is the best checkpoint of generation g - 1; the first
-one uses the teacher of the recipe. Its learning rate is BASE_LR * factor^(g - 1), but not below
---lowest. Generations that are complete (results.json exists) are skipped, interrupted ones resume.
+Born-again networks (Furlanello et al. 2018); VKD calls them generations. Generation g is an
+ordinary run in OUTPUT_DIR/generation<g>. Its teacher is the best checkpoint of generation g - 1;
+the first one uses the teacher of the recipe. Its learning rate is BASE_LR * factor^(g - 1), but not
+below --lowest. Generations that are complete (results.json exists) are skipped, interrupted ones
+resume.
 """
 
 import argparse

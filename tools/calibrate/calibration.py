@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from ember_reid.evaluate import distance_blocks, label_block
+from ember_reid.evaluate import QueryGallery, distance_blocks, label_block
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -28,23 +28,19 @@ class Histograms(NamedTuple):
 
 
 def collect_histograms(
-    query,
-    gallery,
-    query_pids,
-    gallery_pids,
-    query_camids,
-    gallery_camids,
-    *,
-    metric: str = "cosine",
-    num_bins: int = NUM_BINS,
+    sets: QueryGallery, *, metric: str = "cosine", num_bins: int = NUM_BINS
 ) -> Histograms:
-    """Count distances in tiles; junk and pairs of one identity and camera are left out. Features [Q, D], [G, D]."""
-    arrays = (query_pids, gallery_pids, query_camids, gallery_camids)
-    ids = tuple(torch.from_numpy(np.asarray(array, dtype=np.int64)) for array in arrays)
-    identities, rows = np.unique(np.asarray(query_pids), return_inverse=True)
-    edges = np.linspace(0, _largest(query, gallery, metric), num_bins + 1)
+    """Count the distances of all pairs in tiles.
+
+    Junk and pairs of one identity under one camera are excluded.
+    """
+    ids = tuple(torch.from_numpy(np.asarray(array, dtype=np.int64)) for array in sets.ids)
+    identities, rows = np.unique(np.asarray(sets.query_pids), return_inverse=True)
+    edges = np.linspace(0, _largest(sets, metric), num_bins + 1)
     same, different = (np.zeros((len(identities), num_bins)) for _ in range(2))
-    for first, last, distances in distance_blocks(query, gallery, metric=metric, copies=6):
+    for first, last, distances in distance_blocks(
+        sets.query, sets.gallery, metric=metric, copies=6
+    ):
         bins = (distances * (num_bins / edges[-1])).long().clamp_(0, num_bins - 1)
         for counts, mask in zip((same, different), label_block(ids, first, last), strict=True):
             for k in range(last - first):
@@ -54,11 +50,11 @@ def collect_histograms(
     return Histograms(edges, same, different)
 
 
-def _largest(query, gallery, metric: str) -> float:
-    """A bound on all distances."""
+def _largest(sets: QueryGallery, metric: str) -> float:
+    """An upper bound of all distances."""
     if metric == "cosine":
         return 2.0
-    norms = [float(torch.as_tensor(features).norm(dim=1).max()) for features in (query, gallery)]
+    norms = [float(torch.as_tensor(rows).norm(dim=1).max()) for rows in (sets.query, sets.gallery)]
     return max(sum(norms) ** 2, 1e-6)
 
 
@@ -96,7 +92,10 @@ def intervals(
 
 
 def _operating_point(edges, accepted, false, rate: float) -> tuple[float, float]:
-    """(threshold, FNMR): the end of the last bin up to which at most `rate` of the different pairs lie."""
+    """(threshold, FNMR), where at most `rate` of the different pairs are within the threshold.
+
+    The threshold is the end of a bin.
+    """
     num_bins = int(np.searchsorted(false, rate * false[-1], side="right"))
     matched = accepted[num_bins - 1] / accepted[-1] if num_bins else 0.0
     return float(edges[num_bins]), float(1 - matched)
@@ -105,10 +104,13 @@ def _operating_point(edges, accepted, false, rate: float) -> tuple[float, float]
 def fit_probability(
     histograms: Histograms, *, method: str = "isotonic", prior: float = 0.5, num_points: int = 65
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The probability that a pair at a distance is of the same identity: a falling curve through [N], [N] points.
+    """Fit the probability that two images at a distance show the same identity.
 
-    Same and different pairs are weighted so that `prior` of all are the same; between the points, and with the end values
-    beyond them, the curve is linear (numpy.interp). isotonic: Zadrozny and Elkan 2002; logistic: Platt 1999.
+    Pairs are weighted so that the share `prior` is of the same identity. Methods: isotonic
+    (Zadrozny and Elkan 2002), logistic (Platt 1999).
+
+    Returns:
+        Distances [N] and probabilities [N], for linear interpolation with numpy.interp.
     """
     if method not in FITS:
         raise ValueError(f"the fit is '{method}', it must be one of {', '.join(FITS)}")
@@ -123,13 +125,13 @@ def fit_probability(
     if method == "isotonic":
         model = IsotonicRegression(y_min=0, y_max=1, increasing=False, out_of_bounds="clip")
         return points, model.fit(distances, labels, sample_weight=weights).predict(points)
-    scale = distances.std() or 1.0  # so that the regularisation means the same for every metric
+    scale = distances.std() or 1.0  # the regularization depends on the scale
     model = LogisticRegression(C=1e6).fit(distances[:, None] / scale, labels, sample_weight=weights)
     return points, model.predict_proba(points[:, None] / scale)[:, 1]
 
 
 def half_open_gallery(query_pids, gallery_pids, *, seed: int) -> np.ndarray:
-    """bool [G]: excludes half of the query identities from the gallery, so that they are unknown."""
+    """bool [G], False for half of the query identities, which become unknown."""
     identities = np.unique(query_pids)
     unknown = np.random.default_rng(seed).permutation(identities)[: len(identities) // 2]
     return ~np.isin(gallery_pids, unknown)

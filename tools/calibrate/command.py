@@ -55,7 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--prior",
         type=float,
         default=0.5,
-        help="share of same pairs where it will be used; probabilities rest on it (default %(default)s)",
+        help="expected share of pairs of the same identity, for the probabilities "
+        "(default %(default)s)",
     )
     parser.add_argument(
         "--confidence", type=float, default=0.95, help="of intervals (default %(default)s)"
@@ -114,15 +115,17 @@ def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
 
 
 def check_pairs(name: str, splits: Splits) -> None:
-    """Require an identity under two cameras, and two identities, before anything is embedded."""
+    """Raise ValueError if there is no pair of the same identity, or none of different ones."""
     gallery = {(record.pid, record.camid) for record in splits.gallery if record.pid != JUNK}
     cameras_by_pid: dict[int, set[int]] = {}
     for pid, camid in gallery:
         cameras_by_pid.setdefault(pid, set()).add(camid)
     if not any(cameras_by_pid.get(record.pid, set()) - {record.camid} for record in splits.query):
         raise ValueError(
-            f"no identity of {name} is there twice under different cameras ({len(splits.query)} queries, "
-            f"{len(splits.gallery)} gallery entries), so there is no pair to calibrate on; name another test set "
+            f"no identity of {name} is there twice under different cameras ({len(splits.query)} "
+            "queries, "
+            f"{len(splits.gallery)} gallery entries), so there is no pair to calibrate on; name "
+            "another test set "
             "with DATASETS.TESTS"
         )
     if len({record.pid for record in splits.query} | set(cameras_by_pid)) < 2:
@@ -132,13 +135,13 @@ def check_pairs(name: str, splits: Splits) -> None:
 
 
 def measure(embedded: EmbeddingBatch, num_query: int, arguments, *, metric: str, seed: int) -> dict:
-    """All measurements in the file; the first `num_query` rows are queries, the others the gallery."""
+    """Measure everything that is in the file. The first `num_query` rows are the queries."""
     sets = QueryGallery.split(
         embedded.embeddings, embedded.pids.numpy(), embedded.camids.numpy(), num_query
     )
     fmrs = tuple(sorted({arguments.fmr, 1e-4, 1e-3, 1e-2, 1e-1}))
     exact = verification_scores(*sets, metric=metric, fprs=fmrs)
-    histograms = collect_histograms(*sets, metric=metric)
+    histograms = collect_histograms(sets, metric=metric)
     bootstrap = {
         "confidence": arguments.confidence,
         "num_resamples": arguments.resamples,
@@ -178,7 +181,8 @@ def _warn(row: dict) -> str:
     if row["false_matches"] >= FEW:
         return ""
     return (
-        f"a false-match rate of {row['fmr']:g} is {row['false_matches']} of these pairs, so the threshold rests on "
+        f"a false-match rate of {row['fmr']:g} is {row['false_matches']} of these pairs, so the "
+        "threshold rests on "
         f"very few of them: choose a higher --fmr or calibrate on more identities"
     )
 
@@ -232,16 +236,20 @@ def describe(calibration: dict) -> list[str]:
     """The calibration for a terminal."""
     percent = f"{calibration['confidence']:.0%}"
     lines = [
-        f"{calibration['dataset']} ({calibration['identities']}): {calibration['num_identities']} identities, "
-        f"{calibration['num_same_pairs']:,} same and {calibration['num_different_pairs']:,} different pairs",
-        f"threshold {calibration['threshold']:.4f} ({calibration['unit']}) at a false-match rate of "
+        f"{calibration['dataset']} ({calibration['identities']}): {calibration['num_identities']} "
+        "identities, "
+        f"{calibration['num_same_pairs']:,} same and {calibration['num_different_pairs']:,} "
+        "different pairs",
+        f"threshold {calibration['threshold']:.4f} ({calibration['unit']}) at a false-match rate "
+        "of "
         f"{calibration['false_match_rate']:g}",
         f"   FMR      threshold   FNMR   ({percent} interval)",
     ]
     for row in calibration["fnmr_at_fmr"]:
         low, high = row["fnmr_interval"]
         lines.append(
-            f"{row['fmr']:>9g}   {row['threshold']:>7.4f}   {row['fnmr']:6.2%}  ({low:.2%} to {high:.2%})"
+            f"{row['fmr']:>9g}   {row['threshold']:>7.4f}   {row['fnmr']:6.2%}  ({low:.2%} to "
+            f"{high:.2%})"
         )
     if calibration["tpir_at_fpir"]:
         lines.append(
@@ -250,7 +258,8 @@ def describe(calibration: dict) -> list[str]:
     for row in calibration["tpir_at_fpir"]:
         low, high = row["tpir_interval"]
         lines.append(
-            f"{row['fpir']:>9g}   {row['threshold']:>7.4f}   {row['tpir']:6.2%}  ({low:.2%} to {high:.2%})"
+            f"{row['fpir']:>9g}   {row['threshold']:>7.4f}   {row['tpir']:6.2%}  ({low:.2%} to "
+            f"{high:.2%})"
         )
     if calibration["warning"]:
         lines.append(f"warning: {calibration['warning']}")

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: lines and histograms for phones, in light and dark, without scripts."""
+"""Line charts and histograms as inline SVG, in light and dark, without scripts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +120,7 @@ def histogram(
 
 
 def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
-    """Round numbers in [low, high]: steps of 1, 2 or 5 times a power of ten, at most `most` steps."""
+    """Round numbers in [low, high], in at most `most` steps of 1, 2 or 5 times a power of ten."""
     step = 10.0 ** floor(log10((high - low) / most))
     step = next(
         step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most

@@ -21,9 +21,9 @@ RENAMED = {"extract": "embed"}
 
 
 def printable(text: object) -> str:
-    r"""Text that cannot control a terminal: control and formatting characters become \x1b and the like.
+    r"""Text in which control and formatting characters are replaced by escapes such as \x1b.
 
-    Line feeds and tabs are kept.
+    It cannot control a terminal. Line feeds and tabs are kept.
     """
     return "".join(
         letter

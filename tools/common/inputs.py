@@ -3,8 +3,8 @@
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from ember_reid.config import expand_overrides, get_defaults
 from ember_reid.config.overrides import SHORT_NAMES
@@ -41,7 +41,8 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return expand_overrides(overrides, testing=True), others
 
 
-class ImageFile(NamedTuple):
+@dataclass(frozen=True)
+class ImageFile:
     """An image; `pid` and `camid` are texts, empty if unknown."""
 
     path: Path
@@ -88,7 +89,8 @@ def _read(source: Path, ids: str) -> list[ImageFile]:
         return _read_csv(source)
     if source.suffix.lower() not in IMAGE_SUFFIXES:
         raise ValueError(
-            f"{source} is neither a folder nor a csv list nor an image ({', '.join(IMAGE_SUFFIXES)})"
+            f"{source} is neither a folder nor a csv list nor an image "
+            f"({', '.join(IMAGE_SUFFIXES)})"
         )
     return [ImageFile(source, _pid(source, ids))]
 
@@ -106,7 +108,8 @@ def _read_csv(path: Path) -> list[ImageFile]:
             ]
             if "path" not in reader.fieldnames:
                 raise ValueError(
-                    f"{path}, line 1: no column path; found: {', '.join(reader.fieldnames) or 'nothing'}"
+                    f"{path}, line 1: no column path; found: "
+                    f"{', '.join(reader.fieldnames) or 'nothing'}"
                 )
             images = []
             for line in reader:

@@ -1,6 +1,7 @@
-"""Convert a checkpoint of another code base to ours, which contains its recipe.
+r"""Convert a checkpoint of another code base to ours, which contains its recipe.
 
-    python -m tools.convert market_sbs_R50-ibn.pth --from fastreid -c market1501/sbs_R50-ibn -o sbs.pt
+    python -m tools.convert market_sbs_R50-ibn.pth --from fastreid \
+        -c market1501/sbs_R50-ibn -o sbs.pt
 
 Supported: fastreid (current code and the model zoo of 2020), strong-baseline, syncbn, vkd and
 torchreid. `auto` recognizes the code base by the names of the tensors (strong-baseline and syncbn
@@ -73,7 +74,8 @@ def convert(arguments: argparse.Namespace) -> str:
         arguments.out,
         {**content, "converted": {"from": converted.layout, "file": arguments.file.name}},
     )
-    return f"{arguments.out}: from {converted.layout or 'ember-reid'}, {num_classes} identities, {report}"
+    source = converted.layout or "ember-reid"
+    return f"{arguments.out}: from {source}, {num_classes} identities, {report}"
 
 
 def _words(switches: Mapping[str, Any]) -> list[str]:

@@ -163,7 +163,8 @@ def describe_memory(splits: Splits, advice: Advice) -> list[str]:
         f"memory, evaluation: {num_test * RESNET50_DIM * 4 / GIB:.2f} GiB of features"
         f" and at most {tiles:g} GiB of distances (TEST.MEMORY_GIB)",
         f"memory, re-ranking: about {reranking:.2g} GiB"
-        f" (complete {num_test} x {num_test} matrices would take {4 * num_test**2 / GIB:.1f} GiB each)",
+        f" (complete {num_test} x {num_test} matrices would take {4 * num_test**2 / GIB:.1f} GiB "
+        "each)",
         f"this machine: {free_memory() / GIB:.1f} GiB of memory free, {_describe_device()}",
     ]
 

@@ -6,11 +6,11 @@ r"""Export a trained network for other programs, and check that its embeddings s
     python -m tools.export runs/quickstart/checkpoints/best.pt --to exported-program \
         --out person.pt2 --images photos
 
-The exported network maps uint8 RGB images [B, 3, H, W] of the test size, for any B, to embeddings of
-unit length. It normalizes pixels itself. Size, mean, std, fingerprint and threshold are in its
+The exported network maps uint8 RGB images [B, 3, H, W] of the test size, for any B, to embeddings
+of unit length. It normalizes pixels itself. Size, mean, std, fingerprint and threshold are in its
 metadata. FILE is written only if the export passes a comparison on the test sets: in float32, the
-cosine between its embeddings and those of PyTorch is above 0.9999; in any precision, mAP drops by at
-most --max-drop. FILE.json contains the measurements.
+cosine between its embeddings and those of PyTorch is above 0.9999; in any precision, mAP drops by
+at most --max-drop. FILE.json contains the measurements.
 """
 
 import argparse
@@ -56,7 +56,10 @@ CPU = torch.device("cpu")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="of ours, or any with its recipe"
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="written by main.py, or any file with --config",
     )
     add_recipe(parser)
     parser.add_argument(
@@ -67,17 +70,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--int8",
         metavar="CALIBRATION",
-        help="convolutions in 8 bits (onnx); their ranges come from these images: a folder, a csv list or a file",
+        help="8-bit convolutions (onnx); their ranges are measured on these images "
+        "(a folder, a CSV file or an image)",
     )
     parser.add_argument(
         "--calibration-images",
         type=int,
         default=256,
         metavar="N",
-        help="of these, at most (default %(default)s)",
+        help="maximum number of calibration images (default %(default)s)",
     )
     parser.add_argument(
-        "--max-drop", type=float, default=0.005, help="of mAP, as a fraction (default %(default)s)"
+        "--max-drop",
+        type=float,
+        default=0.005,
+        help="allowed drop of mAP, a fraction (default %(default)s)",
     )
     parser.add_argument(
         "--images",
@@ -173,7 +180,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("--half and --int8 exclude each other")
     if arguments.images and (arguments.int8 or arguments.half):
         raise ValueError(
-            "--half and --int8 are judged by mAP, which --images cannot give: leave it out and name a test set with "
+            "--half and --int8 are judged by mAP, which --images cannot give: leave it out and "
+            "name a test set with "
             "DATASETS.TESTS"
         )
     if arguments.calibration_images < 1:
@@ -182,19 +190,21 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if not 0 <= arguments.max_drop <= 1:
         raise ValueError(
-            f"--max-drop is {arguments.max_drop:g}, it is a fraction of mAP in 0..1: 0.005 is half a point"
+            f"--max-drop is {arguments.max_drop:g}, it is a fraction of mAP in 0..1: 0.005 is half "
+            "a point"
         )
     if arguments.out.is_dir():
         raise ValueError(f"--out {arguments.out} is a folder, it must be a file")
     if arguments.out.suffix != SUFFIXES[arguments.to]:
         raise ValueError(
-            f"--out is {arguments.out}; with --to {arguments.to} it must end in {SUFFIXES[arguments.to]}"
+            f"--out is {arguments.out}; with --to {arguments.to} it must end in "
+            f"{SUFFIXES[arguments.to]}"
         )
     check_checkpoint(arguments.checkpoint)
 
 
 def compare_images(reference: Embedder, exported: Embedder, paths: list[Path]) -> dict[str, dict]:
-    """{"images": the lowest and the mean cosine}; batches of 1, 2, 3, ... images, so that no batch size is special."""
+    """{"images": lowest and mean cosine}, from batches of 1, 2, 3, ... images."""
     cosines, first, size = [], 0, 1
     while first < len(paths):
         batch = paths[first : first + size]
@@ -206,11 +216,13 @@ def compare_images(reference: Embedder, exported: Embedder, paths: list[Path]) -
 def compare_tests(
     reference: Embedder, exported: Embedder, benchmarks: Mapping[str, Benchmark]
 ) -> dict[str, dict]:
-    """Cosines, and the mAP of both, for each test set. Exported embeddings have unit length, so both
-    are scored by the cosine."""
+    """Cosines, and the mAP of both networks, for each test set.
+
+    Exported embeddings have unit length, so both are scored by the cosine.
+    """
     compared = {}
     for name, benchmark in benchmarks.items():
-        settings = benchmark.settings._replace(rerank=None, metric="cosine")
+        settings = replace(benchmark.settings, rerank=None, metric="cosine")
         rows: list[tuple[EmbeddingBatch, EmbeddingBatch]] = []
         for batch in benchmark.loader:
             ids = (batch.pids, batch.camids, batch.indices)
@@ -238,12 +250,10 @@ def compare_tests(
 
 
 def error_rates(embedded: EmbeddingBatch, num_query: int, threshold: float) -> dict[str, float]:
-    """At a cosine distance: false matches of the different pairs, and false non-matches of the same ones."""
+    """False match rate and false non-match rate at a cosine distance."""
     sets = QueryGallery.split(embedded.embeddings, embedded.pids, embedded.camids, num_query)
-    near, pairs = (
-        torch.zeros(2, dtype=torch.float64),
-        torch.zeros(2, dtype=torch.float64),
-    )  # of the same and of different identities
+    # Pairs of the same identity, and of different ones.
+    near, pairs = (torch.zeros(2, dtype=torch.float64) for _ in range(2))
     for first, last, distances in distance_blocks(
         sets.query, sets.gallery, metric="cosine", copies=6
     ):
@@ -270,23 +280,24 @@ def _cosines(values: Tensor) -> dict[str, float | int]:
     }
 
 
-def _describe(answers: Mapping[str, Mapping]) -> Iterator[str]:
-    for name, found in answers.items():
+def _describe(compared: Mapping[str, Mapping]) -> Iterator[str]:
+    for name, found in compared.items():
         line = f"{name}: {found['num_images']} images, cosine at least {found['lowest_cosine']:.6f}"
         if "mAP" in found:
             line += f", mAP {found['mAP']:.2%} in PyTorch, {found['exported_mAP']:.2%} exported"
         yield line
         if "rates" in found:
             errors = " and ".join(
-                f"{name.replace('_', ' ')} {found['rates'][name]:.2%} in PyTorch, {found['exported_rates'][name]:.2%} exported"
+                f"{name.replace('_', ' ')} {found['rates'][name]:.2%} in PyTorch, "
+                f"{found['exported_rates'][name]:.2%} exported"
                 for name in found["rates"]
             )
             yield f"at the threshold: {errors}"
 
 
-def check_gate(answers: Mapping[str, Mapping], *, precision: str, max_drop: float) -> None:
+def check_gate(compared: Mapping[str, Mapping], *, precision: str, max_drop: float) -> None:
     """Raise ValueError if the export differs too much from PyTorch."""
-    for name, found in answers.items():
+    for name, found in compared.items():
         drop = found.get("mAP", 0.0) - found.get("exported_mAP", 0.0)
         if not drop <= max_drop:
             raise ValueError(
@@ -295,7 +306,8 @@ def check_gate(answers: Mapping[str, Mapping], *, precision: str, max_drop: floa
             )
         if precision == "float32" and not found["lowest_cosine"] > MIN_COSINE:
             raise ValueError(
-                f"not written: on {name} an embedding has the cosine {found['lowest_cosine']:.6f} with PyTorch's, "
+                f"not written: on {name} an embedding has the cosine {found['lowest_cosine']:.6f} "
+                "with PyTorch's, "
                 f"it must be above {MIN_COSINE}"
             )
 

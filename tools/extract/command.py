@@ -2,7 +2,8 @@ r"""Write the embeddings of images to an .npz file.
 
     python -m tools.extract TEST.WEIGHT runs/quickstart/checkpoints/best.pt --ids prefix \
         --out features.npz datasets/quickstart/market1501/bounding_box_test
-    python -m tools.extract weights=runs/quickstart/checkpoints/best.pt photos cows.csv --out cows.npz
+    python -m tools.extract weights=runs/quickstart/checkpoints/best.pt photos cows.csv \
+        --out cows.npz
 
 Images are files, folders, or CSV files with a column `path` (and `pid`, `camid` if known). FILE.npz
 contains `embeddings` [N, D] of unit length, `paths`, `pids`, `camids`, and the metadata of the
@@ -18,9 +19,9 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -50,7 +51,8 @@ from tqdm import tqdm
 CHUNK = 512  # images of a part, which is what a stopped run loses at most, per process
 
 
-class Job(NamedTuple):
+@dataclass(frozen=True)
+class Job:
     """What every process is told."""
 
     images: list[ImageFile]
@@ -125,7 +127,7 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
         return
     folder = arguments.out.with_name(f".{arguments.out.name}.{plan}.parts")
     folder.mkdir(parents=True, exist_ok=True)
-    job = job._replace(folder=folder)
+    job = replace(job, folder=folder)
     _embed_all(job, embedder, arguments.processes, rank, world_size)
     if rank > 0:
         return
@@ -137,7 +139,8 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
         yield f"left out: {reason if str(path) in str(reason) else f'{path}: {reason}'}"
     count, dim = features.embeddings.shape
     yield (
-        f"{arguments.out}: {count} embeddings of {dim} dimensions, {len(features.broken)} images left out, "
+        f"{arguments.out}: {count} embeddings of {dim} dimensions, {len(features.broken)} images "
+        "left out, "
         f"fingerprint {embedder.metadata.fingerprint}"
     )
 
@@ -223,7 +226,10 @@ def _parts(job: Job) -> list[Path]:
 
 
 def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> None:
-    """Write every `num_processes`-th part that is not there yet; a process that was spawned ends with the one it serves."""
+    """Write every `num_processes`-th part that does not exist yet.
+
+    A spawned process ends when its parent has ended.
+    """
     parent = parent_process()
     mine = list(enumerate(_parts(job)))[rank::num_processes]
     total = sum(

@@ -13,8 +13,9 @@ default from that of the first network. Each network receives images at its own 
 import argparse
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -38,7 +39,8 @@ MAX_CLASSES = 10**7
 HEIGHT, GAP, OPACITY = 192, 6, 0.45
 
 
-class Network(NamedTuple):
+@dataclass(frozen=True)
+class Network:
     """A trained network and how it wants its images."""
 
     name: str
@@ -49,7 +51,8 @@ class Network(NamedTuple):
     device: torch.device
 
 
-class Row(NamedTuple):
+@dataclass(frozen=True)
+class Row:
     """Pictures in a row, each with its caption."""
 
     title: str
@@ -71,8 +74,8 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
 
     Returns:
         [N, H, W] in [0, 1] with a maximum of 1 per image; all 0 if no region contributes. Departure
-        from the paper: a neck subtracts a mean that the maps do not contain, so the weighted sum can
-        be negative everywhere. Its minimum is then subtracted instead of applying the ReLU.
+        from the paper: a neck subtracts a mean that the maps do not contain, so the weighted sum
+        can be negative everywhere. Its minimum is then subtracted instead of applying the ReLU.
     """
     with torch.no_grad():
         maps = cast(Callable[[Tensor], tuple[Tensor, ...]], model.backbone)(images)
@@ -116,7 +119,7 @@ def overlay(picture: Image.Image, heat: Tensor) -> Image.Image:
 
 
 def load_networks(paths: Sequence[str], device: torch.device) -> list[Network]:
-    """Checkpoints of ours, which carry their recipe; named after their run."""
+    """Load checkpoints that contain their recipe; they are named after their run."""
     networks = []
     for path in paths:
         content = load_checkpoint(path)

@@ -4,7 +4,7 @@ Body axes: x to the left of the person, y forward, z up, in fractions of the hei
 the ground is at z = 0.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ember_reid.tools.quickstart_data.clothes import (
@@ -21,7 +21,8 @@ from ember_reid.tools.quickstart_data.people import Person, Texture, garment_tex
 Vector = tuple[float, float, float]
 
 
-class Pose(NamedTuple):
+@dataclass(frozen=True)
+class Pose:
     """What a person does at one moment; angles in radians."""
 
     phase: float  # of the step
@@ -30,9 +31,12 @@ class Pose(NamedTuple):
     side: int  # which arm, for arms that do not swing
 
 
-class Part(NamedTuple):
-    """A tapered part between two points; `profile` gives half widths along the way, `depth` front to back
-    over side to side.
+@dataclass(frozen=True)
+class Part:
+    """A tapered body part between two points.
+
+    `profile` contains half widths from `top` to `end`; `depth` is the ratio of the extent from
+    front to back to the extent from side to side.
     """
 
     top: Vector
@@ -62,7 +66,7 @@ def _lean(part: Part, person: Person, ground: float) -> Part:
         x, y, z = point
         return x, y + np.tan(person.stoop) * max(z - person.leg, 0), z - ground
 
-    return part._replace(top=moved(part.top), end=moved(part.end))
+    return replace(part, top=moved(part.top), end=moved(part.end))
 
 
 def _leg(person: Person, pose: Pose, side: int) -> tuple[list[Part], float]:
@@ -111,7 +115,7 @@ def _leg(person: Person, pose: Pose, side: int) -> tuple[list[Part], float]:
         shoe_texture(person),
         nearer=0.01,
     )
-    parts = [upper_leg._replace(nearer=-0.05), lower_leg._replace(nearer=-0.04), shoe]
+    parts = [replace(upper_leg, nearer=-0.05), replace(lower_leg, nearer=-0.04), shoe]
     if person.lower_kind == "shorts":
         middle = tuple(a + 0.75 * (b - a) for a, b in zip(hip, knee, strict=True))
         parts.append(
@@ -174,7 +178,7 @@ def _arm(person: Person, pose: Pose, side: int) -> tuple[list[Part], Vector]:
         ),
         Part(hand, (hand[0], hand[1] + 0.006, hand[2] - 0.022), (0.021, 0.017), skin, nearer=0.01),
     ]
-    return [part._replace(nearer=part.nearer + 0.02) for part in parts], hand
+    return [replace(part, nearer=part.nearer + 0.02) for part in parts], hand
 
 
 def _trunk(person: Person, pose: Pose) -> list[Part]:

@@ -1,12 +1,13 @@
-"""The six cameras of the quickstart data: where they hang, what they look at, and what they do to a picture.
+"""The six cameras of the quickstart data: viewpoint, background and imaging of each.
 
-A camera changes everything that is not identity: side and tilt from which people are seen, background, light,
-color cast, sharpness, noise, crop and compression. Drawing happens at twice the size of the result.
+A camera changes everything that is not identity: side and tilt from which people are seen,
+background, light, color cast, sharpness, noise, crop and compression. Drawing happens at twice the
+size of the result.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from typing import NamedTuple
 
 import numpy as np
 from ember_reid.tools.quickstart_data.body import Pose
@@ -17,11 +18,12 @@ from PIL import Image, ImageFilter
 
 IMAGE_SIZE = (128, 64)  # height, width
 SCALE = 2  # drawn this many times larger, for smooth edges
-CAST_BANK = 8  # passers-by kept per camera for the background and for occlusion
+CAST_BANK = 8  # passers-by per camera, in the background or as occlusion
 ARMS = ("swing", "swing", "swing", "phone", "pockets", "strap")
 
 
-class Camera(NamedTuple):
+@dataclass(frozen=True)
+class Camera:
     """One surveillance camera; angles in degrees."""
 
     yaw: float  # from which side people are usually seen: 0 is the front
@@ -46,39 +48,46 @@ class Camera(NamedTuple):
 CAMERAS: tuple[Camera, ...] = (
     Camera(
         yaw=10, yaw_spread=22, turned=0.2, tilt=10, roll=0, scene="plaza",
-        gain=(1.08, 1.01, 0.92), gamma=0.94, haze=0.02, saturation=0.95, light=(0.5, 0.5, 0.7), ambient=0.45,
-        sharpness=(0.85, 1.0), blur=0.3, noise=0.008, occlusion=0.10, quality=(70, 92),
+        gain=(1.08, 1.01, 0.92), gamma=0.94, haze=0.02, saturation=0.95,
+        light=(0.5, 0.5, 0.7), ambient=0.45, sharpness=(0.85, 1.0), blur=0.3,
+        noise=0.008, occlusion=0.10, quality=(70, 92),
     ),
     Camera(
         yaw=185, yaw_spread=25, turned=0.25, tilt=6, roll=1, scene="park",
-        gain=(0.96, 1.03, 0.94), gamma=1.02, haze=0.06, saturation=0.85, light=(-0.2, 0.6, 0.75), ambient=0.6,
-        sharpness=(0.7, 0.95), blur=0.6, noise=0.010, occlusion=0.15, quality=(55, 85),
+        gain=(0.96, 1.03, 0.94), gamma=1.02, haze=0.06, saturation=0.85,
+        light=(-0.2, 0.6, 0.75), ambient=0.6, sharpness=(0.7, 0.95), blur=0.6,
+        noise=0.010, occlusion=0.15, quality=(55, 85),
     ),
     Camera(
         yaw=88, yaw_spread=20, turned=0.4, tilt=15, roll=0, scene="hall",
-        gain=(1.06, 1.00, 0.88), gamma=1.08, haze=0.00, saturation=0.9, light=(0.1, 0.8, 0.6), ambient=0.45,
-        sharpness=(0.7, 0.95), blur=0.4, noise=0.020, occlusion=0.08, quality=(60, 88),
+        gain=(1.06, 1.00, 0.88), gamma=1.08, haze=0.00, saturation=0.9,
+        light=(0.1, 0.8, 0.6), ambient=0.45, sharpness=(0.7, 0.95), blur=0.4,
+        noise=0.020, occlusion=0.08, quality=(60, 88),
     ),
     Camera(
         yaw=-38, yaw_spread=22, turned=0.3, tilt=25, roll=-2, scene="street",
-        gain=(0.97, 0.99, 1.05), gamma=0.90, haze=0.08, saturation=0.8, light=(-0.7, 0.5, 0.5), ambient=0.42,
-        sharpness=(0.58, 0.85), blur=0.3, noise=0.010, occlusion=0.15, quality=(60, 88),
+        gain=(0.97, 0.99, 1.05), gamma=0.90, haze=0.08, saturation=0.8,
+        light=(-0.7, 0.5, 0.5), ambient=0.42, sharpness=(0.58, 0.85), blur=0.3,
+        noise=0.010, occlusion=0.15, quality=(60, 88),
     ),
     Camera(
         yaw=145, yaw_spread=25, turned=0.25, tilt=12, roll=2, scene="bricks",
-        gain=(0.88, 0.94, 1.06), gamma=1.12, haze=0.03, saturation=0.85, light=(0.6, 0.3, 0.6), ambient=0.5,
-        sharpness=(0.65, 0.92), blur=0.6, noise=0.018, occlusion=0.12, quality=(50, 80),
+        gain=(0.88, 0.94, 1.06), gamma=1.12, haze=0.03, saturation=0.85,
+        light=(0.6, 0.3, 0.6), ambient=0.5, sharpness=(0.65, 0.92), blur=0.6,
+        noise=0.018, occlusion=0.12, quality=(50, 80),
     ),
     Camera(
         yaw=262, yaw_spread=22, turned=0.4, tilt=18, roll=0, scene="platform",
-        gain=(0.94, 1.03, 1.02), gamma=1.00, haze=0.04, saturation=0.82, light=(0.0, 0.8, 0.65), ambient=0.5,
-        sharpness=(0.62, 0.9), blur=0.5, noise=0.014, occlusion=0.18, quality=(40, 70),
+        gain=(0.94, 1.03, 1.02), gamma=1.00, haze=0.04, saturation=0.82,
+        light=(0.0, 0.8, 0.65), ambient=0.5, sharpness=(0.62, 0.9), blur=0.5,
+        noise=0.014, occlusion=0.18, quality=(40, 70),
     ),
 )  # fmt: skip
 
 
-class Sighting(NamedTuple):
-    """One walk of one person through the view of one camera: all that stays alike from frame to frame."""
+@dataclass(frozen=True)
+class Sighting:
+    """One walk of a person through the view of a camera: everything that is constant over time."""
 
     yaw: float
     tilt: float
@@ -104,7 +113,7 @@ class Sighting(NamedTuple):
 def draw_sighting(
     rng: np.random.Generator, camera: Camera, person: Person, *, badly: bool = False
 ) -> Sighting:
-    """How `camera` catches `person` this time. `badly`: a box that cuts off most of the person."""
+    """Draw a sighting of `person` by `camera`. `badly`: the box cuts off most of the person."""
     yaw = (
         camera.yaw + rng.normal(0, camera.yaw_spread) + (180 if rng.random() < camera.turned else 0)
     )
@@ -158,9 +167,11 @@ def take_picture(
     seed: int,
     frame: int = 0,
 ) -> bytes:
-    """One frame of a sighting as the bytes of a JPEG of `IMAGE_SIZE`; without a `person`, the place alone.
+    """Render one frame of a sighting as a JPEG file of `IMAGE_SIZE`.
 
-    `rng` adds noise and the detector's jitter.
+    Args:
+        person: None for the background alone.
+        rng: for noise and the jitter of the detector.
     """
     height, width = (SCALE * side for side in IMAGE_SIZE)
     lens = CAMERAS[camera]
@@ -204,7 +215,7 @@ def scene(camera: int, seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def passers(camera: int, seed: int) -> tuple[np.ndarray, ...]:
-    """People who only ever pass by: premultiplied RGBA pictures."""
+    """People who are not identities of the data: premultiplied RGBA images."""
     lens, bank = CAMERAS[camera], []
     for number in range(CAST_BANK):
         rng = np.random.default_rng([seed, 5, camera, number])
@@ -212,16 +223,8 @@ def passers(camera: int, seed: int) -> tuple[np.ndarray, ...]:
         sighting = draw_sighting(rng, lens, person)
         pose = Pose(sighting.phase, person.stride, sighting.arms, sighting.side)
         height, width = (SCALE * side for side in IMAGE_SIZE)
-        view = View(
-            sighting.yaw,
-            sighting.tilt,
-            0.0,
-            0.9 * height,
-            width / 2,
-            0.97 * height,
-            lens.light,
-            lens.ambient,
-        )
+        place = (0.9 * height, width / 2, 0.97 * height)
+        view = View(sighting.yaw, sighting.tilt, 0.0, *place, lens.light, lens.ambient)
         bank.append(draw_figure((height, width), person, pose, view))
     return tuple(bank)
 
@@ -229,7 +232,7 @@ def passers(camera: int, seed: int) -> tuple[np.ndarray, ...]:
 def _put_passer(
     picture: np.ndarray, passer: np.ndarray, where: float, size: float, *, blur: float
 ) -> None:
-    """Blends somebody else in, in place: `where` in [0, 1] from the left edge to the right one."""
+    """Draw a passer-by, in place; `where` in [0, 1] is the position from left to right."""
     height, width = picture.shape[:2]
     rows, columns = int(height * size), int(width * size)
     small = np.stack(
@@ -270,10 +273,8 @@ def _box_blur(picture: np.ndarray, size: int) -> np.ndarray:
 
 def _put_shadow(picture: np.ndarray, view: View, lens: Camera) -> None:
     height, width = picture.shape[:2]
-    rows, columns = (
-        np.arange(height, dtype=np.float32)[:, None],
-        np.arange(width, dtype=np.float32)[None, :],
-    )
+    rows = np.arange(height, dtype=np.float32)[:, None]
+    columns = np.arange(width, dtype=np.float32)[None, :]
     wide, flat = 0.17 * view.pixels, (0.03 + 0.13 * np.sin(view.tilt)) * view.pixels
     x = view.x - lens.light[0] * 0.12 * view.pixels
     gap = ((columns - x) / wide) ** 2 + ((rows - view.y) / flat) ** 2
@@ -281,7 +282,7 @@ def _put_shadow(picture: np.ndarray, view: View, lens: Camera) -> None:
 
 
 def _hide(picture: np.ndarray, camera: int, sighting: Sighting, seed: int) -> None:
-    """Something in front of the person, in place."""
+    """Draw an occluding object, in place."""
     height, width = picture.shape[:2]
     where = sighting.hidden_at
     if sighting.hidden_by == "post":

@@ -3,10 +3,10 @@
     python -m tools.quickstart_data datasets/quickstart --images
     python -m tools.quickstart_data datasets/quickstart --images --tracklets
 
---images writes OUT/market1501 in the layout of Market-1501, --tracklets writes OUT/mars in the layout
-of MARS, with the same people. The same parameters produce the same files, bit for bit on one machine.
-Training and test identities are disjoint. Both sets contain distractors (pid 0: people who are in no
-query, and boxes without a person) and junk (pid -1: bad boxes).
+--images writes OUT/market1501 in the layout of Market-1501, --tracklets writes OUT/mars in the
+layout of MARS, with the same people. The same parameters produce the same files, bit for bit on one
+machine. Training and test identities are disjoint. Both sets contain distractors (pid 0: people who
+are in no query, and boxes without a person) and junk (pid -1: bad boxes).
 """
 
 import argparse
@@ -16,6 +16,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from ember_reid.tools.common.cli import Command, echo
@@ -33,18 +34,17 @@ from ember_reid.tools.quickstart_data.layouts import (
 )
 
 MARKER = "quickstart.json"
-VERSION = 2  # raise when the pictures change, so that an older set is not taken for a new one
+# Increased when the images change, so that older data is not used.
+VERSION = 2
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
+    parser.add_argument("--images", action="store_true", help="write OUT/market1501 (the default)")
+    parser.add_argument("--tracklets", action="store_true", help="write OUT/mars")
     parser.add_argument(
-        "--images", action="store_true", help="OUT/market1501 (also when nothing is chosen)"
-    )
-    parser.add_argument("--tracklets", action="store_true", help="OUT/mars")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="another seed, other people (default %(default)s)"
+        "--seed", type=int, default=1, help="determines the people (default %(default)s)"
     )
     parser.add_argument(
         "--train-ids", type=int, default=100, help="training identities (default %(default)s)"
@@ -56,10 +56,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--distractors",
         type=int,
         default=200,
-        help="gallery pictures of pid 0 (default %(default)s)",
+        help="gallery images of pid 0 (default %(default)s)",
     )
     parser.add_argument(
-        "--junk", type=int, default=100, help="gallery pictures of pid -1 (default %(default)s)"
+        "--junk", type=int, default=100, help="gallery images of pid -1 (default %(default)s)"
     )
     parser.add_argument(
         "--frames", type=int, default=10, help="longest tracklet (default %(default)s)"
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the command."""
     chosen = {"market1501": options.images, "mars": options.tracklets}
     layouts = [layout for layout in LAYOUTS if chosen[layout]] or ["market1501"]
-    parameters = Parameters(*(getattr(options, name) for name in Parameters._fields))
+    parameters = Parameters(*(getattr(options, field.name) for field in fields(Parameters)))
     rendered = make(
         options.out, layouts, parameters, workers=options.workers, overwrite=options.overwrite
     )
@@ -102,11 +102,14 @@ def make(
     workers: int = 1,
     overwrite: bool = False,
 ) -> list[tuple[str, float | None, int]]:
-    """Renders what is missing of `layouts` under `out`; a list of (layout, seconds or None if there,
-    pictures).
+    """Render the layouts that do not exist yet under `out`.
 
-    Raises ValueError when `out` holds anything but the same data: quickstart data made with other parameters
-    (replaced with `overwrite`), or files of any other kind (never touched).
+    Returns:
+        (layout, seconds or None if it existed, number of images) of each layout.
+
+    Raises:
+        ValueError: `out` contains quickstart data of other parameters (replaced with `overwrite`)
+            or other files (never changed).
     """
     _check(parameters, workers)
     done = _open_folder(out, parameters, overwrite=overwrite)
@@ -127,14 +130,15 @@ def make(
 
 def _check(parameters: Parameters, workers: int) -> None:
     least = {"seed": 0, "train_ids": 1, "test_ids": 1, "distractors": 0, "junk": 0, "frames": 1}
-    for name, value in parameters._asdict().items():
+    for name, value in asdict(parameters).items():
         if value < least[name]:
             raise ValueError(
                 f"--{name.replace('_', '-')} is {value}, it must be at least {least[name]}"
             )
     if parameters.train_ids + parameters.test_ids > 9999:
         raise ValueError(
-            f"--train-ids and --test-ids make {parameters.train_ids + parameters.test_ids} identities; the "
+            f"--train-ids and --test-ids make {parameters.train_ids + parameters.test_ids} "
+            "identities; the "
             "layouts have four digits, so at most 9999 together"
         )
     if workers < 1:
@@ -142,7 +146,7 @@ def _check(parameters: Parameters, workers: int) -> None:
 
 
 def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[str]:
-    """Makes `out` ready and returns the layouts it already holds."""
+    """Prepare `out`; return the layouts that it already contains."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; OUT must be a folder")
     marker = out / MARKER
@@ -157,24 +161,26 @@ def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[
             raise ValueError(
                 f"{marker} cannot be read; remove {out} or choose another folder"
             ) from error
-        asked = {**parameters._asdict(), "version": VERSION}
-        if made_with == asked:
+        wanted = {**asdict(parameters), "version": VERSION}
+        if made_with == wanted:
             return [layout for layout in done if (out / layout).is_dir()]
         if not overwrite:
             differing = (
-                f"{key} {made_with.get(key)} instead of {asked[key]}"
-                for key in asked
-                if made_with.get(key) != asked[key]
+                f"{key} {made_with.get(key)} instead of {wanted[key]}"
+                for key in wanted
+                if made_with.get(key) != wanted[key]
             )
             raise ValueError(
-                f"{out} holds quickstart data made with {', '.join(differing)}; choose another folder or "
+                f"{out} holds quickstart data made with {', '.join(differing)}; choose another "
+                "folder or "
                 "give --overwrite"
             )
         for layout in LAYOUTS:
             shutil.rmtree(out / layout, ignore_errors=True)
     elif out.is_dir() and any(out.iterdir()):
         raise ValueError(
-            f"{out} is not empty and holds no quickstart data; choose another folder, nothing was touched"
+            f"{out} is not empty and holds no quickstart data; choose another folder, nothing was "
+            "touched"
         )
     out.mkdir(parents=True, exist_ok=True)
     _write_marker(out, parameters, [])
@@ -182,14 +188,14 @@ def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[
 
 
 def _write_marker(out: Path, parameters: Parameters, layouts: list[str]) -> None:
-    content = {"version": VERSION, "parameters": parameters._asdict(), "layouts": layouts}
+    content = {"version": VERSION, "parameters": asdict(parameters), "layouts": layouts}
     temporary = out / f"{MARKER}.part"
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(out / MARKER)
 
 
 def _render(root: Path, layout: str, parameters: Parameters, workers: int) -> int:
-    """Draws one layout into `root` and returns the number of pictures."""
+    """Render one layout into `root`; return the number of images."""
     ids = range(1, parameters.train_ids + parameters.test_ids + 1)
     own = IMAGE if layout == "market1501" else TRACKLET
     jobs = [Job(layout, own, pid) for pid in ids]
@@ -214,7 +220,7 @@ def _render(root: Path, layout: str, parameters: Parameters, workers: int) -> in
 
 
 def _some(count: int, layout: str) -> int:
-    """Tracklets have many frames, so fewer of them do."""
+    """A tenth of the number for tracklets, because they have many frames."""
     return count if layout == "market1501" else -(-count // 10)
 
 

@@ -1,19 +1,20 @@
-"""The figure of the quickstart data: a jointed body in space, projected and shaded as tapered, rounded parts.
+"""The figure of the quickstart data: a jointed 3D body of tapered, rounded parts.
 
-Body axes: x to the person's left, y forward, z up, in fractions of the person's height, the ground at z = 0.
-A camera that the person faces has yaw 0; at yaw pi it sees the back. Pictures are float32, premultiplied RGBA
-[h, w, 4].
+Body axes: x to the person's left, y forward, z up, in fractions of the person's height, the ground
+at z = 0. A camera that the person faces has yaw 0; at yaw pi it sees the back. Images are
+float32, premultiplied RGBA [h, w, 4].
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from ember_reid.tools.quickstart_data.body import Part, Pose, Vector, build_parts
 from ember_reid.tools.quickstart_data.people import Person
 
 
-class View(NamedTuple):
-    """How a figure appears in the picture."""
+@dataclass(frozen=True)
+class View:
+    """How a figure appears in the image."""
 
     yaw: float
     tilt: float  # looking down by this angle
@@ -26,7 +27,7 @@ class View(NamedTuple):
 
 
 def draw_figure(shape: tuple[int, int], person: Person, pose: Pose, view: View) -> np.ndarray:
-    """The person alone on a transparent ground: float32 premultiplied RGBA [h, w, 4]."""
+    """The person on a transparent background: float32 premultiplied RGBA [h, w, 4]."""
     canvas = np.zeros((*shape, 4), dtype=np.float32)
     parts = build_parts(person, pose)
 
@@ -41,8 +42,9 @@ def draw_figure(shape: tuple[int, int], person: Person, pose: Pose, view: View) 
 
 
 def project(point: Vector, view: View) -> np.ndarray:
-    """Pixel position (column, row) of a point of the body, with a mild perspective: what is higher is nearer
-    when tilted.
+    """Pixel position (column, row) of a point of the body, with a slight perspective.
+
+    If the camera is tilted, higher points are nearer to it.
     """
     x, y, z = point
     across = x * np.cos(view.yaw) + y * np.sin(view.yaw)
@@ -55,11 +57,11 @@ def project(point: Vector, view: View) -> np.ndarray:
 
 
 def paint_part(canvas: np.ndarray, part: Part, view: View) -> None:
-    """Draws one part over `canvas` [h, w, 4] in place, with a soft edge and light from one side."""
+    """Draw one part over `canvas` [h, w, 4] in place, with a soft edge and light from one side."""
     height, width = canvas.shape[:2]
     start, stop = project(part.top, view), project(part.end, view)
-    # An ellipse with half axes (1, depth), seen under yaw: its half width, and by how much the surface is
-    # turned.
+    # An ellipse with half axes (1, depth), seen under yaw: its half width and the rotation of its
+    # surface.
     turn = np.arctan2(part.depth * np.sin(view.yaw), np.cos(view.yaw))
     seen = np.hypot(np.cos(view.yaw), part.depth * np.sin(view.yaw))
     radii = np.asarray(part.profile) * view.pixels * seen

@@ -1,9 +1,9 @@
 """Files of the synthetic people in the layouts of Market-1501 and MARS."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from ember_reid.tools.quickstart_data.cameras import CAMERAS, Sighting, draw_sighting, take_picture
@@ -13,7 +13,7 @@ from scipy.io import savemat
 LAYOUTS = ("market1501", "mars")
 # What a random stream is for; the numbers 4 and 5 belong to scenes and passers-by.
 PERSON, IMAGE, TRACKLET, DISTRACTOR, JUNK = 0, 1, 2, 3, 6
-EMPTY = 6  # every sixth distractor shows nobody
+EMPTY = 6  # every sixth distractor shows no person
 
 
 FOLDERS = {
@@ -22,8 +22,9 @@ FOLDERS = {
 }
 
 
-class Parameters(NamedTuple):
-    """What decides the content of the data, next to the version of this program."""
+@dataclass(frozen=True)
+class Parameters:
+    """Settings on which the content of the data depends."""
 
     seed: int
     train_ids: int
@@ -33,18 +34,17 @@ class Parameters(NamedTuple):
     frames: int  # longest tracklet
 
 
-class Job(NamedTuple):
-    """A share of the work small enough to be spread: the pictures of one identity, or one distractor or junk
-    picture.
-    """
+@dataclass(frozen=True)
+class Job:
+    """A unit of work: the images of one identity, or one distractor or junk image."""
 
     layout: str
     kind: int
-    number: int  # pid, or number of the distractor or junk picture
+    number: int  # pid, or number of the distractor or junk image
 
 
 def render_job(root: Path, parameters: Parameters, job: Job) -> list[str]:
-    """Draws and writes the pictures of one job; returns their names relative to `root`."""
+    """Render and write the images of one job; return their names relative to `root`."""
     source: Callable[[Parameters, Job], Iterator[tuple[str, bytes]]]
     source = market_pictures if job.layout == "market1501" else mars_pictures
     names = []
@@ -57,13 +57,13 @@ def render_job(root: Path, parameters: Parameters, job: Job) -> list[str]:
 
 
 def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
-    """(file name, JPEG bytes) of one identity, distractor or junk box in the layout of Market-1501."""
+    """(file name, JPEG bytes) of one identity, distractor or junk box, as in Market-1501."""
     seed = parameters.seed
     if job.kind != IMAGE:
         person, camera, sighting, rng = _extra(parameters, job)
         pid = "0000" if job.kind == DISTRACTOR else "-1"
-        name = f"bounding_box_test/{pid}_c{camera + 1}s1_{_frame_number(rng):06d}_{job.number % 100:02d}.jpg"
-        yield name, take_picture(person, camera, sighting, rng, seed=seed)
+        name = _market_name(pid, camera, _frame_number(rng), job.number % 100)
+        yield f"bounding_box_test/{name}", take_picture(person, camera, sighting, rng, seed=seed)
         return
     person = identity(seed, job.number)
     training = job.number <= parameters.train_ids
@@ -78,13 +78,17 @@ def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, byt
                 if number == 0
                 else "bounding_box_test"
             )
-            name = f"{folder}/{job.number:04d}_c{camera + 1}s1_{_frame_number(rng):06d}_{number:02d}.jpg"
+            name = _market_name(f"{job.number:04d}", camera, _frame_number(rng), number)
             sighting = draw_sighting(rng, CAMERAS[camera], person)
-            yield name, take_picture(person, camera, sighting, rng, seed=seed)
+            yield f"{folder}/{name}", take_picture(person, camera, sighting, rng, seed=seed)
+
+
+def _market_name(pid: str, camera: int, frame: int, box: int) -> str:
+    return f"{pid}_c{camera + 1}s1_{frame:06d}_{box:02d}.jpg"
 
 
 def mars_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
-    """(file name, JPEG bytes) of the tracklets of one identity, or of one distractor or junk tracklet."""
+    """(file name, JPEG bytes) of the tracklets of one identity, distractor or junk number."""
     seed = parameters.seed
     if job.kind != TRACKLET:
         person, camera, sighting, rng = _extra(parameters, job)
@@ -109,14 +113,14 @@ def mars_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes
 
 
 def identity(seed: int, pid: int) -> Person:
-    """The person behind `pid`, the same in both layouts."""
+    """The person of `pid`, the same in both layouts."""
     return draw_person(_stream(seed, PERSON, pid))
 
 
 def _extra(
     parameters: Parameters, job: Job
 ) -> tuple[Person | None, int, Sighting, np.random.Generator]:
-    """Who is on a distractor or junk box: somebody new or nobody, or a test identity caught badly."""
+    """The person on a distractor box (a new one, or None) or on a junk box (a test identity)."""
     rng = _stream(parameters.seed, job.kind, job.number, LAYOUTS.index(job.layout))
     camera = int(rng.integers(len(CAMERAS)))
     if job.kind == JUNK:
@@ -138,8 +142,9 @@ def _frame_number(rng: np.random.Generator) -> int:
 
 
 def write_mars_tables(info: Path, names: list[str], parameters: Parameters) -> None:
-    """The lists of names, and start, end (from 1, inclusive), pid and camera of each tracklet, as MATLAB
-    files.
+    """Write the lists of names and the MATLAB tables of MARS.
+
+    A table contains the first and the last image (counted from 1), pid and camera of each tracklet.
     """
     rows: dict[str, list[tuple[int, int, int, int]]] = {"train": [], "test": []}
     for split in rows:
@@ -163,7 +168,7 @@ def write_mars_tables(info: Path, names: list[str], parameters: Parameters) -> N
 
 
 def _write_mat(path: Path, name: str, table: np.ndarray) -> None:
-    """A MATLAB file without the date that scipy puts into its 116 bytes of description."""
+    """Write a MATLAB file without the date that scipy writes into its header of 116 bytes."""
     buffer = BytesIO()
     savemat(buffer, {name: table})
     path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + buffer.getvalue()[116:])

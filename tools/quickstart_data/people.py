@@ -1,20 +1,20 @@
-"""Who walks through the quickstart data: the lasting looks of one identity, drawn from a seed.
+"""The people of the quickstart data: the appearance of an identity, drawn from a seed.
 
-Colors are RGB in [0, 1]. Surfaces are described by two coordinates: `u`, the angle around the body part
-(radians, 0 at the front, +pi/2 on the person's left, +-pi at the back), and `t`, the way down the part (0 at
-its top, 1 at its end). So a badge on the left breast is seen from the front only, and on the right side of
-the picture.
+Colors are RGB in [0, 1]. Surfaces are described by two coordinates: `u`, the angle around the body
+part (radians, 0 at the front, +pi/2 on the person's left, +-pi at the back), and `t`, the position
+along the part (0 at its top, 1 at its end). A badge on the left breast is therefore visible from
+the front only, on the right side of the image.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 Color = tuple[float, float, float]
 Texture = Callable[[np.ndarray, np.ndarray], np.ndarray]  # u, t, both [h, w] -> RGB [h, w, 3]
 
-# Few colors on purpose: many people share them, so patterns, cut, bags and build have to be told apart too.
+# Only a few colors: many people share them, so that pattern, cut, bag and build matter as well.
 FABRICS: dict[str, Color] = {
     "black": (0.09, 0.09, 0.10),
     "gray": (0.47, 0.48, 0.50),
@@ -64,8 +64,12 @@ HATS = ("none", "none", "none", "cap", "beanie", "brim")
 BAGS = ("none", "none", "backpack", "backpack", "messenger", "shopper", "handbag")
 
 
-class Garment(NamedTuple):
-    """One piece of clothing; `size` scales its pattern, `side` is -1 or 1 for what is on one side only."""
+@dataclass(frozen=True)
+class Garment:
+    """One piece of clothing.
+
+    `size` scales its pattern; `side` (-1 or 1) is the side of a pattern that is on one side only.
+    """
 
     pattern: str
     base: Color
@@ -74,9 +78,11 @@ class Garment(NamedTuple):
     side: int
 
 
-class Person(NamedTuple):
-    """Everything about an identity that stays the same under every camera. Lengths are fractions of the
-    height.
+@dataclass(frozen=True)
+class Person:
+    """The appearance of an identity, equal under all cameras.
+
+    Lengths are fractions of the height.
     """
 
     height: float  # meters
@@ -152,9 +158,8 @@ def _draw_garment(
 ) -> Garment:
     base = _fabric(rng, weights)
     accent = base
-    while (
-        abs(_brightness(accent) - _brightness(base)) < 0.12
-    ):  # a pattern that cannot be seen is none
+    # A pattern needs enough contrast to be visible.
+    while abs(_brightness(accent) - _brightness(base)) < 0.12:
         accent = _fabric(rng, weights)
     return Garment(
         pattern=str(rng.choice(patterns)),

@@ -1,26 +1,23 @@
-"""Where the cameras of the quickstart data hang: six places, drawn once per camera as a wide picture to crop
-from.
-"""
+"""The backgrounds of the quickstart data: one wide image per camera, from which crops are taken."""
 
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-SCENE_SIZE = (330, 720)  # height, width: crops of 256 x 128 move about in it
+SCENE_SIZE = (330, 720)  # height, width; crops have 256 x 128 pixels
 HORIZON = 135
 Ink = tuple[int, int, int]
 
 
 def draw_scene(name: str, rng: np.random.Generator) -> np.ndarray:
-    """The place called `name`: float32 RGB [SCENE_SIZE, 3] in [0, 1]."""
+    """The scene `name`: float32 RGB [SCENE_SIZE, 3] in [0, 1]."""
     image = Image.new("RGB", (SCENE_SIZE[1], SCENE_SIZE[0]))
     SCENES[name](ImageDraw.Draw(image), rng)
     image = image.filter(ImageFilter.GaussianBlur(1.6))
     picture = np.asarray(image, dtype=np.float32) / 255
-    picture = 0.55 * picture + 0.45 * picture.mean(
-        axis=2, keepdims=True
-    )  # places are duller than clothes
+    # Less saturated than clothes.
+    picture = 0.55 * picture + 0.45 * picture.mean(axis=2, keepdims=True)
     picture = 0.5 + 0.8 * (picture - 0.5)
     coarse = rng.random((SCENE_SIZE[0] // 15 + 1, SCENE_SIZE[1] // 15 + 1)).astype(np.float32)
     stains = Image.fromarray(coarse).resize(
@@ -55,7 +52,7 @@ def _about(rng: np.random.Generator, ink: Ink, spread: float = 14) -> Ink:
 def _tiles(
     draw: ImageDraw.ImageDraw, ink: Ink, *, step: float, lines: int, skew: float = 0.0
 ) -> None:
-    """The joints of a paved floor in perspective."""
+    """The joints of a pavement in perspective."""
     height, width = SCENE_SIZE
     for column in np.arange(-2 * width, 3 * width, step):
         draw.line(
@@ -153,7 +150,7 @@ def _hall(draw: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     draw.rectangle((0, 100, width, 107), fill=(120, 130, 120))
     _ramp(draw, HORIZON + 20, height, (164, 160, 150), (190, 184, 170))
     _tiles(draw, (136, 132, 124), step=84, lines=10, skew=30)
-    for left in range(20, width, 130):  # lamps mirrored in the floor
+    for left in range(20, width, 130):  # reflections of lamps on the ground
         for row in range(60):
             share = 0.5 * (1 - row / 60)
             y = HORIZON + 40 + row

@@ -5,10 +5,10 @@
     python -m tools.report runs/quickstart --plain
     python -m tools.report runs/quickstart DATASETS.ROOT datasets
 
-The page shows recipe, curves, scores and ranked lists. It contains its images and loads nothing. The
-default file is report.html in the folder of the first run. --plain uses only the files of the run,
-without network and data. KEY VALUE pairs say, for example, where the data is now. Whatever cannot be
-shown is named on the page.
+The page shows recipe, curves, scores and ranked lists. It contains its images and loads nothing.
+The default file is report.html in the folder of the first run. --plain uses only the files of the
+run, without network and data. KEY VALUE pairs change the configuration, for example the
+location of the data. The page lists what cannot be shown.
 """
 
 import argparse
@@ -148,7 +148,7 @@ def load_images(
 ) -> dict[tuple[str, int], tuple[str, Image.Image]]:
     """("query" | "gallery", position) -> (file name, thumbnail) of all images that are shown."""
     wanted = {("query", ranked.index) for ranked in analysis.lists}
-    wanted |= {("gallery", answer.index) for ranked in analysis.lists for answer in ranked.answers}
+    wanted |= {("gallery", entry.index) for ranked in analysis.lists for entry in ranked.entries}
     images = {}
     for side, index in sorted(wanted):
         path = (benchmark.query if side == "query" else benchmark.gallery)[index].paths[0]
@@ -165,7 +165,7 @@ def draw_heats(
     for ranked in analysis.lists:
         paths = (
             benchmark.query[ranked.index].paths[0],
-            benchmark.gallery[ranked.answers[0].index].paths[0],
+            benchmark.gallery[ranked.entries[0].index].paths[0],
         )
         images = [
             load_image(path, size=tuple(cfg.INPUT.SIZE_TEST), interpolation=cfg.INPUT.INTERPOLATION)
@@ -177,9 +177,9 @@ def draw_heats(
 
 
 def _shrunk(path: Path) -> Image.Image:
-    picture = open_image(path).convert("RGB")
-    picture.thumbnail((128, 192))
-    return picture
+    image = open_image(path).convert("RGB")
+    image.thumbnail((128, 192))
+    return image
 
 
 main = Command("report", __doc__ or "", add_options, run).main

@@ -276,11 +276,11 @@ def _ranked(ranked: RankedQuery, one: RetrievalAnalysis, report: RunReport) -> d
     name, image = images.get(("query", ranked.index), ("", None))
     words = [str(ranked.pid), name]
     figures = [_figure(image, "query", ("query", _labels(ranked.pid, ranked.camid), name))]
-    for place, answer in enumerate(ranked.answers, start=1):
-        name, image = images.get(("gallery", answer.index), ("", None))
+    for place, entry in enumerate(ranked.entries, start=1):
+        name, image = images.get(("gallery", entry.index), ("", None))
         words.append(name)
-        kind = "right" if answer.correct else "wrong"
-        lines = (f"{place}. {kind} {answer.distance:.2f}", _labels(answer.pid, answer.camid), name)
+        kind = "right" if entry.correct else "wrong"
+        lines = (f"{place}. {kind} {entry.distance:.2f}", _labels(entry.pid, entry.camid), name)
         figures.append(_figure(image, kind, lines))
     is_suspect = ranked.choice == "suspect"
     kind = "likely label error" if is_suspect else f"{ranked.choice} query"

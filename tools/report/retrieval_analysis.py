@@ -3,13 +3,19 @@
 Letters: Q queries, G gallery entries, D dimensions of an embedding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from ember_reid.engine.ranked_lists import RankedQuery, ranked_lists
-from ember_reid.evaluate import RankScores, distance_blocks, evaluate_features, label_block
+from ember_reid.engine.ranked_lists import ListOptions, RankedQuery, ranked_lists
+from ember_reid.evaluate import (
+    QueryGallery,
+    RankScores,
+    distance_blocks,
+    evaluate_features,
+    label_block,
+)
 from ember_reid.tools.calibrate.calibration import Histograms, collect_histograms
 from torch import Tensor
 
@@ -32,7 +38,7 @@ class Labeled(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """Of each query: the distance to its nearest match, to the nearest other identity, and how many matches it has."""
+    """Nearest match, nearest other identity and number of matches of each query."""
 
     same: np.ndarray  # float32 [Q], inf without a match
     different: np.ndarray  # float32 [Q]
@@ -47,7 +53,8 @@ class CameraScore:
     count: int
 
 
-class RetrievalAnalysis(NamedTuple):
+@dataclass(frozen=True)
+class RetrievalAnalysis:
     """One test set, examined."""
 
     name: str
@@ -72,9 +79,12 @@ def analyze_retrieval(
     count: int = 6,
     top: int = 10,
 ) -> RetrievalAnalysis:
-    """Look at a test set from its embeddings. The rules of "all" and "cross-camera" are used; others count as the latter.
+    """Analyze the embeddings of a test set.
 
-    Raises ValueError when no query has a match.
+    Protocols other than "all" are analyzed by the rules of "cross-camera".
+
+    Raises:
+        ValueError: no query has a match.
     """
     rule = protocol if protocol == "all" else "cross-camera"
     if rule == "all":  # no camera of a query equals one of the gallery, so nothing is left out
@@ -87,15 +97,7 @@ def analyze_retrieval(
     scores = _score(*scored, metric)
     nearest = find_nearest(*scored, metric=metric)
     valid = np.flatnonzero(nearest.num_matches)
-    histograms = collect_histograms(
-        scored[0].features,
-        scored[1].features,
-        scored[0].pids,
-        scored[1].pids,
-        scored[0].camids,
-        scored[1].camids,
-        metric=metric,
-    )
+    histograms = collect_histograms(_pair(*scored), metric=metric)
     suspects, notes = find_suspects(
         nearest, quantile(histograms, 0.5), quantile(histograms, 0.9), count=count
     )
@@ -121,19 +123,16 @@ def analyze_retrieval(
 
 
 def _score(query: Labeled, gallery: Labeled, metric: str) -> RankScores:
-    return evaluate_features(
-        query.features,
-        gallery.features,
-        query.pids,
-        gallery.pids,
-        query.camids,
-        gallery.camids,
-        metric=metric,
-    )
+    return evaluate_features(*_pair(query, gallery), metric=metric)
+
+
+def _pair(query: Labeled, gallery: Labeled) -> QueryGallery:
+    columns = zip(query, gallery, strict=True)
+    return QueryGallery(*(rows for column in columns for rows in column))
 
 
 def find_nearest(query: Labeled, gallery: Labeled, *, metric: str = "cosine") -> Nearest:
-    """Distances to the nearest match and to the nearest other identity; the query's own camera's matches do not count."""
+    """Distances to the nearest match under another camera and to the nearest other identity."""
     ids = tuple(
         torch.from_numpy(array)
         for array in (query.pids, gallery.pids, query.camids, gallery.camids)
@@ -153,10 +152,10 @@ def find_nearest(query: Labeled, gallery: Labeled, *, metric: str = "cosine") ->
 def find_suspects(
     nearest: Nearest, near: float, far: float, *, count: int
 ) -> tuple[list[int], dict[int, str]]:
-    """Queries whose label may be wrong, the largest gap first, with a sentence on each.
+    """Queries whose label may be wrong, the largest gap first, with a note on each.
 
-    Another identity is within `near`, the median distance of true pairs, and all pictures of the query's own identity are
-    beyond `far`, their 90% quantile: it looks like one of the others, and not like its own.
+    A suspect has another identity within `near`, the median distance of true pairs, and no match
+    within `far`, the 90% quantile.
     """
     gap = np.where(np.isfinite(nearest.same), nearest.same, -np.inf) - nearest.different
     suspects = np.flatnonzero(
@@ -164,9 +163,10 @@ def find_suspects(
     )
     suspects = suspects[np.argsort(-gap[suspects], kind="stable")][:count].tolist()
     notes = {
-        k: f"Likely label error, or two who look alike: another identity is at {nearest.different[k]:.3f}, nearer than half "
-        f"of all true pairs ({near:.3f}); its own identity begins at {nearest.same[k]:.3f}, where nine in ten "
-        f"true pairs ({far:.3f}) are nearer."
+        k: "Likely label error, or two who look alike: another identity is at "
+        f"{nearest.different[k]:.3f}, nearer than half of all true pairs ({near:.3f}); its own "
+        f"identity begins at {nearest.same[k]:.3f}, where nine in ten true pairs ({far:.3f}) are "
+        "nearer."
         for k in suspects
     }
     return suspects, notes
@@ -179,7 +179,7 @@ def quantile(histograms: Histograms, share: float) -> float:
 
 
 def choose(valid: np.ndarray, ap: np.ndarray, *, count: int) -> dict[str, list[int]]:
-    """Positions of the best, the median and the worst queries by average precision, none of them twice."""
+    """Indices of the best, median and worst queries by average precision, without duplicates."""
     order = valid[np.argsort(-ap, kind="stable")].tolist()
     count = min(count, max(len(order) // 3, 1))
     middle = max((len(order) - count) // 2, 0)
@@ -202,49 +202,40 @@ def _rank(
     if not chosen:
         return []
     few = query.take(np.array(chosen))
-    lists = ranked_lists(
-        few.features,
-        gallery.features,
-        few.pids,
-        gallery.pids,
-        few.camids,
-        gallery.camids,
-        queries="random",
-        count=len(chosen),
-        top=top,
-        metric=metric,
-        protocol=rule,
-    )
-    lists = sorted(lists, key=lambda ranked: ranked.index)
-    return [ranked._replace(index=chosen[ranked.index], choice=kind) for ranked in lists]
+    options = ListOptions(count=len(chosen), top=top, metric=metric, protocol=rule)
+    lists = sorted(ranked_lists(_pair(few, gallery), options), key=lambda ranked: ranked.index)
+    return [replace(ranked, index=chosen[ranked.index], choice=kind) for ranked in lists]
 
 
 def score_camera_pairs(
     query: Labeled, gallery: Labeled, *, metric: str = "cosine", rule: str = "cross-camera"
 ) -> dict[tuple[int, int], CameraScore]:
-    """(query camera, gallery camera): (mAP, queries counted) when only that camera's pictures answer."""
+    """Score the queries of each camera in the gallery of each camera.
+
+    Returns:
+        (query camera, gallery camera) -> score; empty if there are more than `MOST_CAMERAS`.
+    """
     cameras = np.unique(np.concatenate([query.camids, gallery.camids]))
     if len(cameras) > MOST_CAMERAS:
         return {}
     scores = {}
-    for asks in cameras.tolist():
-        asking = query.take(np.flatnonzero(query.camids == asks))
-        for answers in cameras.tolist():
-            answering = gallery.take(
-                np.flatnonzero((gallery.camids == answers) & (gallery.pids != -1))
-            )
-            if asks == answers and rule == "cross-camera":
+    for query_camid in cameras.tolist():
+        queries = query.take(np.flatnonzero(query.camids == query_camid))
+        for camid in cameras.tolist():
+            entries = gallery.take(np.flatnonzero((gallery.camids == camid) & (gallery.pids != -1)))
+            if query_camid == camid and rule == "cross-camera":
                 continue
-            asking_too = asking.take(np.flatnonzero(np.isin(asking.pids, answering.pids)))
-            if len(asking_too.pids):
-                apart = asking_too._replace(camids=np.full_like(asking_too.camids, -1))
-                result = _score(apart, answering, metric)
-                scores[asks, answers] = CameraScore(float(result.mAP), int(result.num_valid))
+            matched = queries.take(np.flatnonzero(np.isin(queries.pids, entries.pids)))
+            if len(matched.pids):
+                # A camera of its own, so that nothing is excluded.
+                matched = matched._replace(camids=np.full_like(matched.camids, -1))
+                result = _score(matched, entries, metric)
+                scores[query_camid, camid] = CameraScore(float(result.mAP), int(result.num_valid))
     return scores
 
 
 def score_match_counts(num_matches: np.ndarray, ap: np.ndarray) -> dict[str, tuple[float, int]]:
-    """Mean average precision of queries with few and with many matches; groups without a query are left out."""
+    """mAP of queries with few and with many matches; groups without a query are left out."""
     scores = {}
     for low, high in GROUPS:
         group = (num_matches >= low) & (num_matches <= high)

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ember_reid.config.yaml_reader import read_yaml
 
@@ -26,7 +27,8 @@ ELSEWHERE = (
 )  # no part of a recipe's hash
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True)
+class Run:
     """A run by its files; what is missing is empty."""
 
     name: str
@@ -257,7 +259,7 @@ def describe_making(starts: tuple[dict, ...]) -> dict[str, str]:
 
 
 def fingerprint(run: Run) -> dict[str, str]:
-    """What makes a score comparable: recipe, weights, batch geometry, protocol, seed, versions, commit."""
+    """What scores depend on: recipe, weights, batch, protocol, seed, versions, commit."""
     flat = flatten(run.config)
     images, instances = flat.get("SOLVER.IMS_PER_BATCH"), flat.get("DATALOADER.NUM_INSTANCES")
     geometry = ""
@@ -265,7 +267,8 @@ def fingerprint(run: Run) -> dict[str, str]:
         geometry = f"{images} images"
         if flat.get("DATALOADER.SAMPLER", "identity") != "random":
             geometry += f" = {images // instances} identities x {instances}"
-        geometry += f", {flat.get('SOLVER.ACCUMULATION_STEPS', 1)} forward pass(es) a step, pairs {flat.get('SOLVER.MINING')}"
+        steps = flat.get("SOLVER.ACCUMULATION_STEPS", 1)
+        geometry += f", {steps} forward pass(es) a step, pairs {flat.get('SOLVER.MINING')}"
     protocols = dict.fromkeys(scores.get("protocol") for scores in run.results.values()) or (None,)
     protocol = " and ".join(str(one or flat.get("TEST.PROTOCOL")) for one in protocols)
     scoring = (

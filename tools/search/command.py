@@ -6,8 +6,8 @@
 
 Writes DIR/index.html, which contains its images, and DIR/search.json. A query is "unknown" if its
 nearest entry is farther away than the threshold. The default threshold is that of tools.calibrate
-beside the weights. Queries are images, folders, CSV files, or one .npz file of tools.extract that was
-written with the same network.
+beside the weights. Queries are images, folders, CSV files, or one .npz file of tools.extract that
+was written with the same network.
 """
 
 import argparse
@@ -42,13 +42,13 @@ from torch import Tensor
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "features", type=Path, metavar="FEATURES.npz", help="what is searched, of tools.extract"
+        "features", type=Path, metavar="FEATURES.npz", help="gallery, written by tools.extract"
     )
     parser.add_argument(
         "queries", nargs="+", metavar="QUERY", help="images, folders, csv lists, or one .npz"
     )
     parser.add_argument(
-        "--top", type=int, default=10, help="answers per query (default %(default)s)"
+        "--top", type=int, default=10, help="matches per query (default %(default)s)"
     )
     parser.add_argument(
         "--threshold",
@@ -67,11 +67,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--recall",
         type=float,
         default=0.99,
-        help="share of the exact answers that faiss must find; less is faster (default %(default)s)",
+        help="share of the exact neighbors that faiss must find; less is faster "
+        "(default %(default)s)",
     )
-    parser.add_argument(
-        "--weights", metavar="FILE", help="the network, where it is not where it was any more"
-    )
+    parser.add_argument("--weights", metavar="FILE", help="the network, if its file was moved")
     parser.add_argument(
         "--out", type=Path, default=Path("search"), metavar="DIR", help="(default %(default)s)"
     )
@@ -88,14 +87,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def search(arguments: argparse.Namespace) -> list[str]:
-    """Finds, writes the page and the JSON file; returns lines for people."""
+    """Search, write the page and the JSON file; return lines for the user."""
     if arguments.top < 1:
         raise ValueError(f"--top is {arguments.top}, it must be at least 1")
     if arguments.rerank < 0:
         raise ValueError(f"--rerank is {arguments.rerank}, it must be at least 1")
     if not 0 < arguments.recall <= 1:
         raise ValueError(
-            f"--recall is {arguments.recall:g}, it is a fraction in 0..1: 0.99 finds 99 of 100 answers"
+            f"--recall is {arguments.recall:g}, it is a fraction in 0..1: 0.99 finds 99 of 100 "
+            "neighbors"
         )
     if arguments.faiss:
         check_faiss()
@@ -111,8 +111,10 @@ def search(arguments: argparse.Namespace) -> list[str]:
         index = open_faiss(features.embeddings, arguments.features)
         reached = reach_recall(index, query, gallery, min(k, len(gallery)), wanted=arguments.recall)
         lines.append(
-            f"faiss finds {reached.recall:.2%} of the exact {min(k, len(gallery))} nearest ({reached.num_queries} queries) in "
-            f"{reached.num_probed} of {reached.num_cells} cells; {1000 * reached.faiss_seconds:.2f} ms a query, exact search "
+            f"faiss finds {reached.recall:.2%} of the exact {min(k, len(gallery))} nearest "
+            f"({reached.num_queries} queries) in "
+            f"{reached.num_probed} of {reached.num_cells} cells; "
+            f"{1000 * reached.faiss_seconds:.2f} ms a query, exact search "
             f"{1000 * reached.exact_seconds:.2f} ms"
         )
         found = nearest_faiss(index, query, k)
@@ -136,7 +138,7 @@ def search(arguments: argparse.Namespace) -> list[str]:
 def choose_threshold(
     given: str, features: Features, metadata: ExportMetadata, weights: str | None
 ) -> float | None:
-    """The cosine distance up to which two images are taken for the same, None when nobody said."""
+    """The cosine distance up to which two images are the same identity; None if not known."""
     if given == "none":
         return None
     if given != "auto":
@@ -156,7 +158,7 @@ def choose_threshold(
 def embed_queries(
     arguments: argparse.Namespace, features: Features, metadata: ExportMetadata
 ) -> tuple[list[str], Tensor]:
-    """Paths and embeddings [Q, D] of the queries, by the network that made the features."""
+    """Paths and embeddings [Q, D] of the queries, from the network of the features."""
     files = [query for query in arguments.queries if query.endswith(".npz")]
     if files:
         if len(arguments.queries) > 1:
@@ -173,9 +175,10 @@ def embed_queries(
 
 
 def _open(weights: str | None, features: Features, source: Path, *, trust: bool) -> Embedder:
-    """The network that made the features, with the configuration stored in them.
+    """The network of the features, with the configuration stored in them.
 
-    The features only name a file. They never cause a program to be loaded: that takes --weights and --trust.
+    The features only name a file. They never cause a program to be loaded: that takes --weights and
+    --trust.
     """
     path = Path(weights or features.weights)
     if not path.is_file():
@@ -185,7 +188,8 @@ def _open(weights: str | None, features: Features, source: Path, *, trust: bool)
     kind = detect_format(path)
     if kind in PROGRAMS and not weights:
         raise ValueError(
-            f"{source} names the program {path} ({kind}) as its network, and loading it would execute its code: "
+            f"{source} names the program {path} ({kind}) as its network, and loading it would "
+            "execute its code: "
             f"if you trust it, name it yourself with --weights {path} --trust"
         )
     if kind != "checkpoint" or not features.config:
@@ -197,16 +201,18 @@ def _open(weights: str | None, features: Features, source: Path, *, trust: bool)
 def check_same(
     metadata: ExportMetadata, other: ExportMetadata, features: Path, source: str
 ) -> None:
-    """Raises ValueError when two embeddings do not compare."""
+    """Raise ValueError if embeddings come from different networks."""
     if metadata.fingerprint != other.fingerprint:
         raise ValueError(
-            f"{features} was made by the network {metadata.fingerprint}, {source} is {other.fingerprint}, and embeddings of "
-            "two networks do not compare: extract again, or name the network it was made by with --weights"
+            f"{features} was made by the network {metadata.fingerprint}, {source} is "
+            f"{other.fingerprint}, and embeddings of "
+            "two networks do not compare: extract again, or name the network it was made by with "
+            "--weights"
         )
 
 
 def _rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
-    if (found.indices < 0).any():  # faiss may find fewer than were asked for
+    if (found.indices < 0).any():  # faiss may find fewer than k
         raise ValueError(
             "faiss found too few neighbors to re-rank: give a smaller K, or leave --faiss out"
         )
@@ -266,10 +272,12 @@ def _write(
     rule = (
         "There is no threshold, so no query is unknown. tools.calibrate finds a threshold."
         if threshold is None
-        else f"Same: a cosine distance of at most {threshold:.4f}; unknown: no entry within that distance."
+        else f"Same: a cosine distance of at most {threshold:.4f}; unknown: no entry within that "
+        "distance."
     )
     facts = [
-        f"{len(queries)} queries in {len(features.paths)} images of {arguments.features}, network {metadata.fingerprint}.",
+        f"{len(queries)} queries in {len(features.paths)} images of {arguments.features}, network "
+        f"{metadata.fingerprint}.",
         rule,
         *([f"The {arguments.rerank} nearest are re-ranked."] if arguments.rerank else []),
         *notes,

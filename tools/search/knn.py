@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,8 @@ from ember_reid.evaluate import rerank_distances
 from torch import Tensor
 
 TILE = 65536  # gallery entries that are compared at a time
-FIRST_PROBED = (
-    8  # cells that faiss looks into at first; twice as many until the recall is what was asked for
-)
+# Cells that faiss searches at first; the number is doubled until the recall is reached.
+FIRST_PROBED = 8
 
 
 class Nearest(NamedTuple):
@@ -30,9 +30,9 @@ class Nearest(NamedTuple):
 
 @torch.inference_mode()
 def nearest(query: Tensor, gallery: Tensor, k: int, *, tile: int = TILE) -> Nearest:
-    """The exact k nearest of [N, D] for each of [Q, D], with at most [Q, tile + k] distances in memory.
+    """The exact k nearest entries of a gallery [N, D] for each query [Q, D].
 
-    Ties keep the order of the gallery.
+    At most [Q, tile + k] distances are in memory. Ties keep the order of the gallery.
     """
     k = min(k, len(gallery))
     distances = query.new_empty(len(query), 0)
@@ -42,9 +42,8 @@ def nearest(query: Tensor, gallery: Tensor, k: int, *, tile: int = TILE) -> Near
         values, where = part.topk(min(k, part.shape[1]), dim=1, largest=False)
         distances = torch.cat([distances, values], dim=1)
         indices = torch.cat([indices, where + first], dim=1)
-        by_index = indices.argsort(
-            dim=1
-        )  # so that the stable sort below gives ties to the lower position
+        # The stable sort below then puts the lower index first if distances are equal.
+        by_index = indices.argsort(dim=1)
         distances, indices = distances.gather(1, by_index), indices.gather(1, by_index)
         order = distances.argsort(dim=1, stable=True)[:, :k]
         distances, indices = distances.gather(1, order), indices.gather(1, order)
@@ -52,7 +51,7 @@ def nearest(query: Tensor, gallery: Tensor, k: int, *, tile: int = TILE) -> Near
 
 
 def rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
-    """Sort the k entries of each query by k-reciprocal re-ranking; distances stay cosine distances."""
+    """Sort the entries of each query by k-reciprocal re-ranking; cosine distances are kept."""
     orders = []
     for row, indices in zip(query, found.indices, strict=True):
         distances = rerank_distances(row[None], gallery[indices])[0]  # [k]
@@ -62,7 +61,7 @@ def rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
 
 
 def check_faiss() -> None:
-    """Raises ValueError with the command that installs faiss where it is missing."""
+    """Raise ValueError with the command that installs faiss if it is not installed."""
     if importlib.util.find_spec("faiss") is None:
         raise ValueError(
             "--faiss needs faiss, which is not installed: python -m pip install faiss-cpu"
@@ -100,13 +99,12 @@ def open_faiss(gallery: np.ndarray, path: Path):
 
 
 def build_faiss(gallery: np.ndarray):
-    """[N, D] embeddings in about 4 sqrt(N) cells, whose centers come from 64 entries a cell."""
+    """An index of embeddings [N, D] with 4 sqrt(N) cells, trained on 64 entries per cell."""
     import faiss
 
     count, dim = gallery.shape
-    cells = max(
-        1, min(int(4 * count**0.5), count // 39)
-    )  # faiss wants 39 entries a cell to learn cells from
+    # faiss needs 39 entries per cell for training.
+    cells = max(1, min(int(4 * count**0.5), count // 39))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, cells, faiss.METRIC_INNER_PRODUCT)
     index.train(gallery[np.random.default_rng(0).permutation(count)[: 64 * cells]])
     index.add(gallery)
@@ -114,15 +112,19 @@ def build_faiss(gallery: np.ndarray):
 
 
 def nearest_faiss(index, query: Tensor, k: int) -> Nearest:
-    """The k nearest that faiss finds in index.nprobe cells; what it does not find is at distance 2, position -1."""
+    """The k nearest entries that faiss finds in index.nprobe cells.
+
+    Missing entries have the distance 2 and the index -1.
+    """
     similarities, indices = index.search(np.ascontiguousarray(query.numpy()), min(k, index.ntotal))
     missing = indices < 0
     distances = np.where(missing, 2.0, 1 - similarities).clip(min=0).astype(np.float32)
     return Nearest(torch.from_numpy(distances), torch.from_numpy(indices.astype(np.int64)))
 
 
-class Recall(NamedTuple):
-    """What faiss finds of the exact k nearest in how many of its cells, and the seconds that a query takes both ways."""
+@dataclass(frozen=True)
+class Recall:
+    """Share of the exact neighbors that faiss finds, cells searched, and seconds per query."""
 
     recall: float
     num_probed: int
@@ -135,25 +137,25 @@ class Recall(NamedTuple):
 def reach_recall(
     index, query: Tensor, gallery: Tensor, k: int, *, wanted: float = 0.99, num_samples: int = 200
 ) -> Recall:
-    """Set index.nprobe, the cells that faiss looks into, to 8, 16, 32, ... until it finds `wanted` of the exact k nearest.
+    """Double index.nprobe, the number of cells searched, from 8 until the recall is `wanted`.
 
-    That is measured on the queries [Q, D] and, so that it is more than an anecdote, on `num_samples` entries of the gallery
-    [N, D]; that these find themselves does not count.
+    The recall of the k nearest is measured on the queries [Q, D] and on `num_samples` entries of
+    the gallery [N, D]. That an entry finds itself does not count.
     """
     chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(gallery))[:num_samples])
-    asked = torch.cat([query, gallery[chosen]])
+    probes = torch.cat([query, gallery[chosen]])
     itself = torch.cat([torch.full((len(query),), -1), chosen])
     start = time.perf_counter()
-    exact = nearest(asked, gallery, k).indices  # [Q + num_samples, k]
-    exact_seconds = (time.perf_counter() - start) / len(asked)
+    exact = nearest(probes, gallery, k).indices  # [Q + num_samples, k]
+    exact_seconds = (time.perf_counter() - start) / len(probes)
     others = exact != itself[:, None]
     index.nprobe = min(FIRST_PROBED, index.nlist)
     while True:
         start = time.perf_counter()
-        found = nearest_faiss(index, asked, k).indices
-        seconds = (time.perf_counter() - start) / len(asked)
+        found = nearest_faiss(index, probes, k).indices
+        seconds = (time.perf_counter() - start) / len(probes)
         hits = (exact[:, :, None] == found[:, None, :]).any(dim=2)[others]
         recall = float(hits.float().mean()) if len(hits) else 1.0
         if recall >= wanted or index.nprobe == index.nlist:
-            return Recall(recall, index.nprobe, index.nlist, len(asked), exact_seconds, seconds)
+            return Recall(recall, index.nprobe, index.nlist, len(probes), exact_seconds, seconds)
         index.nprobe = min(2 * index.nprobe, index.nlist)

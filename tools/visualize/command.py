@@ -10,6 +10,7 @@ folder per test set. Best and worst queries are chosen by average precision, ran
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from ember_reid.data.build import build_splits
@@ -22,12 +23,8 @@ from ember_reid.engine.build import (
 )
 from ember_reid.engine.evaluator import Benchmark
 from ember_reid.engine.handlers.logs import setup_logging
-from ember_reid.engine.ranked_lists import (
-    CHOICES,
-    RankedQuery,
-    draw_montage,
-    ranked_lists,
-)
+from ember_reid.engine.montage import draw_montage
+from ember_reid.engine.ranked_lists import CHOICES, ListOptions, RankedQuery, ranked_lists
 from ember_reid.engine.scores import describe_scores, retrieval_scores
 from ember_reid.evaluate import QueryGallery
 from ember_reid.tools.common.cli import Command, add_overrides, add_recipe, echo
@@ -50,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where to write; `ranked` beside checkpoints/ by default",
+        help="output folder (default: `ranked` beside checkpoints/)",
     )
     add_overrides(parser)
 
@@ -63,12 +60,13 @@ def run(options: argparse.Namespace) -> None:
 
 
 def visualize(arguments: argparse.Namespace) -> list[Path]:
-    """Embeds the test sets and writes their pages; returns the files written."""
+    """Embed the test sets and write their pages; return the files written."""
     choices = arguments.queries.split(",")
     for choice in choices:
         if choice not in CHOICES:
             raise ValueError(
-                f"--queries is '{arguments.queries}', it must be a list with commas of {', '.join(CHOICES)}"
+                f"--queries is '{arguments.queries}', it must be a list with commas of "
+                f"{', '.join(CHOICES)}"
             )
     for name in ("count", "top"):
         if getattr(arguments, name) < 1:
@@ -104,27 +102,29 @@ def _rank(
 ) -> tuple[list[RankedQuery], list[str]]:
     """The ranked lists of one test set, and lines about it."""
     embedded, settings, num_query = benchmark.embed(), benchmark.settings, len(benchmark.query)
-    scores = retrieval_scores(embedded, num_query, settings._replace(rerank=None))
-    embeddings, pids, camids = (tensor.cpu() for tensor in embedded[:3])
+    scores = retrieval_scores(embedded, num_query, replace(settings, rerank=None))
+    columns = (embedded.embeddings.cpu(), embedded.pids.cpu(), embedded.camids.cpu())
+    sets = QueryGallery.split(*columns, num_query)
+    options = ListOptions(
+        count=arguments.count,
+        top=arguments.top,
+        metric=settings.metric,
+        protocol=settings.protocol,
+        seed=seed,
+    )
     lists = [
         ranked
         for choice in choices
-        for ranked in ranked_lists(
-            *QueryGallery.split(embeddings, pids, camids, num_query),
-            queries=choice,
-            count=arguments.count,
-            top=arguments.top,
-            metric=settings.metric,
-            protocol=settings.protocol,
-            seed=seed,
-        )
+        for ranked in ranked_lists(sets, replace(options, queries=choice))
     ]
     left_out = "left out" if settings.protocol == "cross-camera" else "kept"
     facts = [
         f"All {scores['num_valid']} queries with a match: {', '.join(describe_scores(scores))}.",
         f"Shown: {', '.join(choices)} queries, {arguments.count} of each. The gallery has "
-        f"{len(benchmark.gallery)} entries; those of the query's own identity and camera are {left_out}.",
-        "Blue: the query. Green: right. Red, dashed: wrong. The number is the distance, smaller is closer.",
+        f"{len(benchmark.gallery)} entries; those of the query's own identity and camera are "
+        f"{left_out}.",
+        "Blue: the query. Green: right. Red, dashed: wrong. The number is the distance, smaller is "
+        "closer.",
     ]
     return lists, facts
 

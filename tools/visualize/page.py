@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ember_reid.engine.ranked_lists import Loader, RankedQuery, captions, describe
+from ember_reid.engine.montage import Loader, captions, describe
+from ember_reid.engine.ranked_lists import RankedQuery
 from ember_reid.tools.common.html import Figure, Section, image_source, write_gallery
 
 
@@ -33,8 +34,8 @@ def create_section(ranked: RankedQuery, load_query: Loader, load_gallery: Loader
     """A query and its nearest gallery entries."""
     lines = ("query", f"id {ranked.pid}, cam {ranked.camid + 1}")
     figures = [Figure(image_source(load_query(ranked.index)), "query", lines)]
-    for place, answer in enumerate(ranked.answers, start=1):
-        kind = "right" if answer.correct else "wrong"
-        source = image_source(load_gallery(answer.index))
-        figures.append(Figure(source, kind, captions(place, answer)))
+    for place, entry in enumerate(ranked.entries, start=1):
+        kind = "right" if entry.correct else "wrong"
+        source = image_source(load_gallery(entry.index))
+        figures.append(Figure(source, kind, captions(place, entry)))
     return Section(describe(ranked), tuple(figures))
