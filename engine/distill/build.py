@@ -77,7 +77,7 @@ def build_distillation(
         records: the training records, to warn of identities with few images.
 
     Raises:
-        FileNotFoundError, ValueError: a teacher does not exist, is not one of ours, knows
+        FileNotFoundError, ValueError: a teacher does not exist, is not our checkpoint, knows
             none of the identities, or lacks the feature maps that a loss needs.
     """
     kd = cfg.KD

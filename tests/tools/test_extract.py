@@ -153,7 +153,7 @@ def test_lists_and_folders_are_read_once_and_in_order(photos, tmp_path):
     table.write_text(f"path,pid,camid\nphotos/{names[1]},bella,barn\n")
     images = read_images([table, photos], ids="folder")
     assert [image.path.name for image in images] == [names[1], names[0], *names[2:]]
-    assert images[0][1:] == ("bella", "barn") and images[1].pid == "photos"
+    assert (images[0].pid, images[0].camid) == ("bella", "barn") and images[1].pid == "photos"
 
 
 @pytest.mark.parametrize(

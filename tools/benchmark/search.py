@@ -50,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures and prints."""
+    """Measure and print."""
     for name, least in (("entries", 1), ("dim", 1), ("queries", 1), ("top", 1), ("identities", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"--{name} is {getattr(options, name)}, it must be at least {least}")

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def convert(arguments: argparse.Namespace) -> str:
-    """Writes the checkpoint; returns one line on what it holds.
+    """Write the checkpoint; return one line about it.
 
     Raises:
         FileNotFoundError, ValueError: see modeling.load_weights; also when OUT exists.

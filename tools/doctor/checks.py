@@ -71,7 +71,7 @@ class Report:
 
 
 class _Collector(logging.Handler):
-    """Collects the warnings of the dataset readers as findings."""
+    """Collect the warnings of the dataset readers as findings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

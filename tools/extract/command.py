@@ -48,12 +48,13 @@ from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 
-CHUNK = 512  # images of a part, which is what a stopped run loses at most, per process
+# Images of a part. An interrupted run loses at most one part per process.
+CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every process is told."""
+    """Settings of all processes."""
 
     images: list[ImageFile]
     config: str | None
@@ -71,7 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_recipe(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     parser.add_argument(
-        "--ids", default="none", help=f"who is on an image of a folder: {' | '.join(IDS)}"
+        "--ids",
+        default="none",
+        help=f"where the identity of an image comes from: {' | '.join(IDS)}",
     )
     parser.add_argument(
         "--batch", type=int, default=64, help="images at a time (default %(default)s)"
@@ -96,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def extract(arguments: argparse.Namespace) -> Iterator[str]:
-    """Embeds and writes; yields lines for people, on the first process only."""
+    """Embed the images and write the file; yield lines for the user, on the first process only."""
     keys, sources = split_overrides(arguments.words)
     if not sources:
         raise ValueError(

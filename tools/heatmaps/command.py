@@ -41,7 +41,7 @@ HEIGHT, GAP, OPACITY = 192, 6, 0.45
 
 @dataclass(frozen=True)
 class Network:
-    """A trained network and how it wants its images."""
+    """A trained network and the format of its images."""
 
     name: str
     model: nn.Module
@@ -53,10 +53,10 @@ class Network:
 
 @dataclass(frozen=True)
 class Row:
-    """Pictures in a row, each with its caption."""
+    """Images in a row, each with its caption."""
 
     title: str
-    pictures: tuple[Image.Image, ...]
+    images: tuple[Image.Image, ...]
     captions: tuple[str, ...]
 
 
@@ -107,14 +107,14 @@ def pair_cosine(output) -> Tensor:
     return F.cosine_similarity(output.embedding[:1], output.embedding[1:2])
 
 
-def overlay(picture: Image.Image, heat: Tensor) -> Image.Image:
-    """A picture with its heatmap [h, w] in 0..1 over it, from blue (0) to red (1)."""
+def overlay(image: Image.Image, heat: Tensor) -> Image.Image:
+    """Blend an image with a heatmap [h, w] in [0, 1], from blue (0) to red (1)."""
     gray = Image.fromarray((255 * heat.cpu().numpy()).astype(np.uint8)).resize(
-        picture.size, Image.Resampling.BILINEAR
+        image.size, Image.Resampling.BILINEAR
     )
     value = np.asarray(gray, dtype=np.float32)[..., None] / 255
     color = 255 * np.clip(1.5 - np.abs(4 * value - np.array([3.0, 2.0, 1.0])), 0, 1)
-    mixed = (1 - OPACITY) * np.asarray(picture, dtype=np.float32) + OPACITY * color
+    mixed = (1 - OPACITY) * np.asarray(image, dtype=np.float32) + OPACITY * color
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
@@ -158,7 +158,7 @@ def _prepare(network: Network, paths: Sequence[Path]) -> Tensor:
     return network.normalize(torch.stack(images).to(network.device))
 
 
-def _picture(path: Path) -> Image.Image:
+def _load_thumbnail(path: Path) -> Image.Image:
     image = open_image(path)
     return image.resize((max(round(image.width * HEIGHT / image.height), 1), HEIGHT))
 
@@ -175,12 +175,12 @@ def identity_rows(
     for pid in chosen:
         paths = [record.paths[0] for record in by_pid[pid][:4]]
         heats = [grad_cam(n.model, _prepare(n, paths), strongest_logit) for n in networks]
-        pictures, captions = [], []
+        thumbnails, captions = [], []
         for i, path in enumerate(paths):
-            picture = _picture(path)
-            pictures += [picture, *[overlay(picture, heat[i]) for heat in heats]]
+            thumbnail = _load_thumbnail(path)
+            thumbnails += [thumbnail, *[overlay(thumbnail, heat[i]) for heat in heats]]
             captions += [path.name, *[network.name for network in networks]]
-        rows.append(Row(f"identity {pid}", tuple(pictures), tuple(captions)))
+        rows.append(Row(f"identity {pid}", tuple(thumbnails), tuple(captions)))
     return rows
 
 
@@ -195,30 +195,30 @@ def pair_rows(splits: Splits, networks: Sequence[Network], *, count: int, seed: 
             continue
         match = rng.choice(others)
         paths = [query.paths[0], match.paths[0]]
-        pictures, captions = (
-            [_picture(path) for path in paths],
+        thumbnails, captions = (
+            [_load_thumbnail(path) for path in paths],
             [f"camera {r.camid + 1}" for r in (query, match)],
         )
-        shown = list(pictures)
+        shown = list(thumbnails)
         for network in networks:
             images = _prepare(network, paths)
             heat = grad_cam(network.model, images, pair_cosine)
             with torch.no_grad():
                 cosine = pair_cosine(network.model(images)).item()
-            shown += [overlay(picture, heat[i]) for i, picture in enumerate(pictures)]
+            shown += [overlay(image, heat[i]) for i, image in enumerate(thumbnails)]
             captions += [f"{network.name}: cosine {cosine:.2f}", ""]
         rows.append(Row(f"identity {query.pid}", tuple(shown), tuple(captions)))
     return rows
 
 
-def join(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one height, side by side on white."""
-    width = sum(picture.width for picture in pictures) + GAP * (len(pictures) - 1)
+def join(images: Sequence[Image.Image]) -> Image.Image:
+    """Join images of the same height side by side."""
+    width = sum(image.width for image in images) + GAP * (len(images) - 1)
     sheet = Image.new("RGB", (width, HEIGHT), "white")
     left = 0
-    for picture in pictures:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + GAP
+    for image in images:
+        sheet.paste(image, (left, 0))
+        left += image.width + GAP
     return sheet
 
 
@@ -229,7 +229,7 @@ def write_page(rows: Sequence[Row], path: Path, *, title: str) -> None:
             row.title,
             tuple(
                 Figure(image_source(image), "", (caption,))
-                for image, caption in zip(row.pictures, row.captions, strict=True)
+                for image, caption in zip(row.images, row.captions, strict=True)
             ),
         )
         for row in rows
@@ -255,7 +255,7 @@ def draw_heatmaps(arguments: argparse.Namespace) -> list[Path]:
     written = []
     for number, row in enumerate(rows, start=1):
         written.append(arguments.out / f"{number:03d}.png")
-        join(row.pictures).save(written[-1])
+        join(row.images).save(written[-1])
     title = (
         f"{arguments.what} of {splits.name}: {' and '.join(network.name for network in networks)}"
     )

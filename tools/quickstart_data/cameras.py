@@ -158,7 +158,7 @@ def _draw_gain(camera: Camera, rng: np.random.Generator) -> tuple[float, float, 
     return float(red), float(green), float(blue)
 
 
-def take_picture(
+def render_frame(
     person: Person | None,
     camera: int,
     sighting: Sighting,
@@ -177,10 +177,10 @@ def take_picture(
     lens = CAMERAS[camera]
     top, left = sighting.corner
     left = int(np.clip(left + 3 * frame, 0, SCENE_SIZE[1] - width))
-    picture = scene(camera, seed)[top : top + height, left : left + width].copy()
+    canvas = scene(camera, seed)[top : top + height, left : left + width].copy()
     if sighting.passer >= 0:
         _put_passer(
-            picture, passers(camera, seed)[sighting.passer], sighting.hidden_at, 0.62, blur=1.5
+            canvas, passers(camera, seed)[sighting.passer], sighting.hidden_at, 0.62, blur=1.5
         )
     jitter, tall = rng.normal(0, 0.008, 2), 1.73 if person is None else person.height
     view = View(
@@ -199,12 +199,12 @@ def take_picture(
     )
     pose = Pose(sighting.phase + 0.55 * frame, sighting.stride, sighting.arms, sighting.side)
     if person is not None:
-        _put_shadow(picture, view, lens)
+        _put_shadow(canvas, view, lens)
         figure = draw_figure((height, width), person, pose, view)
-        picture *= 1 - figure[..., 3:]
-        picture += figure[..., :3]
-    _hide(picture, camera, sighting, seed)
-    return _develop(picture, lens, sighting, rng)
+        canvas *= 1 - figure[..., 3:]
+        canvas += figure[..., :3]
+    _hide(canvas, camera, sighting, seed)
+    return _develop(canvas, lens, sighting, rng)
 
 
 @lru_cache(maxsize=16)
@@ -230,10 +230,10 @@ def passers(camera: int, seed: int) -> tuple[np.ndarray, ...]:
 
 
 def _put_passer(
-    picture: np.ndarray, passer: np.ndarray, where: float, size: float, *, blur: float
+    canvas: np.ndarray, passer: np.ndarray, where: float, size: float, *, blur: float
 ) -> None:
     """Draw a passer-by, in place; `where` in [0, 1] is the position from left to right."""
-    height, width = picture.shape[:2]
+    height, width = canvas.shape[:2]
     rows, columns = int(height * size), int(width * size)
     small = np.stack(
         [
@@ -254,41 +254,41 @@ def _put_passer(
     if top >= bottom or left >= right:
         return
     cut = small[top - y : bottom - y, left - x : right - x]
-    patch = picture[top:bottom, left:right]
+    patch = canvas[top:bottom, left:right]
     patch *= 1 - cut[..., 3:]
     patch += cut[..., :3]
 
 
-def _box_blur(picture: np.ndarray, size: int) -> np.ndarray:
+def _box_blur(canvas: np.ndarray, size: int) -> np.ndarray:
     """Mean over `size` columns and rows, borders repeated."""
     for axis in (0, 1):
-        pad = [(0, 0)] * picture.ndim
+        pad = [(0, 0)] * canvas.ndim
         pad[axis] = (size // 2 + 1, size // 2)
-        total = np.cumsum(np.pad(picture, pad, mode="edge"), axis=axis, dtype=np.float32)
-        count = picture.shape[axis]
+        total = np.cumsum(np.pad(canvas, pad, mode="edge"), axis=axis, dtype=np.float32)
+        count = canvas.shape[axis]
         ahead = np.take(total, np.arange(size, size + count), axis=axis)
-        picture = (ahead - np.take(total, np.arange(count), axis=axis)) / size
-    return picture
+        canvas = (ahead - np.take(total, np.arange(count), axis=axis)) / size
+    return canvas
 
 
-def _put_shadow(picture: np.ndarray, view: View, lens: Camera) -> None:
-    height, width = picture.shape[:2]
+def _put_shadow(canvas: np.ndarray, view: View, lens: Camera) -> None:
+    height, width = canvas.shape[:2]
     rows = np.arange(height, dtype=np.float32)[:, None]
     columns = np.arange(width, dtype=np.float32)[None, :]
     wide, flat = 0.17 * view.pixels, (0.03 + 0.13 * np.sin(view.tilt)) * view.pixels
     x = view.x - lens.light[0] * 0.12 * view.pixels
     gap = ((columns - x) / wide) ** 2 + ((rows - view.y) / flat) ** 2
-    picture *= (1 - 0.55 * (1 - 0.6 * lens.ambient) * np.exp(-gap))[..., None]
+    canvas *= (1 - 0.55 * (1 - 0.6 * lens.ambient) * np.exp(-gap))[..., None]
 
 
-def _hide(picture: np.ndarray, camera: int, sighting: Sighting, seed: int) -> None:
+def _hide(canvas: np.ndarray, camera: int, sighting: Sighting, seed: int) -> None:
     """Draw an occluding object, in place."""
-    height, width = picture.shape[:2]
+    height, width = canvas.shape[:2]
     where = sighting.hidden_at
     if sighting.hidden_by == "post":
         left = int(where * (width - 16))
         shade = 0.25 + 0.35 * np.sin(np.linspace(0.3, 2.6, 14, dtype=np.float32))
-        picture[:, left : left + 14] = shade[None, :, None] * np.array(
+        canvas[:, left : left + 14] = shade[None, :, None] * np.array(
             [0.9, 0.95, 1.0], dtype=np.float32
         )
     elif sighting.hidden_by == "box":
@@ -297,25 +297,25 @@ def _hide(picture: np.ndarray, camera: int, sighting: Sighting, seed: int) -> No
             [[0.35, 0.3, 0.26], [0.2, 0.3, 0.22], [0.55, 0.55, 0.56]], dtype=np.float32
         )[int(where * 2.99)]
         ramp = np.linspace(1.1, 0.7, height - top, dtype=np.float32)[:, None, None]
-        picture[top:] = color * ramp
-        picture[top : top + 4] = np.minimum(color * 1.5, 1)
+        canvas[top:] = color * ramp
+        canvas[top : top + 4] = np.minimum(color * 1.5, 1)
     elif sighting.hidden_by == "rail":
         for row in (0.58, 0.72, 0.86):
             top = int(height * (row + 0.06 * where))
-            picture[top : top + 5] = np.array([0.5, 0.52, 0.55], dtype=np.float32)
-            picture[top + 4] *= 0.5
+            canvas[top : top + 5] = np.array([0.5, 0.52, 0.55], dtype=np.float32)
+            canvas[top + 4] *= 0.5
     elif sighting.hidden_by == "passer":
         side = -0.05 if where < 0.5 else 1.05
         passer = passers(camera, seed)[int(where * 100) % CAST_BANK]
-        _put_passer(picture, passer, side, 1.05, blur=0.0)
+        _put_passer(canvas, passer, side, 1.05, blur=0.0)
 
 
 def _develop(
-    picture: np.ndarray, lens: Camera, sighting: Sighting, rng: np.random.Generator
+    canvas: np.ndarray, lens: Camera, sighting: Sighting, rng: np.random.Generator
 ) -> bytes:
     """Sensor, lens and compression: float [2 h, 2 w, 3] in, JPEG bytes [h, w] out."""
     height, width = IMAGE_SIZE
-    small = picture.reshape(height, SCALE, width, SCALE, 3).mean(axis=(1, 3))
+    small = canvas.reshape(height, SCALE, width, SCALE, 3).mean(axis=(1, 3))
     gray = small @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
     small = gray[..., None] + lens.saturation * (small - gray[..., None])
     small = small * (np.asarray(sighting.gain, dtype=np.float32) * sighting.exposure)

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from ember_reid.tools.quickstart_data.cameras import CAMERAS, Sighting, draw_sighting, take_picture
+from ember_reid.tools.quickstart_data.cameras import CAMERAS, Sighting, draw_sighting, render_frame
 from ember_reid.tools.quickstart_data.people import Person, draw_person
 from scipy.io import savemat
 
@@ -46,7 +46,7 @@ class Job:
 def render_job(root: Path, parameters: Parameters, job: Job) -> list[str]:
     """Render and write the images of one job; return their names relative to `root`."""
     source: Callable[[Parameters, Job], Iterator[tuple[str, bytes]]]
-    source = market_pictures if job.layout == "market1501" else mars_pictures
+    source = market_files if job.layout == "market1501" else mars_files
     names = []
     for name, content in source(parameters, job):
         path = root / name
@@ -56,14 +56,14 @@ def render_job(root: Path, parameters: Parameters, job: Job) -> list[str]:
     return names
 
 
-def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
+def market_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
     """(file name, JPEG bytes) of one identity, distractor or junk box, as in Market-1501."""
     seed = parameters.seed
     if job.kind != IMAGE:
         person, camera, sighting, rng = _extra(parameters, job)
         pid = "0000" if job.kind == DISTRACTOR else "-1"
         name = _market_name(pid, camera, _frame_number(rng), job.number % 100)
-        yield f"bounding_box_test/{name}", take_picture(person, camera, sighting, rng, seed=seed)
+        yield f"bounding_box_test/{name}", render_frame(person, camera, sighting, rng, seed=seed)
         return
     person = identity(seed, job.number)
     training = job.number <= parameters.train_ids
@@ -80,14 +80,14 @@ def market_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, byt
             )
             name = _market_name(f"{job.number:04d}", camera, _frame_number(rng), number)
             sighting = draw_sighting(rng, CAMERAS[camera], person)
-            yield f"{folder}/{name}", take_picture(person, camera, sighting, rng, seed=seed)
+            yield f"{folder}/{name}", render_frame(person, camera, sighting, rng, seed=seed)
 
 
 def _market_name(pid: str, camera: int, frame: int, box: int) -> str:
     return f"{pid}_c{camera + 1}s1_{frame:06d}_{box:02d}.jpg"
 
 
-def mars_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
+def mars_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
     """(file name, JPEG bytes) of the tracklets of one identity, distractor or junk number."""
     seed = parameters.seed
     if job.kind != TRACKLET:
@@ -109,7 +109,7 @@ def mars_pictures(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes
     for camera, tracklet, sighting, rng in walks:
         for frame in range(int(rng.integers((parameters.frames + 1) // 2, parameters.frames + 1))):
             name = f"{folder}/{pid}/{pid}C{camera + 1}T{tracklet:04d}F{frame + 1:03d}.jpg"
-            yield name, take_picture(person, camera, sighting, rng, seed=seed, frame=frame)
+            yield name, render_frame(person, camera, sighting, rng, seed=seed, frame=frame)
 
 
 def identity(seed: int, pid: int) -> Person:
