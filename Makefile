@@ -16,6 +16,8 @@ INSTALLED := $(VENV)/.installed
 DISTILLED := $(foreach run,teacher student feature,runs/quickstart_$(run)/checkpoints/best.pt)
 KERNEL := $(wildcard evaluate/eval_cylib/*.pyx evaluate/eval_cylib/*.pxi evaluate/eval_cylib/*.h)
 TYPES := build/types
+# Two processes of one thread each; a file runs in one of them, the longest files start first.
+WORKERS ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 SOURCES := main.py config data engine evaluate layers modeling solver tools
 
 .PHONY: install demo distill-demo docs lint typecheck clean
@@ -41,7 +43,7 @@ distill-demo: $(INSTALLED)
 	$(PY) -m tools.heatmaps --models $(DISTILLED) --out runs/distill_demo
 
 test: $(INSTALLED) lint
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(WORKERS)
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
@@ -72,7 +74,7 @@ test-exports: $(INSTALLED)
 	$(PY) -m pytest -m "exports or not exports" tests/engine/test_deploy.py
 
 test-recipes: $(INSTALLED)
-	$(PY) -m pytest -m recipes tests/test_recipes.py tests/tools/test_explain.py
+	$(PY) -m pytest -m recipes tests/test_recipes.py tests/test_readme.py tests/tools/test_explain.py
 
 docs: $(INSTALLED)
 	$(PY) -m mkdocs build --strict --quiet

@@ -10,6 +10,16 @@ import torch
 from tests import tiny
 
 NUM_THREADS = torch.get_num_threads()
+# Of two workers, one would wait if the other started one of these files last.
+LONGEST = (
+    "test_docs_commands.py",
+    "test_install.py",
+    "test_readme.py",
+    "test_notebook.py",
+    "test_quickstart_data.py",
+    "test_deploy.py",
+    "test_explain.py",
+)
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +71,9 @@ def restore_globals():
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip tests of optional integrations unless `-m extras` selects them."""
+    """Start with the longest files; skip tests of optional integrations without `-m extras`."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     if "extras" not in config.option.markexpr:
         skip = pytest.mark.skip(reason="an optional integration: run `make test-extras`")
         for item in items:
