@@ -35,6 +35,7 @@ from ember_reid.engine.run.build import (
     check_resumable,
     describe_load,
     seed_everything,
+    settle_precision,
 )
 from ember_reid.engine.run.launch import (
     check_num_processes,
@@ -121,11 +122,13 @@ def run_training(cfg: Config, resume: bool) -> Results:
         stack.enter_context(explain_failures(describe_load(cfg)))
         if idist.get_rank() == 0:
             stack.enter_context(locked_folder(folder))
+        device = build_device(cfg)
+        cfg = settle_precision(cfg, device, resume=resume)
         restarted = is_restarted(folder, cfg.dump())
         resume = resume or (restarted and has_checkpoint(folder))
         check_output_folder(folder, resume=resume, overwrite=cfg.OVERWRITE or restarted)
         seed_everything(cfg)
-        run = build_training_run(cfg, build_device(cfg), pretrained=not resume)
+        run = build_training_run(cfg, device, pretrained=not resume)
         control = build_control(run)
         for handler in build_handlers(run, control):
             handler.attach(run.trainer)

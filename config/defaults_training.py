@@ -112,9 +112,12 @@ SOLVER.EMA_DECAY = 0.0
 SOLVER.MINING = "global"
 # Batches from which batch-norm statistics are estimated before the last evaluation; 0: off.
 SOLVER.PRECISE_BN_ITERS = 0
-# Mixed precision.
+# Mixed precision. AMP_DTYPE is its type on a GPU.
 SOLVER.FP16 = False
 SOLVER.AMP_DTYPE = "float16"
+# Precision of mixed precision on a CPU: auto (bfloat16 if the processor has instructions for it,
+# else float32), float32 or bfloat16.
+SOLVER.CPU_PRECISION = "auto"
 # Compilation of the step: auto (on one GPU), none, default, or reduce-overhead (CUDA graphs).
 SOLVER.COMPILE = "auto"
 # Iterations between two log lines.

@@ -281,6 +281,7 @@ CHECKS: dict[str, Check] = {
     "SOLVER.PRECISE_BN_ITERS": Range(0, 1e6),
     "SOLVER.FP16": _FLAG,
     "SOLVER.AMP_DTYPE": Choices(("float16", "bfloat16")),
+    "SOLVER.CPU_PRECISION": Choices(("auto", "float32", "bfloat16")),
     "SOLVER.COMPILE": Choices(("auto", "none", "default", "reduce-overhead")),
     "SOLVER.LOG_PERIOD": _PERIOD,
     "SOLVER.EVAL_PERIOD": _PERIOD,

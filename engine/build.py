@@ -13,6 +13,7 @@ from ember_reid.engine.deploy.network import check_finite
 from ember_reid.engine.evaluator import Benchmark, EmbeddingAccumulator, create_evaluator
 from ember_reid.engine.integrity import verify_content
 from ember_reid.engine.plugins import check_plugins, load_plugins
+from ember_reid.engine.precision import choose_cpu_precision
 from ember_reid.engine.scores import ScoreSettings
 from ember_reid.evaluate import Rerank
 from ember_reid.modeling import build_model, load_weights
@@ -35,13 +36,14 @@ def build_device(cfg: Config) -> torch.device:
 def build_amp_dtype(cfg: Config, device: torch.device) -> torch.dtype | None:
     """The dtype of mixed precision, or None if it is off.
 
-    On a CPU, mixed precision always means bfloat16; it is off if the processor does not support it.
+    On a CPU, it is bfloat16 or off, see `engine.precision`.
     """
     if not cfg.SOLVER.FP16:
         return None
     if device.type == "cuda":
         return getattr(torch, cfg.SOLVER.AMP_DTYPE)
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+    chosen = choose_cpu_precision(cfg.SOLVER.CPU_PRECISION)
+    return torch.bfloat16 if chosen == "bfloat16" else None
 
 
 def build_score_settings(cfg: Config, protocol: str) -> ScoreSettings:
@@ -119,14 +121,15 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]) -> Config:
     load_plugins(named.IMPORTS)
     weights = Path(named.TEST.WEIGHT)
     run_folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
-    # A checkpoint does not decide where files are written or how many processes are started, and
-    # the results of a training are not overwritten.
+    # A checkpoint does not decide where files are written, how many processes are started or what
+    # is fast on this machine, and the results of a training are not overwritten.
     own = ["OUTPUT_DIR", str(run_folder / "test" / weights.stem)]
     if recipe:
         return load_config(recipe, [*own, *overrides])
     text = load_checkpoint(named.TEST.WEIGHT).get("config", "")
     check_plugins(parse_config(text).IMPORTS, source=named.TEST.WEIGHT)
-    return parse_config(text, [*own, "NUM_PROCESSES", "0", *overrides])
+    machine = ["NUM_PROCESSES", "0", "SOLVER.CPU_PRECISION", "auto"]
+    return parse_config(text, [*own, *machine, *overrides])
 
 
 def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +31,7 @@ from ember_reid.engine.handlers.writers import CsvWriter, JsonLinesWriter, Metri
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.losses.criterion import Criterion
 from ember_reid.engine.plugins import load_plugins
+from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_precision
 from ember_reid.engine.run.resume import compare_classes, compare_configs
 from ember_reid.engine.trainer import create_trainer
 from ember_reid.modeling import build_model, check_model
@@ -51,7 +53,7 @@ class TrainingRun:
         trainer: without handlers; `engine.handlers.build.build_handlers` creates them.
         benchmarks: by name; the first one selects `best.pt`.
         writers: closed until the training starts.
-        environment: versions, commit and machine.
+        environment: versions, commit, machine and precision.
     """
 
     cfg: Config
@@ -130,7 +132,7 @@ def build_training_run(
         distillation=distillation,
         benchmarks=benchmarks,
         writers=build_writers(cfg),
-        environment=collect_env_info(device),
+        environment=collect_env_info(device) | {"precision": _describe_precision(cfg, device)},
     )
 
 
@@ -158,6 +160,33 @@ def build_trainer(
         ),
         compile_mode=build_compile_mode(cfg, device),
     )
+
+
+def settle_precision(cfg: Config, device: torch.device, *, resume: bool) -> Config:
+    """The configuration with the precision that this machine uses, or that the run started with.
+
+    An explicit SOLVER.CPU_PRECISION stays as it is, and so does the configuration for a GPU.
+
+    Args:
+        resume: use the precision in the `config.yml` of OUTPUT_DIR, if it can be read.
+    """
+    requested = cfg.SOLVER.CPU_PRECISION
+    if device.type == "cuda" or not cfg.SOLVER.FP16 or requested != "auto":
+        return cfg
+    if resume:
+        path = Path(cfg.OUTPUT_DIR) / "config.yml"
+        with suppress(OSError, ValueError):
+            requested = parse_config(path.read_text(encoding="utf-8")).SOLVER.CPU_PRECISION
+    return parse_config(cfg.dump(), ["SOLVER.CPU_PRECISION", choose_cpu_precision(requested)])
+
+
+def _describe_precision(cfg: Config, device: torch.device) -> str:
+    """The precision of a run and the reason for it."""
+    if not cfg.SOLVER.FP16:
+        return "float32 (SOLVER.FP16 is False)"
+    if device.type == "cuda":
+        return cfg.SOLVER.AMP_DTYPE
+    return describe_cpu_precision(choose_cpu_precision(cfg.SOLVER.CPU_PRECISION))
 
 
 def build_scaler(cfg: Config, device: torch.device) -> torch.amp.GradScaler:

@@ -1,0 +1,49 @@
+"""The precision of mixed precision on a CPU: what is fast on this machine.
+
+torch reports bfloat16 as supported on every processor with AVX-512. Without instructions for it,
+oneDNN emulates it, and a training takes twice as long as in float32. So the instruction set
+decides.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import torch
+
+# Set to anything but 0, this makes a machine behave like one without bfloat16 instructions.
+NO_BF16 = "EMBER_REID_NO_BF16"
+PROCESSORS = Path("/proc/cpuinfo")
+# Linux' names of the instructions, on x86-64 and on Arm.
+BF16_FLAGS = ("amx_bf16", "avx512_bf16", "bf16")
+
+
+def find_bf16_instructions() -> str:
+    """The instructions of this processor for products of bfloat16 matrices; "" if it has none."""
+    is_disabled = os.environ.get(NO_BF16, "0") not in ("", "0")
+    if is_disabled or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ""
+    try:
+        text = PROCESSORS.read_text(errors="replace")
+    except OSError:
+        return ""
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    flags = set(lines[0].split()) if lines else set()
+    return next((flag for flag in BF16_FLAGS if flag in flags), "")
+
+
+def choose_cpu_precision(requested: str) -> str:
+    """`float32` or `bfloat16`, whichever is faster on this processor, unless one is requested.
+
+    Args:
+        requested: SOLVER.CPU_PRECISION.
+    """
+    if requested != "auto":
+        return requested
+    return "bfloat16" if find_bf16_instructions() else "float32"
+
+
+def describe_cpu_precision(chosen: str) -> str:
+    """A precision and what this processor has for it, for the log and for environment.json."""
+    found = find_bf16_instructions()
+    return f"{chosen} ({f'the processor has {found}' if found else 'no bfloat16 instructions'})"
