@@ -2,6 +2,8 @@
 
 import re
 
+import torch
+from ember_reid.engine.precision import choose_cpu_precision
 from ember_reid.tools.benchmark import command as benchmark
 
 
@@ -21,6 +23,23 @@ def test_train_prints_every_figure_and_leaves_nothing(tiny_recipe, capsys, tmp_p
     )
     assert figures["end to end"] < figures["loader"] and 0 <= figures["waiting"] <= 100
     assert list(tmp_path.iterdir()) == []
+
+
+def test_precisions_and_threads_are_compared(tiny_recipe, capsys):
+    words = ["train", "-c", str(tiny_recipe), "--iterations", "2", "--warmup", "1"]
+    threads = torch.get_num_threads()
+    assert benchmark.main([*words, "--all-precisions"]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    chosen = choose_cpu_precision("auto")
+    assert first.startswith(f"SOLVER.CPU_PRECISION auto is {chosen} (")
+    found = re.findall(
+        r"^(\w+) +(\d+) thread\(s\) +[\d.]+ images/s", "\n".join(lines), re.MULTILINE
+    )
+    counts = [str(count) for count in sorted({1, threads})]
+    assert found == [(name, count) for count in counts for name in ("float32", "bfloat16")]
+    (marked,) = [line for line in lines if line.endswith("this is auto")]
+    assert marked.startswith(f"{chosen:<8} {threads:>3} ")
+    assert torch.get_num_threads() == threads
 
 
 def test_words_that_make_no_sense(tiny_recipe, capsys):

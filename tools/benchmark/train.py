@@ -16,7 +16,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +26,7 @@ from ember_reid.data.build import loader_processes
 from ember_reid.engine.build import build_device
 from ember_reid.engine.handlers.batch import Augment, ToDevice
 from ember_reid.engine.handlers.build import build_control, build_handlers
+from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_precision
 from ember_reid.engine.run.build import build_trainer, build_training_run
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ignite.engine import Engine, Events
@@ -64,6 +65,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="time of this process instead of the clock's, on a busy CPU",
     )
+    parser.add_argument(
+        "--all-precisions",
+        action="store_true",
+        help="on a CPU: compare the step in float32 and bfloat16, with one thread and with all",
+    )
     add_overrides(parser)
 
 
@@ -86,10 +92,16 @@ def run(options: argparse.Namespace) -> None:
             "OUTPUT_DIR",
             folder,
         )
-        cfg = load_config(options.config, (*options.overrides, *endless))
+        words = (*options.overrides, *endless)
+        cfg = load_config(options.config, words)
         if cfg.NUM_THREADS:
             torch.set_num_threads(cfg.NUM_THREADS)
-        speeds = measure(cfg, iterations=options.iterations, warmup=options.warmup, clock=clock)
+        time_of = partial(
+            measure, iterations=options.iterations, warmup=options.warmup, clock=clock
+        )
+        if options.all_precisions:
+            return compare_precisions(options.config, words, time_of)
+        speeds = time_of(cfg)
     height, width = cfg.INPUT.SIZE_TRAIN
     place = (
         torch.cuda.get_device_name()
@@ -109,6 +121,30 @@ def run(options: argparse.Namespace) -> None:
     echo(f"first step {speeds.first_step:10.2f} s from the start, without imports")
     echo(f"memory     {speeds.memory:10.0f} MiB at its peak")
     echo(f"waiting    {speeds.waiting:10.1%}")
+
+
+def compare_precisions(
+    recipe: str, words: Sequence[str], time_of: Callable[[Config], Speeds]
+) -> None:
+    """Print the speed of the step for each precision and number of threads on the CPU.
+
+    Args:
+        words: keys and values that override the recipe.
+        time_of: measures the training of a configuration.
+    """
+    threads = torch.get_num_threads()
+    chosen = choose_cpu_precision("auto")
+    echo(f"SOLVER.CPU_PRECISION auto is {describe_cpu_precision(chosen)}")
+    try:
+        for count in sorted({1, threads}):
+            for precision in ("float32", "bfloat16"):
+                keys = ("DEVICE", "cpu", "SOLVER.FP16", "True", "SOLVER.CPU_PRECISION", precision)
+                torch.set_num_threads(count)
+                speeds = time_of(load_config(recipe, (*words, *keys)))
+                note = "   this is auto" if (precision, count) == (chosen, threads) else ""
+                echo(f"{precision:<8} {count:>3} thread(s) {speeds.step:10.1f} images/s{note}")
+    finally:
+        torch.set_num_threads(threads)
 
 
 def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], float]) -> Speeds:
