@@ -38,7 +38,7 @@ FULL = Quickstart(data="", training="", min_mAP=0.80, counts=(300, 800))
 SHORT = Quickstart(
     data="--train-ids 30 --test-ids 10 --distractors 10 --junk 5",
     training="INPUT.SIZE_TRAIN (64,32) INPUT.SIZE_TEST (64,32) INPUT.PADDING 3 "
-    "SOLVER.MAX_EPOCHS 8 SOLVER.EVAL_PERIOD 8",
+    "SOLVER.MAX_EPOCHS 8 SOLVER.EVAL_PERIOD 8 DATALOADER.NUM_WORKERS 0",
     min_mAP=0.45,
     counts=(60, 130),
 )

@@ -82,11 +82,12 @@ def run(options: argparse.Namespace) -> None:
         )
     clock = time.process_time if options.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
+        # Long enough, and short enough for the factors of all iterations, which are computed first.
         endless = (
             "SOLVER.MAX_EPOCHS",
-            "1000000",
+            "10000",
             "SOLVER.EVAL_PERIOD",
-            "1000000",
+            "10000",
             "LOG.TO",
             "()",
             "OUTPUT_DIR",
