@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs_commands import entry
+from tests.helpers.documents import entry
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = "config configs data ember_reid engine evaluate layers modeling solver tools".split()
