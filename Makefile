@@ -42,7 +42,7 @@ distill-demo: $(INSTALLED)
 	$(PY) -m tools.benchmark latency $(DISTILLED) --device cpu
 	$(PY) -m tools.heatmaps --models $(DISTILLED) --out runs/distill_demo
 
-test: $(INSTALLED) lint
+test: $(INSTALLED) lint typecheck
 	OMP_NUM_THREADS=1 $(PY) -m pytest $(WORKERS)
 
 lint: $(INSTALLED)
