@@ -16,7 +16,7 @@ MAX_COLUMNS = 100
 BLOCK_LINES = 8
 
 # Public formulas, whose parameters are contracts (see the documentation of the Python API).
-FORMULAS = {"evaluate_features", "rank_metrics"}
+FORMULAS = {"evaluate_features", "identification_scores", "rank_metrics", "verification_scores"}
 
 
 def tracked_files(*patterns: str) -> list[Path]:
@@ -50,18 +50,24 @@ def num_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return len([argument for argument in named if argument.arg not in ("self", "cls")])
 
 
+def header_lines(source: str) -> set[int]:
+    """Lines of imports, and of function definitions up to their colon."""
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            lines.update(range(node.lineno, node.end_lineno + 1))
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines.update(range(node.lineno, node.body[0].lineno))
+    return lines
+
+
 def blocks(source: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """(line number, text) of every run of BLOCK_LINES non-blank lines; imports do not count."""
-    imports = {
-        line
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for line in range(node.lineno, node.end_lineno + 1)
-    }
+    """(line number, text) of every run of BLOCK_LINES non-blank lines without `header_lines`."""
+    headers = header_lines(source)
     lines = [
         (number, line.strip())
         for number, line in enumerate(source.splitlines(), start=1)
-        if line.strip() and number not in imports
+        if line.strip() and number not in headers
     ]
     for start in range(len(lines) - BLOCK_LINES + 1):
         window = lines[start : start + BLOCK_LINES]
@@ -74,6 +80,8 @@ def test_the_checks_detect_violations():
     assert (num_lines(function), num_parameters(function)) == (3, 3)
     body = "\n".join(f"x{n} = {n}" for n in range(9))
     assert [line for line, _ in blocks(f"import os\n\n{body}\n")] == [3, 4]
+    signature = "def f(\n" + "".join(f"    x{n},\n" for n in range(9)) + "):\n    pass\n"
+    assert list(blocks(signature)) == []
 
 
 def test_functions_are_short_and_take_few_parameters():
