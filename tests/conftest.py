@@ -10,8 +10,15 @@ import torch
 from tests import tiny
 
 NUM_THREADS = torch.get_num_threads()
-# Of two workers, one would wait if the other started one of these files last.
-LONGEST = (
+# Files whose tests fork come first: a process in which autograd has started threads (for example
+# on the "meta" device) cannot fork. Then the longest: one of two workers would wait for the other
+# if it started one of these last.
+FIRST = (
+    "test_processes.py",
+    "test_sockets.py",
+    "test_kills.py",
+    "test_memory_runs.py",
+    "test_compilation.py",
     "test_docs_commands.py",
     "test_install.py",
     "test_readme.py",
@@ -71,8 +78,8 @@ def restore_globals():
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start with the longest files; skip tests of optional integrations without `-m extras`."""
-    order = {name: place for place, name in enumerate(LONGEST)}
+    """Put the files in `FIRST` first; skip tests of optional integrations without `-m extras`."""
+    order = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
     if "extras" not in config.option.markexpr:
         skip = pytest.mark.skip(reason="an optional integration: run `make test-extras`")

@@ -259,6 +259,8 @@ def test_a_checkpoint_with_nan_weights_embeds_nothing(tiny_run, image, tmp_path,
     content = torch.load(tiny_run / "checkpoints" / "best.pt", weights_only=True)
     name = next(name for name in content["model"] if name.startswith("backbone"))
     content["model"][name].fill_(torch.nan)
+    # As in checkpoints of earlier versions; otherwise the checksum would be what is wrong.
+    del content["checksums"]
     path, out = tmp_path / "nan.pt", tmp_path / "features.npz"
     torch.save(content, path)
     assert extract(["TEST.WEIGHT", str(path), str(image), "--out", str(out)]) == 2
