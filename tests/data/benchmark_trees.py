@@ -242,7 +242,7 @@ def write_prid2011(root: Path) -> Path:
             number = 2 if (camera, person) == ("cam_b", 3) else 22
             folder = root / "multi_shot" / camera / f"person_{person:04d}"
             folder.mkdir(parents=True)
-            for frame in range(1, number + 1):  # never decoded, so one picture is enough
+            for frame in range(1, number + 1):  # never decoded, so one image is enough
                 (folder / f"{frame:04d}.png").write_bytes(b"-")
     return root
 

@@ -18,9 +18,9 @@ def test_auto_and_rules_keep_the_records():
 @pytest.mark.parametrize("mode", MODES)
 def test_modes_choose_images_or_tracklets(mode):
     changed = apply_protocol(SPLITS, mode)
-    asks, answers = mode.split("-to-")
-    assert changed.query == (QUERY if asks == "video" else (Record((Path("a"),), 1, 0),))
-    if answers == "video":
+    query_kind, gallery_kind = mode.split("-to-")
+    assert changed.query == (QUERY if query_kind == "video" else (Record((Path("a"),), 1, 0),))
+    if gallery_kind == "video":
         assert changed.gallery == GALLERY
     else:
         assert [(str(*r.paths), r.pid, r.camid) for r in changed.gallery] == [

@@ -74,7 +74,7 @@ def test_chunk_clips_depend_on_epoch_index_and_occurrence_only(clips):
         epoch.fill_(number)
         draws.add(tuple(frames([0, 0])))
     assert {frame for pair in draws for frame in pair} == {0, 1, 2, 3, 4}
-    assert any(a != b for a, b in draws)  # a repeated index is drawn anew
+    assert any(a != b for a, b in draws)  # a repeated index is drawn again
 
 
 def test_used_paths(clips):

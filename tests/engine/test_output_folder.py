@@ -1,4 +1,4 @@
-"""One run per folder; only files of ours are deleted."""
+"""One run per folder; only files that a run writes are deleted."""
 
 import fcntl
 import json

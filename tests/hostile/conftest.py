@@ -38,7 +38,7 @@ def in_hostile_folder(hostile_folder, monkeypatch):
 
 @pytest.fixture
 def fresh(hostile_folder):
-    """fresh(name) -> an empty folder, whatever the last example left there."""
+    """fresh(name) -> a folder, emptied of what the last example left."""
 
     def create(name: str) -> Path:
         folder = hostile_folder / name

@@ -57,7 +57,7 @@ def test_intervals_without_spread_are_points():
     assert thresholds.tolist() == [
         [0, 2],
         [0, 2],
-    ]  # at 5% nobody may pass; at 10% everything up to 2
+    ]  # at 5% no query may pass; at 10% everything up to 2
     assert fnmr.tolist() == [[1, 0], [1, 0]]
 
 

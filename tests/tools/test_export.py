@@ -86,7 +86,7 @@ def test_embedding_takes_paths_pictures_arrays_and_tensors(best, photos):
     assert expected.shape == (len(photos), model.metadata.embedding_dim)
     assert torch.allclose(expected.norm(dim=1), torch.ones(len(photos)))
     pictures = [Image.open(path).convert("RGB") for path in photos]
-    arrays = np.stack([np.array(picture) for picture in pictures])  # [B, H, W, 3]
+    arrays = np.stack([np.array(image) for image in pictures])  # [B, H, W, 3]
     tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
     for given in (pictures, arrays, tensors, list(arrays), map(str, photos)):
         assert torch.allclose(model.embed(given, batch_size=3), expected, atol=1e-6)

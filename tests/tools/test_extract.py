@@ -108,9 +108,7 @@ def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_pa
 
 def test_two_processes_make_the_same_file(best, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ember_reid.tools.extract.command.CHUNK", 1)
-    exported = (
-        tmp_path / "person.ts"
-    )  # processes started anew do not know the tiny network of these tests
+    exported = tmp_path / "person.ts"  # new processes do not know the tiny network of these tests
     network, metadata = build_deployed_network(
         read_inference_config(None, ["TEST.WEIGHT", str(best)])
     )

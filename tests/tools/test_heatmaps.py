@@ -44,9 +44,9 @@ def test_a_score_that_everything_speaks_against():
 
 
 def test_heat_is_laid_over_from_blue_to_red():
-    picture = Image.new("RGB", (4, 2), (100, 100, 100))
+    image = Image.new("RGB", (4, 2), (100, 100, 100))
     shown = np.asarray(
-        heatmaps.overlay(picture, torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]))
+        heatmaps.overlay(image, torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]))
     )
     base = 100 * (1 - heatmaps.OPACITY)
     assert shown[0, 0].tolist() == pytest.approx(

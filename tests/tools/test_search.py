@@ -55,7 +55,7 @@ def photos(tiny_market):
     return sorted((tiny_market / "bounding_box_test").glob("*.jpg"))[2:4]
 
 
-def answers(folder):
+def saved_queries(folder):
     return json.loads((folder / "search.json").read_text())["queries"]
 
 
@@ -101,7 +101,7 @@ def test_an_image_finds_itself_and_the_page_needs_nothing(features, photos, tmp_
     assert (
         "There is no threshold, so no query is unknown" in said and str(out / "index.html") in said
     )
-    for path, query in zip(photos, answers(out), strict=True):
+    for path, query in zip(photos, saved_queries(out), strict=True):
         first = query["matches"][0]
         assert (
             len(query["matches"]) == 3
@@ -123,7 +123,7 @@ def test_an_image_finds_itself_and_the_page_needs_nothing(features, photos, tmp_
 def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, best):
     def known(*words):
         assert main([str(features), str(photos[0]), "--out", str(tmp_path), *words]) == 0
-        return answers(tmp_path)[0]["known"]
+        return saved_queries(tmp_path)[0]["known"]
 
     assert known("--threshold", "0.01") is True
     assert known("--threshold", "none") is None
@@ -132,8 +132,10 @@ def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, b
         calibration.write_text('{"threshold": 0.25, "metric": "cosine"}')
         assert known() is True
         assert json.loads((tmp_path / "search.json").read_text())["threshold"] == 0.25
-        same = [answer["same"] for answer in answers(tmp_path)[0]["matches"]]
-        assert same == [answer["distance"] <= 0.25 for answer in answers(tmp_path)[0]["matches"]]
+        same = [match["same"] for match in saved_queries(tmp_path)[0]["matches"]]
+        assert same == [
+            match["distance"] <= 0.25 for match in saved_queries(tmp_path)[0]["matches"]
+        ]
         calibration.write_text('{"threshold": 0.25, "metric": "euclidean"}')
         assert known() is None
     finally:
@@ -156,7 +158,7 @@ def test_a_query_is_known_as_the_first_who_is_near_enough(features):
         and decide(0.4, top=1)["known"] is True
     )
     assert decide(0.4, top=1)["decision"] == f"{found.pids[2]} at 0.300"
-    assert [answer["same"] for answer in decide(0.4)["matches"]] == [False, True, True]
+    assert [match["same"] for match in decide(0.4)["matches"]] == [False, True, True]
     assert decide(0.05)["decision"] == "unknown (the nearest is at 0.100)"
     assert decide(None)["decision"] == f"{found.pids[0]} at 0.500"
 
@@ -173,9 +175,10 @@ def test_a_stranger_is_unknown(features, tmp_path):
         str(tmp_path),
     ]
     assert main(words) == 0
-    assert {query["known"] for query in answers(tmp_path)} == {False}
+    assert {query["known"] for query in saved_queries(tmp_path)} == {False}
     assert all(
-        query["decision"].startswith("unknown (the nearest is at ") for query in answers(tmp_path)
+        query["decision"].startswith("unknown (the nearest is at ")
+        for query in saved_queries(tmp_path)
     )
 
 
@@ -241,7 +244,7 @@ def test_faiss_looks_into_as_many_cells_as_the_recall_needs():
     assert alone.recall == pytest.approx(hits / 200) and alone.recall >= 0.9
     assert (
         reach_recall(index, query[:0], gallery[:1], 1, num_samples=1).recall == 1
-    )  # nobody but itself to find
+    )  # no image but itself to find
 
 
 def test_missing_faiss_is_named(monkeypatch):

@@ -179,8 +179,8 @@ def test_page_holds_its_pictures_and_nothing_from_outside(tmp_path):
     assert len(sources) == shown and all(
         source.startswith("data:image/jpeg;base64,") for source in sources
     )
-    picture = Image.open(BytesIO(b64decode(sources[0].split(",")[1])))
-    assert picture.size == (64, 128)
+    image = Image.open(BytesIO(b64decode(sources[0].split(",")[1])))
+    assert image.size == (64, 128)
     right = sum(answer.correct for ranked in lists(queries="best") for answer in ranked.entries)
     assert (
         text.count('<figure class="right">') == right and text.count('<figure class="query">') == 3

@@ -15,16 +15,16 @@ def draw_scene(name: str, rng: np.random.Generator) -> np.ndarray:
     image = Image.new("RGB", (SCENE_SIZE[1], SCENE_SIZE[0]))
     SCENES[name](ImageDraw.Draw(image), rng)
     image = image.filter(ImageFilter.GaussianBlur(1.6))
-    picture = np.asarray(image, dtype=np.float32) / 255
+    pixels = np.asarray(image, dtype=np.float32) / 255
     # Less saturated than clothes.
-    picture = 0.55 * picture + 0.45 * picture.mean(axis=2, keepdims=True)
-    picture = 0.5 + 0.8 * (picture - 0.5)
+    pixels = 0.55 * pixels + 0.45 * pixels.mean(axis=2, keepdims=True)
+    pixels = 0.5 + 0.8 * (pixels - 0.5)
     coarse = rng.random((SCENE_SIZE[0] // 15 + 1, SCENE_SIZE[1] // 15 + 1)).astype(np.float32)
     stains = Image.fromarray(coarse).resize(
         (SCENE_SIZE[1], SCENE_SIZE[0]), Image.Resampling.BICUBIC
     )
     grain = rng.normal(0, 0.02, (*SCENE_SIZE, 1)).astype(np.float32)
-    return np.clip(picture * (0.91 + 0.18 * np.asarray(stains)[..., None]) + grain, 0, 1)
+    return np.clip(pixels * (0.91 + 0.18 * np.asarray(stains)[..., None]) + grain, 0, 1)
 
 
 def _ramp(draw: ImageDraw.ImageDraw, top: int, bottom: int, first: Ink, last: Ink) -> None:
