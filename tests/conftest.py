@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import tiny
+from tests.helpers import tiny
 
 NUM_THREADS = torch.get_num_threads()
 # Files whose tests fork come first: a process in which autograd has started threads (for example
@@ -31,7 +31,7 @@ FIRST = (
 
 @pytest.fixture(scope="session")
 def tiny_market(tmp_path_factory) -> Path:
-    """A Market-1501 tree of 32x16 images: see tests/tiny.py."""
+    """A Market-1501 tree of 32x16 images: see tests/helpers/tiny.py."""
     return tiny.write_market(tmp_path_factory.mktemp("tiny") / "market1501")
 
 

@@ -317,7 +317,7 @@ def test_out_of_memory_is_one_line_with_the_keys_to_turn(tiny_recipe, tmp_path, 
             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
         )
 
-    from tests.tiny import TinyBackbone
+    from tests.helpers.tiny import TinyBackbone
 
     monkeypatch.setattr(TinyBackbone, "forward", no_memory)
     assert run_again(tiny_recipe, tmp_path, resume=False) == 2

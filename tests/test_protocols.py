@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ember_reid.main import main
 
-from tests.data import benchmark_trees as trees
+from tests.helpers import benchmark_trees as trees
 
 SMALL = ["SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_INSTANCES", "2", "LOG.TO", "()"]
 

@@ -7,7 +7,7 @@ from ember_reid.data.datasets.common import finish
 from ember_reid.data.records import SUBSETS, Record
 from scipy.io import savemat
 
-from tests.data.benchmark_trees import (
+from tests.helpers.benchmark_trees import (
     write_cuhk03,
     write_ilids_vid,
     write_mars,
@@ -18,7 +18,7 @@ from tests.data.benchmark_trees import (
     write_veri776,
     write_veri_wild,
 )
-from tests.data.trees import write_image, write_market
+from tests.helpers.trees import write_image, write_market
 
 
 def test_names_that_do_not_parse(tmp_path):

@@ -12,7 +12,7 @@ from ember_reid.data.dataset import ImageCache, ReidDataset
 from ember_reid.data.images import ImageError, load_image
 from ember_reid.data.records import Record
 
-from tests.data.trees import write_image, write_images, write_market
+from tests.helpers.trees import write_image, write_images, write_market
 
 GPU = torch.device("cuda")
 META = torch.device("meta")  # a device that holds shapes and no numbers

@@ -7,8 +7,8 @@ import pytest
 from ember_reid.data.datasets import Source, load_splits, resolve
 from ember_reid.data.datasets.custom import number_labels
 
-from tests.data.benchmark_trees import write_text
-from tests.data.trees import describe, write_image, write_images
+from tests.helpers.benchmark_trees import write_text
+from tests.helpers.trees import describe, write_image, write_images
 
 
 def write_list(folder, *rows, head="path,pid,camid,split"):

@@ -15,8 +15,8 @@ from ember_reid.data.build import (
     build_train_loader,
 )
 
-from tests.data.benchmark_trees import write_text
-from tests.data.trees import write_images, write_market
+from tests.helpers.benchmark_trees import write_text
+from tests.helpers.trees import write_images, write_market
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from ember_reid.data.images import ImageError
 from ember_reid.data.records import Record
 from torch.utils.data import DataLoader
 
-from tests.data.trees import write_image
+from tests.helpers.trees import write_image
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from ember_reid.data.dataset_checks import (
 )
 from ember_reid.data.records import Record, Splits
 
-from tests.data.trees import write_image
+from tests.helpers.trees import write_image
 
 
 def record(name, pid, camid=0):

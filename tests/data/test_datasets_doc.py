@@ -6,7 +6,7 @@ from pathlib import Path
 from ember_reid.data.datasets import DATASETS, load_splits
 from ember_reid.data.protocols import CHOICES
 
-from tests.data.trees import write_images
+from tests.helpers.trees import write_images
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "reference" / "datasets.md").read_text(encoding="utf-8")

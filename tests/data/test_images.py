@@ -9,7 +9,7 @@ from ember_reid.data import images
 from ember_reid.data.images import ImageError, check_files, find_broken, load_image, open_image
 from PIL import Image
 
-from tests.data.trees import write_image
+from tests.helpers.trees import write_image
 
 
 def save(path, image):

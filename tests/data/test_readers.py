@@ -7,8 +7,8 @@ import pytest
 from ember_reid.data.datasets import DATASETS, LAYOUTS, load_splits
 from ember_reid.data.records import PROTOCOLS
 
-from tests.data.benchmark_trees import TREES
-from tests.data.trees import describe
+from tests.helpers.benchmark_trees import TREES
+from tests.helpers.trees import describe
 
 # name: (train, query, gallery) as (first frame, pid, camid); None where the splits are drawn
 MARKET = (

@@ -19,7 +19,7 @@ from ember_reid.modeling.build import HEADS
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from tests.modeling.models import NAMES, build, randomize
+from tests.helpers.models import NAMES, build, randomize
 
 SIZE = (64, 32)
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from ignite.engine import Engine
 from torch import multiprocessing, nn
 
-from tests.tiny import TinyBackbone
+from tests.helpers.tiny import TinyBackbone
 
 
 def make_model() -> ReidModel:

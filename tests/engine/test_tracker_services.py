@@ -16,7 +16,7 @@ def track(recipe: Path, folder: Path, tracker: str, settings: dict[str, str]) ->
     for words in (["SOLVER.MAX_EPOCHS", "1"], ["--resume"]):
         found = subprocess.run(
             [
-                *(sys.executable, "-m", "tests.tiny", "-c", str(recipe)),
+                *(sys.executable, "-m", "tests.helpers.tiny", "-c", str(recipe)),
                 *("LOG.TO", tracker, "OUTPUT_DIR", str(folder), *words),
             ],
             capture_output=True, text=True, env={**os.environ, **settings}, timeout=600,

@@ -3,7 +3,8 @@ import pytest
 from ember_reid.evaluate import QueryGallery, identification_scores
 from ember_reid.evaluate.distances import distance_matrix
 from ember_reid.evaluate.open_set import NearestEntries, nearest_entries, rates_of_nearest
-from synthetic import clustered_features, random_ids
+
+from tests.helpers.synthetic import clustered_features, random_ids
 
 
 def nearest(mated, unmated, wrong=()):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 from ember_reid.evaluate import expand_features
-from synthetic import clustered_features
+
+from tests.helpers.synthetic import clustered_features
 
 
 def direct(features, k, alpha):

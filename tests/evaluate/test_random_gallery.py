@@ -7,7 +7,8 @@ from ember_reid.evaluate import (
     single_shot_metrics,
     summarize_trials,
 )
-from synthetic import clustered_features, random_ids
+
+from tests.helpers.synthetic import clustered_features, random_ids
 
 
 def test_single_shot_with_one_image_an_identity_is_plain_ranking():

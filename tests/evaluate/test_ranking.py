@@ -8,7 +8,8 @@ from ember_reid.evaluate.fast.device_ranking import count_ranks_torch
 from ember_reid.evaluate.inputs import Ids
 from ember_reid.evaluate.ranking import find_matches
 from ember_reid.evaluate.reference import reference_scores
-from synthetic import random_ids
+
+from tests.helpers.synthetic import random_ids
 
 BACKENDS = ["python"] + (["cython"] if ranking.rank_cy is not None else [])
 

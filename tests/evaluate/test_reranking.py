@@ -9,7 +9,8 @@ from ember_reid.evaluate import (
 )
 from ember_reid.evaluate.fast import k_reciprocal, neighbors, tiles
 from ember_reid.evaluate.reference import reference_rerank
-from synthetic import clustered_features, random_ids, sign_features
+
+from tests.helpers.synthetic import clustered_features, random_ids, sign_features
 
 PATHS = ["torch"] + (["kernel", "int8"] if neighbors.nearest_cy is not None else [])
 

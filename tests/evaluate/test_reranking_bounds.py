@@ -8,7 +8,8 @@ from ember_reid.evaluate import (
 )
 from ember_reid.evaluate.fast import neighbors, reranking_bounds
 from ember_reid.evaluate.reference import reference_rerank
-from synthetic import clustered_features, random_ids, sign_features
+
+from tests.helpers.synthetic import clustered_features, random_ids, sign_features
 
 
 @pytest.fixture

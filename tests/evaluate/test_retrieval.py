@@ -11,7 +11,8 @@ from ember_reid.evaluate.distances import distance_matrix
 from ember_reid.evaluate.fast import tiles
 from ember_reid.evaluate.fast.matmul_backends import PRODUCTS
 from ember_reid.evaluate.fast.tiles import choose_product, full_precision
-from synthetic import clustered_features, random_ids
+
+from tests.helpers.synthetic import clustered_features, random_ids
 
 
 def case(seed=0, num_query=30, num_gallery=150, junk=True):

@@ -4,7 +4,8 @@ from ember_reid.evaluate import verification_scores
 from ember_reid.evaluate.distances import distance_matrix
 from ember_reid.evaluate.verification import SmallestValues
 from sklearn.metrics import roc_curve
-from synthetic import clustered_features, random_ids
+
+from tests.helpers.synthetic import clustered_features, random_ids
 
 
 def pairs(query, gallery, ids):

@@ -107,7 +107,7 @@ def test_ctrl_c_reaches_all_processes_of_a_run_and_loses_nothing(
         str(tmp_path),
     ]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.tiny", *words],
+        [sys.executable, "-m", "tests.helpers.tiny", *words],
         cwd=ROOT,
         env={**os.environ, "TINY_DELAY": "0.2"},
         stdout=subprocess.PIPE,

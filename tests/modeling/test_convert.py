@@ -15,7 +15,7 @@ from tests.helpers.foreign_layouts import (
     vkd_features,
     vkd_resnet,
 )
-from tests.modeling.models import build, randomize
+from tests.helpers.models import build, randomize
 
 SBS = {
     "MODEL__POOL__NAME": "gem",

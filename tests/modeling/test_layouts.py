@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from tests.modeling.models import build
+from tests.helpers.models import build
 
 VIT = "vit_tiny_patch16_224"
 SIZE = {"INPUT__SIZE_TRAIN": "(64, 32)", "INPUT__SIZE_TEST": "(64, 32)"}

@@ -5,7 +5,7 @@ from ember_reid.modeling import BackboneOptions, create_backbone
 from ember_reid.modeling.mgn import MGNHead
 from ember_reid.modeling.model import HeadOptions
 
-from tests.modeling.models import NAMES, build, fill, randomize
+from tests.helpers.models import NAMES, build, fill, randomize
 
 MGN = {"MODEL__HEAD__NAME": "mgn", "MODEL__HEAD__EMBEDDING_DIM": 16, "MODEL__POOL__NAME": "gem"}
 PAIRS = [(name, {}) for name in NAMES] + [

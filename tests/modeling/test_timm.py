@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from tests.modeling.models import build
+from tests.helpers.models import build
 
 SIZE = {"INPUT__SIZE_TRAIN": "(64, 32)", "INPUT__SIZE_TEST": "(64, 32)"}
 VIT, SWIN, CONVNEXT = "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "convnext_atto"

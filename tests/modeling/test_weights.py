@@ -9,7 +9,7 @@ from ember_reid.config import load_config
 from ember_reid.modeling import check_model, load_weights
 from ember_reid.modeling.weight_files import find_state_dict, read_checkpoint
 
-from tests.modeling.models import build, randomize
+from tests.helpers.models import build, randomize
 
 
 @pytest.fixture(scope="module")

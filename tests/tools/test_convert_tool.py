@@ -8,7 +8,7 @@ from ember_reid.modeling import build_model
 from ember_reid.tools import convert
 
 from tests.helpers.foreign_layouts import strong_baseline
-from tests.modeling.models import build, randomize
+from tests.helpers.models import build, randomize
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 from ember_reid.tools.doctor.command import main
 
-from tests.data.benchmark_trees import write_text
-from tests.data.trees import write_images, write_market
+from tests.helpers.benchmark_trees import write_text
+from tests.helpers.trees import write_images, write_market
 
 
 @pytest.fixture

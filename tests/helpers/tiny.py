@@ -1,7 +1,7 @@
 """A dataset, a network and a recipe so small that a complete run takes a second or two.
 
-`python -m tests.tiny ARGUMENTS` is main.py with the network "tiny". `TINY_DELAY` (seconds) delays
-every iteration, so that a test has time to send signals.
+`python -m tests.helpers.tiny ARGUMENTS` is main.py with the network "tiny". `TINY_DELAY` (seconds)
+delays every iteration, so that a test has time to send signals.
 """
 
 import os

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from scipy.io import savemat
 
-from tests.data.trees import write_image, write_images, write_market
+from tests.helpers.trees import write_image, write_images, write_market
 
 
 def write_text(path: Path, *lines: str) -> None:
