@@ -118,8 +118,9 @@ SOLVER.AMP_DTYPE = "float16"
 # Precision of mixed precision on a CPU: auto (bfloat16 if the processor has instructions for it,
 # else float32), float32 or bfloat16.
 SOLVER.CPU_PRECISION = "auto"
-# Compilation of the step: auto (on one GPU), none, default, or reduce-overhead (CUDA graphs).
-SOLVER.COMPILE = "auto"
+# How a training step is executed: graph (one CUDA graph), compile (torch.compile), eager, or auto
+# (graph on GPUs, eager on a CPU). A step that cannot be captured runs eagerly; the log says why.
+SOLVER.STEP = "auto"
 # Iterations between two log lines.
 SOLVER.LOG_PERIOD = 20
 # Epochs between two evaluations.

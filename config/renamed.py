@@ -50,12 +50,23 @@ def _momentum_to_decay(momentum: float) -> float:
     return 1.0 - momentum if momentum else 0.0
 
 
+def _compile_to_step(mode: str) -> str:
+    """How a step is executed, for a mode of compilation."""
+    steps = {"auto": "auto", "none": "eager", "default": "compile", "reduce-overhead": "compile"}
+    if mode not in steps:
+        raise ValueError("auto, none, default or reduce-overhead")
+    return steps[mode]
+
+
 RENAMED_KEYS = {
     "KD.EMA.MOMENTUM": Renamed("KD.EMA.DECAY"),
     "LOG.TENSORBOARD": Renamed(
         "LOG.TO", note="a list that contains tensorboard", item="tensorboard"
     ),
     "LOG.VISDOM": Renamed("LOG.TO", note="a list that contains visdom", item="visdom"),
+    "SOLVER.COMPILE": Renamed(
+        "SOLVER.STEP", _compile_to_step, "none is eager; default and reduce-overhead are compile"
+    ),
     "SOLVER.EMA": Renamed("SOLVER.EMA_DECAY", _momentum_to_decay, "1 - the old value; 0 is off"),
     "TEST.RATES": Renamed("TEST.FPRS"),
 }

@@ -52,7 +52,7 @@ class Compilation:
             return step()
         self._steps += 1
         if self._steps == 1:
-            logger.info("SOLVER.COMPILE %s: the first iterations take up to two minutes", self.mode)
+            logger.info("SOLVER.STEP compile: the first iterations take up to two minutes")
         is_probation = self._steps <= _PROBATION
         before = [tensor.clone() for tensor in self._state] if is_probation else self._state
         torch.compiler.cudagraph_mark_step_begin()
@@ -64,8 +64,7 @@ class Compilation:
             self.enabled = False
             reason = " ".join(str(error).split()) or type(error).__name__
             logger.warning(
-                "SOLVER.COMPILE %s failed, training continues without compilation: %.300s",
-                self.mode,
+                "SOLVER.STEP compile failed, training continues without compilation: %.300s",
                 reason,
             )
         for tensor, value in zip(self._state, before, strict=True):

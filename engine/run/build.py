@@ -24,6 +24,7 @@ from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
 from ember_reid.engine.evaluator import Benchmark
 from ember_reid.engine.grad_cache import create_backward
+from ember_reid.engine.graph.build import build_step_mode
 from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.trackers import create_trackers
 from ember_reid.engine.handlers.tracking import TrackedRun
@@ -196,10 +197,13 @@ def build_scaler(cfg: Config, device: torch.device) -> torch.amp.GradScaler:
 
 
 def build_compile_mode(cfg: Config, device: torch.device) -> str:
-    """SOLVER.COMPILE; "auto" means CUDA graphs on a single GPU, and no compilation elsewhere."""
-    if cfg.SOLVER.COMPILE != "auto":
-        return cfg.SOLVER.COMPILE
-    return "reduce-overhead" if device.type == "cuda" and idist.get_world_size() == 1 else "none"
+    """The mode of torch.compile: with CUDA graphs on a single GPU; "none" without compilation."""
+    if build_step_mode(cfg, device) == "eager":
+        return "none"
+    is_single_gpu = device.type == "cuda" and idist.get_world_size() == 1
+    if cfg.SOLVER.STEP == "compile":
+        return "reduce-overhead" if is_single_gpu else "default"
+    return "reduce-overhead" if is_single_gpu else "none"
 
 
 def _distribute(

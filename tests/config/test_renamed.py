@@ -19,6 +19,26 @@ def test_a_decay_is_one_minus_the_old_momentum():
     assert load_config(None, ["TEST.RATES", "(0.1,)"]).TEST.FPRS == (0.1,)
 
 
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("auto", "auto"),
+        ("none", "eager"),
+        ("default", "compile"),
+        ("reduce-overhead", "compile"),
+    ],
+)
+def test_modes_of_compilation_are_kinds_of_a_step(old, new):
+    assert load_config(None, ["SOLVER.COMPILE", old]).SOLVER.STEP == new
+
+
+def test_an_unknown_mode_of_compilation_names_the_old_ones():
+    with pytest.raises(
+        ValueError, match="SOLVER.COMPILE in the command line must be auto, none, default or"
+    ):
+        load_config(None, ["SOLVER.COMPILE", "fast"])
+
+
 def test_one_warning_names_all_old_keys_and_their_replacements(tmp_path, caplog):
     recipe = tmp_path / "old.yml"
     recipe.write_text("SOLVER: {EMA: 0.1}\nKD: {EMA: {MOMENTUM: 0.5}}\n")

@@ -8,12 +8,14 @@ import logging
 
 import pytest
 import torch
+from ember_reid.config import load_config
 from ember_reid.engine.compilation import Compilation
 from ember_reid.engine.grad_cache import create_backward
 from ember_reid.engine.run.build import build_compile_mode
 from ember_reid.engine.trainer import create_trainer
 from ignite.engine import Events
 
+from ember_reid import main
 from tests.engine.test_processes import (  # noqa: F401
     PLAIN,
     difference,
@@ -29,7 +31,7 @@ compile_with_torch = torch.compile
 
 @pytest.fixture
 def backend(monkeypatch):
-    """A function that selects the backend of SOLVER.COMPILE, by name or as a function.
+    """A function that selects the backend of SOLVER.STEP, by name or as a function.
 
     The default backend needs minutes of a C++ compiler.
     """
@@ -108,9 +110,7 @@ def test_a_compiler_that_fails_is_one_line_and_changes_no_bit(batch, backend, ca
     losses, state = run_steps(batch, compile_mode="reduce-overhead")
     assert losses == plain_losses and difference(state, plain) == 0
     (line,) = said(caplog)
-    assert line.startswith(
-        "SOLVER.COMPILE reduce-overhead failed, training continues without compilation: "
-    )
+    assert line.startswith("SOLVER.STEP compile failed, training continues without compilation: ")
     assert "no compiler anywhere" in line and "\n" not in line
 
 
@@ -149,20 +149,19 @@ def test_the_error_of_a_step_that_fails_anyway_is_its_own(caplog):
         Compilation("default").run(step, undo=lambda: None)
 
 
-def test_auto_is_for_one_gpu(monkeypatch):
-    from ember_reid.config import load_config
-
-    auto, named = load_config(), load_config(None, ["SOLVER.COMPILE", "default"])
-    assert build_compile_mode(auto, torch.device("cpu")) == "none"
-    assert build_compile_mode(auto, torch.device("cuda")) == "reduce-overhead"
-    assert build_compile_mode(named, torch.device("cpu")) == "default"
+def test_compilation_uses_cuda_graphs_on_one_gpu_only(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    auto, named = load_config(), load_config(None, ["SOLVER.STEP", "compile"])
+    assert build_compile_mode(auto, cpu) == "none"
+    assert build_compile_mode(named, cpu) == "default"
+    assert build_compile_mode(named, gpu) == "reduce-overhead"
     monkeypatch.setattr("ignite.distributed.get_world_size", lambda: 2)
-    assert build_compile_mode(auto, torch.device("cuda")) == "none"
+    assert build_compile_mode(named, gpu) == "default"
 
 
 def test_two_compiled_processes_are_one_plain_one(launch, single, backend, capfd):  # noqa: F811
     backend("eager")
-    words = ["NUM_PROCESSES", "2", "SOLVER.COMPILE", "default", "SOLVER.ACCUMULATION_STEPS", "2"]
+    words = ["NUM_PROCESSES", "2", "SOLVER.STEP", "compile", "SOLVER.ACCUMULATION_STEPS", "2"]
     code, folder = launch("two", *PLAIN, *words)
     assert code == 0 and "does not work" not in capfd.readouterr().out
     assert difference(weights_of(folder), weights_of(single)) < 1e-5
@@ -174,9 +173,9 @@ def test_a_distillation_with_everything_on_is_compiled_too(train, tmp_path, back
     words += "SOLVER.FP16 True SOLVER.AMP_DTYPE bfloat16 SOLVER.MAX_EPOCHS 1"
     plain = train(tmp_path / "plain", *words.split())
     backend("eager")
-    compiled = train(tmp_path / "compiled", *words.split(), "SOLVER.COMPILE", "default")
+    compiled = train(tmp_path / "compiled", *words.split(), "SOLVER.STEP", "compile")
     out = capfd.readouterr().out
-    assert "SOLVER.COMPILE default: " in out and "does not work" not in out
+    assert "SOLVER.STEP compile: " in out and "does not work" not in out
     assert difference(weights_of(compiled), weights_of(plain)) < 1e-5
 
 
@@ -185,17 +184,17 @@ def test_the_real_compiler_and_a_missing_one(train, tmp_path, monkeypatch, capfd
     """Takes minutes, because every kernel is compiled. Losses differ in their last digits only."""
     from torch._inductor import config
 
-    def run(name: str, compile_mode: str):
+    def run(name: str, step: str):
         torch._dynamo.reset()
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / name / "cache"))
-        return train(tmp_path / name / "run", "SOLVER.COMPILE", compile_mode)
+        return train(tmp_path / name / "run", "SOLVER.STEP", step)
 
-    plain = run("plain", "none")
+    plain = run("plain", "eager")
     with config.patch({"cpp.cxx": (str(tmp_path / "no-such-compiler"),)}):
-        broken = run("broken", "default")
+        broken = run("broken", "compile")
     assert capfd.readouterr().out.count("training continues without compilation") == 1
     assert difference(weights_of(broken), weights_of(plain)) == 0
-    compiled = run("compiled", "default")
+    compiled = run("compiled", "compile")
     assert "uncompiled" not in capfd.readouterr().out
     ours, theirs = (
         [json.loads(line)["values"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -205,3 +204,14 @@ def test_the_real_compiler_and_a_missing_one(train, tmp_path, monkeypatch, capfd
     assert [values["loss"] for values in ours if "loss" in values] == pytest.approx(
         losses, rel=1e-3
     )
+
+
+def test_a_graph_needs_a_gpu(tiny_recipe, tmp_path, capsys):
+    words = ["-c", str(tiny_recipe), "SOLVER.STEP", "graph", "OUTPUT_DIR", str(tmp_path / "run")]
+    assert main.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "main.py: SOLVER.STEP is graph, which needs a GPU, but the device is cpu; "
+        "use auto, compile or eager"
+    )
+    assert not (tmp_path / "run").exists()
