@@ -72,9 +72,14 @@ SOLVER.BASE_BATCH = 0
 SOLVER.BIAS_LR_FACTOR = 1.0
 # Learning rate of the head, as a multiple.
 SOLVER.HEAD_LR_FACTOR = 1.0
+# Learning rate of a layer, as a multiple of that of the next one (BEiT). The head has BASE_LR, the
+# last block of the backbone BASE_LR * LAYER_DECAY, and so on. 1: the same rate everywhere.
+SOLVER.LAYER_DECAY = 1.0
 SOLVER.WEIGHT_DECAY = 5e-4
 SOLVER.WEIGHT_DECAY_BIAS = 5e-4
 SOLVER.WEIGHT_DECAY_NORM = 5e-4
+# Of position embeddings, class tokens and layer scales.
+SOLVER.WEIGHT_DECAY_EMBEDDING = 0.0
 # Momentum of SGD.
 SOLVER.MOMENTUM = 0.9
 SOLVER.NESTEROV = False

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 from ember_reid.solver.optimizers import RateOptions, create_optimizer, group_parameters
 from ember_reid.solver.schedules import ScheduleOptions, create_schedule
@@ -13,12 +13,25 @@ from yacs.config import CfgNode
 logger = logging.getLogger("ember.train")
 
 
-def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> list[Optimizer]:
+def build_optimizers(
+    cfg: CfgNode,
+    model: nn.Module,
+    criterion: nn.Module,
+    *,
+    depths: Mapping[str, int] | None = None,
+    embeddings: Collection[str] = (),
+) -> list[Optimizer]:
     """The optimizer of the model, and a separate SGD if the criterion has centers.
 
     Other parameters of the criterion (connectors, projections and adapters of distillation) are
     trained by the optimizer of the model. Every group contains "initial_lr", which the schedule
     multiplies; the learning rate of the centers is constant.
+
+    Args:
+        cfg: SOLVER and LOSS.CENTER.LR are used.
+        model: the network.
+        criterion: the losses.
+        depths, embeddings: of the parameters of the model; see group_parameters.
     """
     s = cfg.SOLVER
     lr = s.BASE_LR * (s.IMS_PER_BATCH / s.BASE_BATCH if s.BASE_BATCH else 1)
@@ -29,8 +42,10 @@ def build_optimizers(cfg: CfgNode, model: nn.Module, criterion: nn.Module) -> li
         head_lr_factor=s.HEAD_LR_FACTOR,
         weight_decay_bias=s.WEIGHT_DECAY_BIAS,
         weight_decay_norm=s.WEIGHT_DECAY_NORM,
+        weight_decay_embedding=s.WEIGHT_DECAY_EMBEDDING,
+        layer_decay=s.LAYER_DECAY,
     )
-    groups = group_parameters(model, rates)
+    groups = group_parameters(model, rates, depths=depths, embeddings=embeddings)
     trainable = {name: p for name, p in criterion.named_parameters() if p.requires_grad}
     centers = [p for name, p in trainable.items() if name.endswith("centers")]
     others = [p for name, p in trainable.items() if not name.endswith("centers")]

@@ -1,7 +1,7 @@
 """Optimizers with one parameter group per distinct pair of learning rate and weight decay."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ class RateOptions:
         head_lr_factor: factor on the learning rate of `model.head`.
         weight_decay_bias: of parameters called `bias`, also in normalization layers.
         weight_decay_norm: of the other parameters of normalization layers.
+        weight_decay_embedding: of position embeddings, class tokens and layer scales.
+        layer_decay: factor on the learning rate per layer between a parameter and the head
+            (Bao et al. 2022, BEiT, appendix).
     """
 
     lr: float
@@ -39,14 +42,19 @@ class RateOptions:
     head_lr_factor: float = 1.0
     weight_decay_bias: float | None = None
     weight_decay_norm: float | None = None
+    weight_decay_embedding: float | None = None
+    layer_decay: float = 1.0
 
-    def rate(self, *, is_bias: bool, in_head: bool) -> float:
-        """The learning rate of a parameter."""
+    def rate(self, *, is_bias: bool, in_head: bool, num_layers_above: int = 0) -> float:
+        """The learning rate of a parameter; the head is the layer above the last block."""
         bias_factor = self.bias_lr_factor if is_bias else 1.0
-        return self.lr * bias_factor * (self.head_lr_factor if in_head else 1.0)
+        rate = self.lr * bias_factor * (self.head_lr_factor if in_head else 1.0)
+        return rate * self.layer_decay**num_layers_above
 
-    def decay(self, *, is_bias: bool, in_norm: bool) -> float:
+    def decay(self, *, is_bias: bool, in_norm: bool, is_embedding: bool = False) -> float:
         """The weight decay of a parameter."""
+        if is_embedding and self.weight_decay_embedding is not None:
+            return self.weight_decay_embedding
         if is_bias and self.weight_decay_bias is not None:
             return self.weight_decay_bias
         if in_norm and not is_bias and self.weight_decay_norm is not None:
@@ -54,23 +62,48 @@ class RateOptions:
         return self.weight_decay
 
 
-def group_parameters(model: nn.Module, rates: RateOptions) -> list[dict[str, Any]]:
+def group_parameters(
+    model: nn.Module,
+    rates: RateOptions,
+    *,
+    depths: Mapping[str, int] | None = None,
+    embeddings: Collection[str] = (),
+) -> list[dict[str, Any]]:
     """Groups the trainable parameters of `model` by learning rate and weight decay.
+
+    Args:
+        model: the network.
+        rates: learning rates and weight decays.
+        depths: the layer of each parameter, counted from 0, for `rates.layer_decay`. Parameters
+            that are not listed belong to the layer after the deepest one.
+        embeddings: names of the parameters with `rates.weight_decay_embedding`.
 
     Returns:
         Groups {"params", "lr", "initial_lr", "weight_decay"} in the order of their first parameter.
     """
+    depths = depths or {}
+    num_layers = max(depths.values(), default=-1) + 1
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():
-        in_head = module_name.removeprefix("module.").split(".")[0] == "head"
+        prefix = module_name.removeprefix("module.")
+        in_head = prefix.split(".")[0] == "head"
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad or parameter in seen:
                 continue
             seen.add(parameter)
+            full_name = f"{prefix}.{name}" if prefix else name
             is_bias = name == "bias"
-            rate = rates.rate(is_bias=is_bias, in_head=in_head)
-            decay = rates.decay(is_bias=is_bias, in_norm=isinstance(module, _NORMS))
+            rate = rates.rate(
+                is_bias=is_bias,
+                in_head=in_head,
+                num_layers_above=num_layers - depths.get(full_name, num_layers),
+            )
+            decay = rates.decay(
+                is_bias=is_bias,
+                in_norm=isinstance(module, _NORMS),
+                is_embedding=full_name in embeddings,
+            )
             groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}

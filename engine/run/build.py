@@ -36,6 +36,7 @@ from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_preci
 from ember_reid.engine.run.resume import compare_classes, compare_configs
 from ember_reid.engine.trainer import create_trainer
 from ember_reid.modeling import build_model, check_model
+from ember_reid.modeling.parameters import embedding_names, layer_depths
 from ember_reid.solver import build_optimizers, build_schedule
 from ignite.engine import Engine
 from torch import nn
@@ -106,7 +107,7 @@ def build_training_run(
         feature_dim=cast(int, model.head.dim),
         extra=distillation.losses,
     ).to(device)
-    optimizers = build_optimizers(cfg, model, criterion)
+    optimizers = build_run_optimizers(cfg, model, criterion)
     train_loader = build_train_loader(
         cfg, data.train, rank=idist.get_rank(), world_size=idist.get_world_size(), device=device
     )
@@ -135,6 +136,18 @@ def build_training_run(
         writers=build_writers(cfg),
         environment=collect_env_info(device) | {"precision": _describe_precision(cfg, device)},
     )
+
+
+def build_run_optimizers(
+    cfg: Config, model: nn.Module, criterion: nn.Module
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a model whose layers and embeddings are known.
+
+    Raises:
+        ValueError: SOLVER.LAYER_DECAY is below 1, and the order of the layers is unknown.
+    """
+    depths = layer_depths(model) if cfg.SOLVER.LAYER_DECAY < 1 else None
+    return build_optimizers(cfg, model, criterion, depths=depths, embeddings=embedding_names(model))
 
 
 def build_trainer(

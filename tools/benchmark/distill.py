@@ -26,8 +26,12 @@ from ember_reid.engine.build import build_amp_dtype, build_device
 from ember_reid.engine.distill.handlers import ViewSubsample
 from ember_reid.engine.handlers.batch import Augment, ToDevice
 from ember_reid.engine.losses.build import build_criterion
-from ember_reid.engine.run.build import TrainingRun, build_trainer, build_training_run
-from ember_reid.solver import build_optimizers
+from ember_reid.engine.run.build import (
+    TrainingRun,
+    build_run_optimizers,
+    build_trainer,
+    build_training_run,
+)
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ignite.engine import Engine
 
@@ -92,7 +96,7 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
     plain_criterion = build_criterion(
         cfg, num_classes=run.data.num_classes, feature_dim=cast(int, model.head.dim)
     ).to(device)
-    plain_optimizers = build_optimizers(cfg, model, plain_criterion)
+    plain_optimizers = build_run_optimizers(cfg, model, plain_criterion)
 
     @torch.no_grad()
     def ask_teachers() -> None:
