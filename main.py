@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import ignite.distributed as idist
-import torch
 from ember_reid.config import Config, join_negative_values, load_config
 from ember_reid.data.build import build_splits, loader_processes
 from ember_reid.engine.build import (
@@ -37,6 +36,7 @@ from ember_reid.engine.run.build import (
     seed_everything,
     settle_precision,
 )
+from ember_reid.engine.run.cluster import count_gpus
 from ember_reid.engine.run.launch import (
     check_num_processes,
     explain_failures,
@@ -108,7 +108,7 @@ def test(cfg: Config) -> Results:
 
 def _launch(cfg: Config, function, *args: object) -> Results:
     """One process per visible GPU, or NUM_PROCESSES."""
-    num_gpus = torch.cuda.device_count() if cfg.DEVICE != "cpu" else 0
+    num_gpus = count_gpus() if cfg.DEVICE != "cpu" else 0
     num_processes = cfg.NUM_PROCESSES or max(num_gpus, 1)
     check_num_processes(num_processes, num_gpus=num_gpus, batch_size=cfg.SOLVER.IMS_PER_BATCH)
     return launch(function, cfg, *args, num_processes=num_processes, use_cuda=num_gpus > 0)

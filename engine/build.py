@@ -1,5 +1,6 @@
 """From the configuration to the device, the benchmarks and a trained model."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from ember_reid.engine.evaluator import Benchmark, EmbeddingAccumulator, create_
 from ember_reid.engine.integrity import verify_content
 from ember_reid.engine.plugins import check_plugins, load_plugins
 from ember_reid.engine.precision import choose_cpu_precision
+from ember_reid.engine.run.cluster import find_gpu_problem
 from ember_reid.engine.scores import ScoreSettings
 from ember_reid.evaluate import Rerank
 from ember_reid.modeling import build_model, load_weights
 from ember_reid.modeling.weight_files import read_checkpoint
 from torch import nn
+
+logger = logging.getLogger("ember.train")
 
 
 def build_device(cfg: Config) -> torch.device:
@@ -27,10 +31,16 @@ def build_device(cfg: Config) -> torch.device:
     Raises:
         ValueError: DEVICE is cuda, and no CUDA device is available.
     """
-    if cfg.DEVICE == "cuda" and not torch.cuda.is_available():
-        raise ValueError("DEVICE is cuda, but torch finds no CUDA device; use DEVICE auto or cpu")
-    use_cuda = cfg.DEVICE == "cuda" or (cfg.DEVICE == "auto" and torch.cuda.is_available())
-    return torch.device("cuda", idist.get_local_rank()) if use_cuda else torch.device("cpu")
+    if cfg.DEVICE == "cpu":
+        return torch.device("cpu")
+    problem = find_gpu_problem()
+    if not problem:
+        return torch.device("cuda", idist.get_local_rank())
+    if cfg.DEVICE == "cuda":
+        raise ValueError(f"DEVICE is cuda, but {problem}; use DEVICE auto or cpu")
+    if "driver" in problem:
+        logger.warning("this machine's GPU is not used: %s", problem)
+    return torch.device("cpu")
 
 
 def build_amp_dtype(cfg: Config, device: torch.device) -> torch.dtype | None:

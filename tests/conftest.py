@@ -1,6 +1,7 @@
 """Fixtures of all tests: a tiny dataset and recipe, and runs of main.py in this process."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +10,16 @@ import torch
 
 from tests.helpers import tiny
 
+# A process that has initialized CUDA cannot fork. This asks the driver's library instead.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
 NUM_THREADS = torch.get_num_threads()
 # Files whose tests fork come first: a process in which autograd has started threads (for example
 # on the "meta" device) cannot fork. Then the longest: one of two workers would wait for the other
 # if it started one of these last.
 FIRST = (
     "test_processes.py",
+    "test_cluster.py",
     "test_sockets.py",
     "test_kills.py",
     "test_memory_runs.py",

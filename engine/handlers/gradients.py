@@ -27,8 +27,8 @@ class AllReduceGradients:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            idist.all_reduce(parameter.grad)
-            parameter.grad /= idist.get_world_size()
+            # The sum may be a copy: ignite reduces on the device of the process.
+            parameter.grad.copy_(idist.all_reduce(parameter.grad) / idist.get_world_size())
 
 
 class RescaleCenterGradients:

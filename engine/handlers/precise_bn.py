@@ -45,8 +45,7 @@ class PreciseBN:
         if idist.get_world_size() > 1:
             for name, statistic in self.model.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
-                    idist.all_reduce(statistic)
-                    statistic /= idist.get_world_size()
+                    statistic.copy_(idist.all_reduce(statistic) / idist.get_world_size())
 
     def _images(self) -> Iterable[Tensor]:
         for number, batch in enumerate(islice(self.loader, self.num_batches)):

@@ -153,6 +153,23 @@ LOST_PEER = (
 )
 
 
+# Parts of CUDA's and NCCL's messages, and what they mean.
+GPU_FAILURES = {
+    "duplicate gpu detected": "two processes of this run use the same GPU: start one per GPU",
+    "devices are busy or unavailable": (
+        "another process has the GPU for itself: end it, or choose another GPU with "
+        "CUDA_VISIBLE_DEVICES"
+    ),
+    "driver version is insufficient": (
+        "the NVIDIA driver is older than the CUDA of this torch: update the driver, or install a "
+        "torch for the CUDA version of the driver"
+    ),
+    "no kernel image is available": (
+        "this torch has no kernels for this GPU: install a torch that supports it"
+    ),
+}
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the memory of a GPU or of the machine was not sufficient."""
     return isinstance(error, MemoryError) or any(
@@ -179,6 +196,9 @@ def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:
             "checkpoint; if this happens again, DATALOADER.NUM_WORKERS 0 loads images without "
             "such processes"
         )
+    for text, explanation in GPU_FAILURES.items():
+        if text in str(error).lower():
+            return f"{explanation} ({reason})"
     if any(text in str(error).lower() for text in LOST_PEER):
         return f"another process of this run ended, see its own message ({reason})"
     return ""

@@ -23,6 +23,7 @@ from ember_reid.engine.handlers.safety import (
     describe_error,
     explain_failure,
 )
+from ember_reid.engine.run.cluster import changed_environment, process_variables
 from torch.multiprocessing.spawn import ProcessExitedException
 
 # Exit code after an error that the user can fix.
@@ -43,9 +44,17 @@ class ProcessKilled(ChildProcessError):
 def check_num_processes(num_processes: int, *, num_gpus: int, batch_size: int) -> None:
     """Check the number of new processes before any of them is started.
 
+    Args:
+        num_gpus: GPUs that the run uses; 0 on the CPU.
+
     Raises:
         ValueError: the batch cannot be divided, or the machine is too small.
     """
+    if 0 < num_gpus < num_processes:
+        raise ValueError(
+            f"NUM_PROCESSES is {num_processes}, but {num_gpus} GPU(s) are visible, and two "
+            "processes cannot share one: use one process per GPU, or DEVICE cpu"
+        )
     most = max(num_gpus, MIN_ALLOWED_PROCESSES, num_cpus())
     if num_processes > most:
         raise ValueError(
@@ -62,8 +71,8 @@ def check_num_processes(num_processes: int, *, num_gpus: int, batch_size: int) -
 def launch(function: Callable[..., Any], *args: object, num_processes: int, use_cuda: bool) -> Any:
     """Call `function(*args)` in each process of the run; return the result of rank 0.
 
-    The processes are those that torchrun started, or else `num_processes` new ones on this machine,
-    or this one.
+    The processes are those that torchrun or srun started, or else `num_processes` new ones on this
+    machine, or this one.
 
     Args:
         function: at module level. With several new processes, its result must be JSON-serializable.
@@ -74,14 +83,18 @@ def launch(function: Callable[..., Any], *args: object, num_processes: int, use_
         ProcessKilled: a process was killed.
     """
     backend = "nccl" if use_cuda else "gloo"
-    if "WORLD_SIZE" in os.environ:
-        idist.initialize(backend)
+    variables = process_variables(use_cuda=use_cuda)
+    is_started = "WORLD_SIZE" in os.environ or "WORLD_SIZE" in variables
+    if num_processes == 1 and not is_started:
+        return function(*args)
+    with changed_environment(variables):
+        if not is_started:
+            return _spawn(function, args, num_processes, backend)
+        with explain_failures("the processes of this run"):
+            idist.initialize(backend)
         result = function(*args)
         idist.finalize()
         return result
-    if num_processes == 1:
-        return function(*args)
-    return _spawn(function, args, num_processes, backend)
 
 
 def _spawn(
@@ -206,8 +219,8 @@ def _print_error(program: str, text: str) -> None:
 
 
 def _exit_code(code: int) -> int:
-    """The code; under torchrun, exits with it without waiting for other ranks that may be gone."""
-    if "WORLD_SIZE" in os.environ and idist.get_world_size() > 1:
+    """The code; one of several ranks exits with it, without waiting for others that may be gone."""
+    if idist.get_world_size() > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

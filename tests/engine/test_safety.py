@@ -35,8 +35,20 @@ from ignite.engine import Engine
             RuntimeError("[gloo] Connection closed by peer [127.0.0.1]"),
             ["another process of this run ended"],
         ),
+        (
+            RuntimeError("NCCL error: Duplicate GPU detected : rank 1 and rank 0 both on 19000"),
+            ["two processes of this run use the same GPU"],
+        ),
+        (
+            RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"),
+            ["another process has the GPU for itself", "CUDA_VISIBLE_DEVICES"],
+        ),
+        (
+            RuntimeError("CUDA driver version is insufficient for CUDA runtime version"),
+            ["driver is older than the CUDA of this torch"],
+        ),
     ],
-    ids=["host", "cuda", "worker", "peer"],
+    ids=["host", "cuda", "worker", "peer", "shared-gpu", "busy-gpu", "old-driver"],
 )  # fmt: skip
 def test_failures_of_the_machine_have_one_sentence(error, fragments):
     text = explain_failure(error, load="8 images of 2x1")
