@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ember_reid.config.checks import Text
 from ember_reid.config.defaults import get_defaults
 from ember_reid.config.messages import show
 from ember_reid.config.node import Config
@@ -18,7 +19,7 @@ from ember_reid.config.renamed import (
     check_removed,
     warn_about_old_names,
 )
-from ember_reid.config.schema import CHECKS, Text
+from ember_reid.config.schema import CHECKS
 from ember_reid.config.validate import find_errors
 from ember_reid.config.yaml_reader import MAX_CHARACTERS, read_yaml
 

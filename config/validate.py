@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ember_reid.config.checks import Range
 from ember_reid.config.node import Config
-from ember_reid.config.schema import CHECKS, Range, describe_error
+from ember_reid.config.schema import CHECKS, describe_error
 
 
 def find_errors(cfg: Config) -> list[str]:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 from ember_reid.config import get_defaults, key_names, load_config
+from ember_reid.config.checks import Choices, Flag, Range, Text
 from ember_reid.config.reference import configuration_reference, key_comments
-from ember_reid.config.schema import CHECKS, Choices, Flag, Range, Text
+from ember_reid.config.schema import CHECKS
 
 NUMBERS = [name for name, check in CHECKS.items() if isinstance(check, Range)]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from ember_reid.config import load_config
-from ember_reid.config.schema import CHECKS, Choices
+from ember_reid.config.checks import Choices
+from ember_reid.config.schema import CHECKS
 from ember_reid.engine.deploy.export import PACKAGES, write_network
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.deploy.network import DeployedNetwork

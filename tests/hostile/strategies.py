@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ember_reid.config.schema import CHECKS, Choices, Flag, Range
+from ember_reid.config.checks import Choices, Flag, Range
+from ember_reid.config.schema import CHECKS
 from hypothesis import strategies as st
 
 # Texts that programs are known to misread.
