@@ -52,6 +52,8 @@ _C.INPUT.FLIP_PROB = 0.5
 _C.INPUT.PADDING = 10
 # Random erasing.
 _C.INPUT.RE_PROB = 0.5
+# Smallest and largest aspect (height / width) of the erased rectangle.
+_C.INPUT.RE_ASPECT = (0.3, 1 / 0.3)
 # mean: gray of PIXEL_MEAN, 0 after normalization. published: see data/augment.py.
 _C.INPUT.RE_FILL = "mean"
 # AutoAugment with the ReID policy table (data/strong_augmentations.py).

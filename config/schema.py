@@ -104,6 +104,7 @@ CHECKS: dict[str, Check] = {
     "INPUT.FLIP_PROB": _PROBABILITY,
     "INPUT.PADDING": Range(0, 1024),
     "INPUT.RE_PROB": _PROBABILITY,
+    "INPUT.RE_ASPECT": Range(0, 1000, above=True, lengths=(2,)),
     "INPUT.RE_FILL": Choices(("mean", "published")),
     "INPUT.AUTOAUG_PROB": _PROBABILITY,
     "INPUT.AUTOAUG_DECAY": Range(0, 1e12),

@@ -51,6 +51,11 @@ def _batch_rules(cfg: Config) -> Rules:
     )
     yield not cfg.DATASETS.NAMES, "DATASETS.NAMES is empty: name a dataset to train on"
     hue = cfg.INPUT.JITTER[3]
+    aspect = tuple(cfg.INPUT.RE_ASPECT)
+    yield (
+        aspect[0] > aspect[1],
+        f"INPUT.RE_ASPECT is {aspect}: the first number must not be larger than the second",
+    )
     yield hue > 0.5, f"INPUT.JITTER has a hue of {hue}, allowed: 0 to 0.5"
 
 

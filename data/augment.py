@@ -35,6 +35,7 @@ class AugmentationSettings:
         flip_prob: of a horizontal flip.
         padding: black pixels around the image before the random crop.
         erase_prob: of erasing a rectangle.
+        erase_aspect: smallest and largest height / width of the rectangle.
         erase_fill: RGB value of erased pixels after normalization. 0 is the pixel mean; the strong
             baseline uses the values of the mean itself, (0.485, 0.456, 0.406).
         jitter_prob: of the color jitter.
@@ -49,6 +50,7 @@ class AugmentationSettings:
     flip_prob: float = 0.5
     padding: int = 10
     erase_prob: float = 0.5
+    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
     erase_fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
     jitter_prob: float = 0.0
     jitter: tuple[float, float, float, float] = (0.15, 0.15, 0.1, 0.1)
@@ -120,7 +122,8 @@ class Augmentation:
             flat = _jitter_chosen(flat, chosen, factors)
         out = self.normalization(flat)
         if s.erase_prob > 0:
-            boxes = draw_boxes(total, (shape[-2], shape[-1]), s.erase_prob, generator)
+            size = (shape[-2], shape[-1])
+            boxes = draw_boxes(total, size, s.erase_prob, generator, aspect=s.erase_aspect)
             erase_(out, boxes.select(own), s.erase_fill)
         return out.reshape(shape)
 
@@ -216,25 +219,32 @@ class Boxes:
         )
 
 
-def draw_boxes(num: int, size: tuple[int, int], prob: float, generator: torch.Generator) -> Boxes:
+def draw_boxes(
+    num: int,
+    size: tuple[int, int],
+    prob: float,
+    generator: torch.Generator,
+    *,
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Boxes:
     """Rectangles to erase (Zhong et al. 2020, arXiv 1708.04896): 2 to 40 % of the area.
 
-    As in the strong baseline the aspect height / width is uniform in 0.3..1/0.3; torchvision's is
-    log-uniform.
+    The aspect height / width is uniform, as in the strong baseline; torchvision's is log-uniform.
 
     Args:
         num: images.
         size: (H, W).
         prob: of a rectangle in an image.
         generator: a CPU generator.
+        aspect: smallest and largest height / width.
     """
     height, width = size
     chosen = torch.rand(num, generator=generator) < prob
     area = torch.empty(num, _ERASE_TRIES).uniform_(0.02, 0.4, generator=generator) * height * width
-    aspect = torch.empty(num, _ERASE_TRIES).uniform_(0.3, 1 / 0.3, generator=generator)
+    aspects = torch.empty(num, _ERASE_TRIES).uniform_(*aspect, generator=generator)
     # [N, tries]
-    heights = (area * aspect).sqrt().round().long()
-    widths = (area / aspect).sqrt().round().long()
+    heights = (area * aspects).sqrt().round().long()
+    widths = (area / aspects).sqrt().round().long()
     fits = (heights < height) & (widths < width)
     # The first try that fits.
     first = fits.int().argmax(dim=1, keepdim=True)

@@ -313,6 +313,7 @@ def build_augmentation(cfg: CfgNode) -> Augmentation:
         flip_prob=cfg.INPUT.FLIP_PROB,
         padding=cfg.INPUT.PADDING,
         erase_prob=cfg.INPUT.RE_PROB,
+        erase_aspect=tuple(cfg.INPUT.RE_ASPECT),
         erase_fill=fills[cfg.INPUT.RE_FILL],
         jitter_prob=cfg.INPUT.JITTER_PROB,
         jitter=tuple(cfg.INPUT.JITTER),

@@ -55,6 +55,12 @@ def test_numbers_outside_the_range_name_key_value_and_range(key):
         ("KD.TEACHERS", "(1, 1)", "KD.TEACHERS is (1, 1), allowed: a list of texts"),
         ("DATASETS.TESTS", "(1, 1)", "DATASETS.TESTS is (1, 1), allowed: a list of texts"),
         ("INPUT.JITTER", "(0, 0, 0, 0.6)", "INPUT.JITTER has a hue of 0.6, allowed: 0 to 0.5"),
+        ("INPUT.RE_ASPECT", "(2.0, 0.5)", "INPUT.RE_ASPECT is (2.0, 0.5): the first number must"),
+        (
+            "INPUT.RE_ASPECT",
+            "(0.0, 1.0)",
+            "INPUT.RE_ASPECT is (0.0, 1.0), allowed: 2 numbers, each",
+        ),
         ("OUTPUT_DIR", "a\x00b", "OUTPUT_DIR is 'a\\x00b', allowed: text, not empty"),
         ("DEVICE", "x" * 1000, "DEVICE is 'xxx"),
         ("SEED", "9" * 5000, "SEED in the command line must be a whole number"),

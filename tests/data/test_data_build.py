@@ -196,13 +196,16 @@ def test_too_few_identities_for_a_batch(market):
 
 def test_augmentation_and_normalization_read_the_configuration():
     cfg = load_config(
-        None, ["INPUT.RE_FILL", "published", "INPUT.PADDING", 3, "INPUT.JITTER_PROB", 0.25]
+        None,
+        ["INPUT.RE_FILL", "published", "INPUT.PADDING", 3, "INPUT.JITTER_PROB", 0.25]
+        + ["INPUT.RE_ASPECT", (0.7, 1.4)],
     )
     augmentation = build_augmentation(cfg)
     assert augmentation.settings == AugmentationSettings(
         flip_prob=0.5,
         padding=3,
         erase_prob=0.5,
+        erase_aspect=(0.7, 1.4),
         erase_fill=(0.485, 0.456, 0.406),
         jitter_prob=0.25,
         jitter=(0.15, 0.15, 0.1, 0.1),
