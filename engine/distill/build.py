@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ignite.distributed as idist
 import torch
@@ -24,18 +24,12 @@ from ember_reid.engine.distill.teachers.build import ModelEntry, build_teacher
 from ember_reid.engine.distill.teachers.class_mapping import Identity
 from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.engine.evaluator import score
+from ember_reid.engine.handlers.batch import BatchTransform
 from ember_reid.engine.losses.criterion import WeightedLoss
 from ember_reid.modeling.model import ReidModel
-from ignite.engine import Engine
 from torch import nn
 
 logger = logging.getLogger("ember.distill")
-
-
-class Handler(Protocol):
-    """An object that registers itself for events of a trainer."""
-
-    def attach(self, engine: Engine) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class Distillation:
         teachers: of KD.TEACHERS, for the comparison at the end.
     """
 
-    handlers: tuple[Handler, ...]
+    handlers: tuple[BatchTransform, ...]
     losses: dict[str, WeightedLoss]
     state: dict[str, EmaTeacher]
     teachers: tuple[ModelEntry, ...]
@@ -93,7 +87,7 @@ def build_distillation(
         path = kd.TEACHERS[0] if kd.STUDENT_WEIGHTS == "teacher" else kd.STUDENT_WEIGHTS
         init_student(student, path, reinit=kd.REINIT)
     check_student(cfg, student)
-    handlers: list[Handler] = []
+    handlers: list[BatchTransform] = []
     state: dict[str, EmaTeacher] = {}
     if kd.EMA.ENABLED:
         average = EmaTeacher(
@@ -109,7 +103,9 @@ def build_distillation(
     if teachers:
         handlers.append(TeacherForward(teachers, device_type=device.type, amp_dtype=amp_dtype))
     if 0 < kd.STUDENT_VIEWS < cfg.INPUT.NUM_FRAMES:
-        handlers.append(ViewSubsample(kd.STUDENT_VIEWS, seed=cfg.SEED))
+        handlers.append(
+            ViewSubsample(kd.STUDENT_VIEWS, num_frames=cfg.INPUT.NUM_FRAMES, seed=cfg.SEED)
+        )
         _check_views(cfg, records)
     losses = build_losses(cfg, student, teachers, num_classes=len(classes))
     if idist.get_world_size() > 1 and device.type == "cuda":

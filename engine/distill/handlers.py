@@ -2,18 +2,18 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import ignite.distributed as idist
 import torch
 from ember_reid.data.batch import Batch
+from ember_reid.data.dataset import upload
 from ember_reid.engine.distill.teachers.teacher import Teacher
-from ember_reid.engine.handlers.batch import iteration_seed
-from ignite.engine import Engine, Events
+from ember_reid.engine.handlers.batch import BatchTransform, iteration_seed
+from ember_reid.engine.handlers.ema import RunningAverage
 from torch import Tensor, nn
 
 
-class EmaTeacher:
+class EmaTeacher(BatchTransform):
     """A teacher whose weights are the running average of the student's.
 
     Trainer, ITERATION_STARTED, before TeacherForward: average = d * average + (1 - d) * student,
@@ -42,20 +42,25 @@ class EmaTeacher:
             keep_maps=keep_maps,
         )
         self.student, self.decay, self.ramp = student, decay, ramp
+        self._average: RunningAverage | None = None
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_STARTED, self)
+    def draw(self, iteration: int) -> Tensor:
+        """The weight of the student, float32 [1]."""
+        ramp = (1 + iteration) / (10 + iteration)
+        decay = min(self.decay, ramp) if self.ramp else self.decay
+        return torch.tensor([1 - decay], dtype=torch.float32)
 
-    @torch.no_grad()
-    def __call__(self, engine: Engine) -> None:
-        i = engine.state.iteration
-        decay = min(self.decay, (1 + i) / (10 + i)) if self.ramp else self.decay
-        current = self.student.state_dict()
-        for name, value in self.teacher.model.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(current[name], 1 - decay)
-            else:
-                value.copy_(current[name])
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        if self._average is None:
+            # Not earlier: batch norms may have been replaced by synchronized ones.
+            current = self.student.state_dict()
+            pairs = [(value, current[name]) for name, value in self.state_dict().items()]
+            self._average = RunningAverage(
+                [pair for pair in pairs if pair[0].is_floating_point()],
+                [pair for pair in pairs if not pair[0].is_floating_point()],
+            )
+        self._average.update(drawn.item() if drawn.device.type == "cpu" else drawn)
+        return batch
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.teacher.model.state_dict()
@@ -64,7 +69,7 @@ class EmaTeacher:
         self.teacher.model.load_state_dict(state)
 
 
-class TeacherForward:
+class TeacherForward(BatchTransform):
     """Trainer, ITERATION_STARTED, after Augment: appends each teacher's output to `batch.teachers`.
 
     Gradient accumulation splits these outputs together with the images.
@@ -75,36 +80,31 @@ class TeacherForward:
     ) -> None:
         self.teachers, self.device_type, self.amp_dtype = list(teachers), device_type, amp_dtype
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        state: Any = engine.state
-        batch: Batch = state.batch
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
         with torch.autocast(
             self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
         ):
             outputs = tuple(teacher(batch.images) for teacher in self.teachers)
-        state.batch = batch._replace(teachers=(*batch.teachers, *outputs))
+        return batch._replace(teachers=(*batch.teachers, *outputs))
 
 
-class ViewSubsample:
+class ViewSubsample(BatchTransform):
     """Trainer, ITERATION_STARTED, after TeacherForward: the student sees `num_views` random views.
 
     All samples of a batch use the same views; they are a function of (seed, iteration, rank).
     """
 
-    def __init__(self, num_views: int, *, seed: int) -> None:
-        self.num_views, self.seed = num_views, seed
+    def __init__(self, num_views: int, *, num_frames: int, seed: int) -> None:
+        self.num_views, self.num_frames, self.seed = num_views, num_frames, seed
 
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_STARTED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        state: Any = engine.state
-        batch: Batch = state.batch  # images [B, N, 3, H, W]
-        seed = iteration_seed(self.seed + 2, engine.state.iteration, idist.get_rank())
+    def draw(self, iteration: int) -> Tensor:
+        """The chosen views, int64 [num_views]."""
+        seed = iteration_seed(self.seed + 2, iteration, idist.get_rank())
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(batch.images.shape[1], generator=generator)[: self.num_views]
-        views = torch.stack([batch.images[:, view] for view in chosen.tolist()], dim=1)
-        state.batch = batch._replace(images=views)
+        return torch.randperm(self.num_frames, generator=generator)[: self.num_views]
+
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        """`batch.images` are [B, N, 3, H, W]."""
+        if drawn.device != batch.images.device:
+            drawn = upload(drawn, batch.images.device)
+        return batch._replace(images=batch.images.index_select(1, drawn))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from ember_reid.data.batch import Batch
 from ember_reid.engine.events import EpochSampler, current_batch, set_batch
 from ignite.engine import Engine, Events
 from torch import Tensor
@@ -55,6 +56,33 @@ class ToDevice:
             if isinstance(value, Tensor)
         }
         set_batch(engine, batch._replace(**moved))
+
+
+class BatchTransform:
+    """Trainer, ITERATION_STARTED: replaces the batch.
+
+    The eager step calls both methods in each iteration. A captured step calls `draw` in each
+    iteration and copies the result to the device; `apply` is part of the graph.
+    """
+
+    def attach(self, engine: Engine, event=Events.ITERATION_STARTED) -> None:
+        engine.add_event_handler(event, self)
+
+    def __call__(self, engine: Engine) -> None:
+        drawn = self.draw(engine.state.iteration)
+        set_batch(engine, self.apply(current_batch(engine), drawn))
+
+    def draw(self, iteration: int) -> Tensor:
+        """What changes in each iteration, as a CPU tensor of constant shape; empty by default."""
+        return torch.empty(0)
+
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        """The new batch. Nothing here may wait for the device or depend on `iteration`.
+
+        Args:
+            drawn: the result of `draw`, on the CPU or on the device of the batch.
+        """
+        raise NotImplementedError
 
 
 class Seeder:

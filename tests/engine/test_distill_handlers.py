@@ -100,14 +100,16 @@ def test_average_of_the_student_by_hand():
 
 def test_the_student_sees_a_random_subset_of_the_views():
     batch = make_batch(3, 5, 3, 8, 4)
-    seen = run_handlers(batch, ViewSubsample(2, seed=1)).images
+    seen = run_handlers(batch, ViewSubsample(2, num_frames=5, seed=1)).images
     assert seen.shape == (3, 2, 3, 8, 4)
     places = [
         next(j for j in range(5) if torch.equal(seen[:, i], batch.images[:, j])) for i in range(2)
     ]
     assert len(set(places)) == 2
-    assert torch.equal(seen, run_handlers(batch, ViewSubsample(2, seed=1)).images)
-    others = [run_handlers(batch, ViewSubsample(2, seed=s)).images for s in range(2, 8)]
+    assert torch.equal(seen, run_handlers(batch, ViewSubsample(2, num_frames=5, seed=1)).images)
+    others = [
+        run_handlers(batch, ViewSubsample(2, num_frames=5, seed=s)).images for s in range(2, 8)
+    ]
     assert not all(torch.equal(seen, other) for other in others)
 
 
@@ -115,7 +117,7 @@ def test_teachers_see_all_views():
     teacher = Teacher(make_model())
     batch = make_batch(3, 4, 3, 16, 8)
     result = run_handlers(
-        batch, TeacherForward([teacher], device_type="cpu"), ViewSubsample(1, seed=1)
+        batch, TeacherForward([teacher], device_type="cpu"), ViewSubsample(1, num_frames=4, seed=1)
     )
     assert torch.equal(result.teachers[0].embedding, teacher(batch.images).embedding)
     assert result.images.shape[1] == 1

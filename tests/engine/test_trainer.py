@@ -6,7 +6,7 @@ import pytest
 import torch
 from ember_reid.engine.events import TrainingEvents
 from ember_reid.engine.grad_cache import create_backward
-from ember_reid.engine.handlers.ema import EMA
+from ember_reid.engine.handlers.ema import EMA, RunningAverage
 from ember_reid.engine.handlers.gradients import ClipGradients, Freeze, RescaleCenterGradients
 from ember_reid.engine.losses.criterion import Criterion, WeightedLoss, mean_over
 from ember_reid.engine.trainer import create_trainer
@@ -14,6 +14,7 @@ from ember_reid.layers import CenterLoss, smoothed_cross_entropy, triplet_loss
 from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Events
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Batch(NamedTuple):
@@ -220,3 +221,37 @@ def test_average_copies_statistics_and_is_the_model_itself_when_off():
         and average.model.num_batches_tracked == 1
     )
     assert EMA(net, 0.0).model is net
+
+
+def test_a_weight_on_the_device_gives_the_bits_of_a_number():
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(7, 5, generator=generator) for _ in range(3)]
+    for weight in (0.001, 0.3, 0.75):
+        number = [torch.ones_like(tensor) for tensor in tensors]
+        static = [torch.ones_like(tensor) for tensor in tensors]
+        count = torch.zeros((), dtype=torch.int64)
+        RunningAverage(zip(number, tensors, strict=True)).update(weight)
+        RunningAverage(zip(static, tensors, strict=True), [(count, torch.tensor(4))]).update(
+            torch.tensor([weight])
+        )
+        assert all(torch.equal(a, b) for a, b in zip(number, static, strict=True))
+        assert count == 4
+
+
+def test_averages_are_sorted_by_dtype_once():
+    net = make_net(norm=True)
+    average = EMA(net, 0.9)
+    calls = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            calls.append((str(function), {tensor.dtype for tensor in args[0]}))
+            return function(*args, **(kwargs or {}))
+
+    average()
+    with Count():
+        average()
+    assert [name for name, _ in calls] == ["aten._foreach_lerp_.Scalar"] + [
+        "aten._foreach_copy_.default"
+    ] * 2
+    assert all(len(dtypes) == 1 for _, dtypes in calls)

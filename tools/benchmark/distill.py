@@ -59,6 +59,8 @@ def run(options: argparse.Namespace) -> None:
             "none",
             "DATALOADER.NUM_WORKERS",
             "0",
+            "SOLVER.STEP",
+            "eager",
             "OUTPUT_DIR",
             folder,
         )
@@ -111,7 +113,8 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
     for handler in distillation.handlers:
         handler.attach(distilled)
     if 0 < cfg.KD.STUDENT_VIEWS < cfg.INPUT.NUM_FRAMES:
-        ViewSubsample(cfg.KD.STUDENT_VIEWS, seed=cfg.SEED).attach(plain)
+        views = ViewSubsample(cfg.KD.STUDENT_VIEWS, num_frames=cfg.INPUT.NUM_FRAMES, seed=cfg.SEED)
+        views.attach(plain)
     return _take_turns(
         {
             "plain": lambda: plain.run([batch], max_epochs=1),
