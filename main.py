@@ -140,12 +140,13 @@ def run_training(cfg: Config, resume: bool) -> Results:
         start_output(run, folder, resume=resume)
         iteration = progress["iteration"] if resume else None
         stack.enter_context(run.writers.opened(resumed_iteration=iteration))
+        stack.enter_context(control.checkpoints.writer)
         stack.enter_context(control.stop_on_signal)
         stack.enter_context(loader_processes(run.train_loader))
         if run.trainer.state.iteration < max_epochs * len(run.train_loader):
             run.trainer.run(run.train_loader, max_epochs, epoch_length=len(run.train_loader))
         elif control.evaluation.run_if_due(run.trainer):
-            control.checkpoints.save(run.trainer)
+            control.checkpoints.save_and_wait(run.trainer)
         results = control.evaluation.final_results or score(run.benchmarks)
         finish_output(run, folder, results)
     return results

@@ -132,3 +132,6 @@ SOLVER.LOG_PERIOD = 20
 SOLVER.EVAL_PERIOD = 40
 # Epochs between two writes of last.pt.
 SOLVER.CHECKPOINT_PERIOD = 1
+# Least number of seconds between two of them, so that short epochs do not write all the time. The
+# first and the last epoch are always saved; 0: no limit.
+SOLVER.CHECKPOINT_MIN_SECONDS = 10.0

@@ -167,6 +167,7 @@ CHECKS: dict[str, Check] = {
     "SOLVER.LOG_PERIOD": _PERIOD,
     "SOLVER.EVAL_PERIOD": _PERIOD,
     "SOLVER.CHECKPOINT_PERIOD": _PERIOD,
+    "SOLVER.CHECKPOINT_MIN_SECONDS": Range(0, 1e6),
     "TEST.IMS_PER_BATCH": Range(1, 1e6),
     "TEST.WEIGHT": Text(path=True),
     "TEST.NECK_FEAT": Choices(("before", "after")),

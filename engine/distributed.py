@@ -12,6 +12,13 @@ def all_gather(tensor: Tensor) -> Tensor:
     return cast(Tensor, idist.all_gather(tensor))
 
 
+def average(tensor: Tensor) -> None:
+    """Replace a tensor by its mean over all processes."""
+    # The sum may be a copy: ignite reduces on the device of the process.
+    total = cast(Tensor, idist.all_reduce(tensor))
+    tensor.copy_(total / idist.get_world_size())
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def test_a_recipe_trains_two_iterations_and_is_scored(name, tiny_market, tmp_pat
     from ember_reid import main
 
     monkeypatch.setattr(
-        "ember_reid.engine.handlers.checkpoints.save_checkpoint",
+        "ember_reid.engine.checkpoint_writer.save_checkpoint",
         lambda path, content, previous: None,
     )
     small = SMALL | {"DATASETS.NAMES": f"['market1501:{tiny_market}']", "OUTPUT_DIR": str(tmp_path)}

@@ -41,7 +41,7 @@ def build_control(run: TrainingRun) -> RunControl:
     evaluation = _build_evaluation(run)
     checkpoints = _build_checkpoints(run, evaluation)
     stop_on_signal = StopOnSignal(
-        checkpoints.save,
+        checkpoints.save_and_wait,
         evaluators=[benchmark.evaluator for benchmark in run.benchmarks.values()],
         period=_check_period(run),
     )
@@ -88,6 +88,7 @@ def _build_checkpoints(run: TrainingRun, evaluation: Evaluation) -> Checkpoints:
             **run.distillation.state,
         },
         period=run.cfg.SOLVER.CHECKPOINT_PERIOD,
+        min_seconds=run.cfg.SOLVER.CHECKPOINT_MIN_SECONDS,
     )
 
 

@@ -1,13 +1,16 @@
 """The checkpoints of a run: `last.pt`, `previous.pt` and `best.pt`."""
 
 import logging
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
 import torch
-from ember_reid.engine.checkpoint import LAST, PREVIOUS, load_last, save_checkpoint
+from ember_reid.engine.checkpoint import LAST, PREVIOUS, load_last
+from ember_reid.engine.checkpoint_writer import CheckpointWriter
 from ember_reid.engine.events import TrainingEvents, epoch_sampler
 from ember_reid.engine.integrity import check_optimizer_state
 from ignite.engine import Engine, Events
@@ -22,7 +25,8 @@ class Checkpoints:
 
     Trainer, NEW_BEST: writes `best.pt`. Unlike ignite's Checkpoint with DiskSaver, a file is
     replaced only after the new one is complete on disk, and the `last.pt` before the current one is
-    kept as `previous.pt`, which --resume uses if `last.pt` cannot be read.
+    kept as `previous.pt`, which --resume uses if `last.pt` cannot be read. Files are written by a
+    thread; ITERATION_COMPLETED raises its errors, and COMPLETED waits for it.
 
     Args:
         folder: OUTPUT_DIR/checkpoints.
@@ -30,6 +34,9 @@ class Checkpoints:
         evaluated_model: saved as "model". If it is not `model` itself but a moving average of it,
             `model` is saved as "trained".
         parts: further objects with state_dict and load_state_dict, by name.
+        period: epochs between two writes of `last.pt`.
+        min_seconds: between two writes of `last.pt`. The first one and that of the last epoch are
+            always written.
     """
 
     def __init__(
@@ -42,25 +49,40 @@ class Checkpoints:
         optimizers: Sequence[torch.optim.Optimizer],
         parts: Mapping[str, Any],
         period: int = 1,
+        min_seconds: float = 0.0,
     ):
         self.folder, self.description, self.period = folder, dict(description), period
+        self.min_seconds, self._saved_at = min_seconds, -math.inf
+        self.writer = CheckpointWriter()
         self.model, self.evaluated_model = model, evaluated_model
         self.optimizers, self.parts = list(optimizers), dict(parts)
 
     def attach(self, engine: Engine) -> None:
         def is_due(engine: Engine, epoch: int) -> bool:
-            return epoch % self.period == 0 or epoch == engine.state.max_epochs
+            if epoch == engine.state.max_epochs:
+                return True
+            is_soon = time.monotonic() - self._saved_at < self.min_seconds
+            return epoch % self.period == 0 and not is_soon
 
         engine.add_event_handler(TrainingEvents.NEW_BEST, self.save, "best")
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=is_due), self.save, "last")
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.writer.check)
+        engine.add_event_handler(Events.COMPLETED, self.writer.wait)
 
     def save(self, engine: Engine, name: str = "last") -> None:
-        """Write `<name>.pt` with the state after the trainer's last complete iteration."""
+        """Start to write `<name>.pt` with the state after the last complete iteration."""
         engine.fire_event(TrainingEvents.BEFORE_SAVING)
+        if name == "last":
+            self._saved_at = time.monotonic()
         if idist.get_rank() == 0:
             path = self.folder / f"{name}.pt"
             previous = self.folder / PREVIOUS if path.name == LAST else None
-            save_checkpoint(path, self.content(engine), previous=previous)
+            self.writer.save(path, self.content(engine), previous=previous)
+
+    def save_and_wait(self, engine: Engine) -> None:
+        """Write `last.pt` completely."""
+        self.save(engine)
+        self.writer.wait()
 
     def content(self, engine: Engine) -> dict[str, object]:
         """The content of a checkpoint file."""

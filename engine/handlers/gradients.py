@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.distributed import average
 from ember_reid.engine.events import TrainingEvents
 from ignite.engine import Engine, Events
 from torch import nn
@@ -27,8 +28,7 @@ class AllReduceGradients:
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            # The sum may be a copy: ignite reduces on the device of the process.
-            parameter.grad.copy_(idist.all_reduce(parameter.grad) / idist.get_world_size())
+            average(parameter.grad)
 
 
 class RescaleCenterGradients:

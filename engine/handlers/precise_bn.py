@@ -5,6 +5,7 @@ from itertools import islice
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.distributed import average
 from ember_reid.engine.events import epoch_sampler
 from ember_reid.engine.handlers.batch import iteration_seed
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class PreciseBN:
         if idist.get_world_size() > 1:
             for name, statistic in self.model.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
-                    statistic.copy_(idist.all_reduce(statistic) / idist.get_world_size())
+                    average(statistic)
 
     def _images(self) -> Iterable[Tensor]:
         for number, batch in enumerate(islice(self.loader, self.num_batches)):

@@ -106,8 +106,8 @@ def _slurm_step(environment: Mapping[str, str]) -> dict[str, str | None]:
 
 def first_host(nodes: str) -> str:
     """The first host of SLURM's list: "gpu[03-07,12],login" -> "gpu03"."""
-    prefix, ranges, suffix = re.match(r"([^\[,]*)(?:\[([^\]]*)\])?([^,]*)", nodes).groups()  # type: ignore[union-attr]
-    return prefix + re.split("[-,]", ranges or "")[0] + suffix
+    # Ranges: "gpu[03-07,12],login" -> "gpu03,login"
+    return re.sub(r"\[([^]\-,]*)[^]]*\]", r"\1", nodes).split(",")[0]
 
 
 def _device_index(local_rank: int, num_gpus: int) -> int:
