@@ -47,6 +47,7 @@ from ember_reid.engine.run.lock import locked_folder
 from ember_reid.engine.run.output_folder import (
     ENVIRONMENT_FILE,
     check_output_folder,
+    check_test_folder,
     has_checkpoint,
     is_restarted,
     prepare_output_folder,
@@ -103,6 +104,7 @@ def train(cfg: Config, *, resume: bool = False) -> Results:
 
 def test(cfg: Config) -> Results:
     """Score TEST.WEIGHT on the test sets; returns and raises as `train` does."""
+    check_test_folder(Path(cfg.OUTPUT_DIR))
     return _launch(cfg, run_test)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_ITEMS = 1000
+MAX_TEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Text:
-    """Text without control characters, or a list of texts.
+    """Text of at most `MAX_TEXT` characters without control characters, or a list of texts.
 
     Attributes:
         path: whether a leading `~` means the home folder.
@@ -109,14 +110,14 @@ class Text:
     def _allows(self, text: Any) -> bool:
         return (
             isinstance(text, str)
-            and len(text) <= 4096
+            and len(text) <= MAX_TEXT
             and not any(ord(character) < 32 for character in text)
             and (self.empty or bool(text.strip()))
         )
 
     def describe(self) -> str:
         what = "a list of texts" if self.items else "text" if self.empty else "text, not empty"
-        return f"{what}, without control characters"
+        return f"{what}, at most {MAX_TEXT:,} characters, no control characters"
 
 
 def _plain(number: float) -> str:

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from ember_reid.config.checks import Text
 from ember_reid.config.defaults import get_defaults
 from ember_reid.config.messages import show
-from ember_reid.config.node import Config
+from ember_reid.config.node import Config, key_names
 from ember_reid.config.overrides import expand_overrides
 from ember_reid.config.recipes import RECIPE_FOLDER, SUFFIXES, find_recipe
 from ember_reid.config.renamed import (
@@ -24,6 +25,8 @@ from ember_reid.config.validate import find_errors
 from ember_reid.config.yaml_reader import MAX_CHARACTERS, read_yaml
 
 MAX_FILES = 64
+# Many recipes have the same `_BASE_` files. Callers must not change the result.
+_read_shared_yaml = functools.lru_cache(maxsize=64)(read_yaml)
 
 
 def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -97,7 +100,7 @@ def _read_recipe(
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{source} is not plain YAML: it is not UTF-8 text") from error
-    tree = read_yaml(text, source)
+    tree = dict(_read_shared_yaml(text, source))
     for base in _base_names(tree.pop("_BASE_", ()), source):
         parent = _find_base(base, path)
         yield from _read_recipe(parent, including=(*including, resolved), files=files)
@@ -319,17 +322,6 @@ def _unquote(text: str) -> str:
     if len(inner) >= 2 and inner[0] == inner[-1] and inner[0] in "'\"":
         return inner[1:-1]
     return text
-
-
-def key_names(node: Config, prefix: str = "") -> list[str]:
-    """Return the full names of all keys in a configuration, in their order."""
-    names: list[str] = []
-    for key, value in node.items():
-        if isinstance(value, Config):
-            names += key_names(value, f"{prefix}{key}.")
-        else:
-            names.append(f"{prefix}{key}")
-    return names
 
 
 def _unknown(name: str, source: str) -> str:

@@ -1,5 +1,6 @@
 """Values in error messages: shortened to one line."""
 
+import errno
 import reprlib
 
 _SHORT = reprlib.Repr()
@@ -21,3 +22,11 @@ def flatten(text: object) -> str:
     """Return the text on one line, at most 200 characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= 200 else f"{line[:197]}..."
+
+
+def describe_exception(error: BaseException) -> str:
+    """Return the message of an exception; its type if there is none, and more for long paths."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        path = str(error.filename)
+        return f"the path {show(path)} of {len(path)} characters is too long for the file system"
+    return str(error) or type(error).__name__

@@ -26,11 +26,24 @@ class Config(CfgNode):
 
     def clone(self) -> "Config":
         """Return an unfrozen copy."""
-        copy = Config(
-            {
-                key: value.clone() if isinstance(value, Config) else value
-                for key, value in self.items()
-            }
-        )
-        copy.defrost()
+        # Without the constructor of yacs, which copies each group once per level above it.
+        copy = Config()
+        for key, value in self.items():
+            copy[key] = value.clone() if isinstance(value, Config) else value
         return copy
+
+
+def flatten_config(node: Config, prefix: str = "") -> dict[str, Any]:
+    """Return {full name: value} of all keys in a configuration, in their order."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Config):
+            flat |= flatten_config(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def key_names(node: Config) -> list[str]:
+    """Return the full names of all keys in a configuration, in their order."""
+    return list(flatten_config(node))

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
-from ember_reid.config import Config, expand_overrides, load_config, parse_config
+from ember_reid.config import (
+    Config,
+    expand_overrides,
+    flatten_config,
+    get_defaults,
+    load_config,
+    parse_config,
+)
 from ember_reid.data.build import build_normalization, build_test_loader
 from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.checkpoint import is_ours, load_checkpoint
@@ -23,6 +30,13 @@ from ember_reid.modeling.weight_files import read_checkpoint
 from torch import nn
 
 logger = logging.getLogger("ember.train")
+
+# Keys and groups that concern the machine and the training, not the network, its preprocessing or
+# its test. A checkpoint does not decide them.
+MACHINE_KEYS = (
+    *("DEVICE", "NUM_PROCESSES", "NUM_THREADS", "OVERWRITE", "HANDLERS", "LOG."),
+    *("DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "SOLVER.CPU_PRECISION"),
+)
 
 
 def build_device(cfg: Config) -> torch.device:
@@ -131,15 +145,21 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]) -> Config:
     load_plugins(named.IMPORTS)
     weights = Path(named.TEST.WEIGHT)
     run_folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
-    # A checkpoint does not decide where files are written, how many processes are started or what
-    # is fast on this machine, and the results of a training are not overwritten.
+    # A checkpoint does not decide where files are written, and the results of its training are not
+    # overwritten.
     own = ["OUTPUT_DIR", str(run_folder / "test" / weights.stem)]
     if recipe:
         return load_config(recipe, [*own, *overrides])
     text = load_checkpoint(named.TEST.WEIGHT).get("config", "")
     check_plugins(parse_config(text).IMPORTS, source=named.TEST.WEIGHT)
-    machine = ["NUM_PROCESSES", "0", "SOLVER.CPU_PRECISION", "auto"]
-    return parse_config(text, [*own, *machine, *overrides])
+    return parse_config(text, [*own, *_default_words(MACHINE_KEYS), *overrides])
+
+
+def _default_words(keys: Sequence[str]) -> list[str]:
+    """Keys and their default values; those of a group for its name."""
+    flat = flatten_config(get_defaults())
+    names = [name for name in flat if name.startswith(tuple(keys))]
+    return [word for name in names for word in (name, str(flat[name]))]
 
 
 def build_trained_model(cfg: Config, device: torch.device) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MAX_CLASSES = 10_000_000
 # Fields of a checkpoint: type, and its name in messages.
@@ -112,6 +112,18 @@ def find_non_finite(content: Mapping[str, Any]) -> str:
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 return path
     return ""
+
+
+def check_dtypes(module: nn.Module, state: Any) -> None:
+    """Compare the dtypes of a saved state with those of a module, which would convert the values.
+
+    Raises:
+        ValueError: a tensor has another dtype.
+    """
+    for name, own in module.state_dict().items():
+        saved = state.get(name)
+        if isinstance(own, Tensor) and isinstance(saved, Tensor) and saved.dtype != own.dtype:
+            raise ValueError(f"{name} of type {saved.dtype}, this run needs {own.dtype}")
 
 
 def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any) -> None:

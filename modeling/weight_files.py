@@ -5,6 +5,8 @@ import importlib
 import pickle
 import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +109,7 @@ def read_checkpoint(path: str | Path) -> Any:
         raise ValueError(f"weight file {path} is a folder or a special file")
     if is_safetensors(path):
         return _read_safetensors(path)
+    _verify_archive(path)
     try:
         # An open file, because torch.load decides by the name whether a path is a safetensors file.
         with (
@@ -137,6 +140,37 @@ def read_checkpoint(path: str | Path) -> Any:
         ) from error
     _check_parts(content, path)
     return content
+
+
+def _verify_archive(path: Path) -> None:
+    """Compare the members of a zip archive of torch.save with their checksums.
+
+    torch.load does not do this. The checksums cover everything that it reads: the tensors, and the
+    pickle with all other values. Archives without checksums are accepted, see
+    `torch.serialization.set_crc32_options`.
+
+    Raises:
+        ValueError: a member was changed, or the archive is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            # Compressed archives can be larger than the memory.
+            is_compressed = sum(info.file_size for info in members) > path.stat().st_size
+            if is_compressed or not any(info.CRC for info in members):
+                return
+            changed = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, *_UNREADABLE) as error:
+        raise ValueError(
+            f"weight file {path} is damaged or not a torch file ({path.stat().st_size} bytes): "
+            f"{error}"
+        ) from error
+    if changed:
+        raise ValueError(
+            f"weight file {path} is damaged: {changed!r:.100} differs from what was saved"
+        )
 
 
 def _looks_like_torch(path: Path) -> bool:

@@ -12,7 +12,7 @@ import torch
 from ember_reid.engine.checkpoint import LAST, PREVIOUS, load_last
 from ember_reid.engine.checkpoint_writer import CheckpointWriter
 from ember_reid.engine.events import TrainingEvents, epoch_sampler
-from ember_reid.engine.integrity import check_optimizer_state
+from ember_reid.engine.integrity import check_dtypes, check_optimizer_state
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.utils.data import DataLoader
@@ -122,11 +122,16 @@ class Checkpoints:
                 )
             for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
                 check_optimizer_state(optimizer, state)
+            trained = content.get("trained", content["model"])
+            check_dtypes(self.evaluated_model, content["model"])
+            check_dtypes(self.model, trained)
             self.evaluated_model.load_state_dict(content["model"])
-            self.model.load_state_dict(content.get("trained", content["model"]))
+            self.model.load_state_dict(trained)
             for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
                 optimizer.load_state_dict(state)
             for part_name, part in self.parts.items():
+                if isinstance(part, nn.Module):
+                    check_dtypes(part, content[part_name])
                 part.load_state_dict(content[part_name])
             return _check_progress(content["progress"])
         except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:

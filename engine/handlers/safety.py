@@ -10,6 +10,7 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
+from ember_reid.config.messages import describe_exception
 from ember_reid.engine.events import TrainingEvents, current_batch, step_output
 from ignite.engine import Engine, Events
 
@@ -206,7 +207,7 @@ def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:
 
 def describe_error(error: Exception) -> str:
     """The message of an error on one printable line, without the traceback of a loader process."""
-    text = str(error) or type(error).__name__
+    text = describe_exception(error)
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import ignite.distributed as idist
 import torch
-from ember_reid.config import Config, key_names, parse_config
+from ember_reid.config import Config, flatten_config, parse_config
 from ember_reid.data.augment import Augmentation
 from ember_reid.data.build import (
     DataBundle,
@@ -248,7 +248,7 @@ def build_writers(cfg: Config) -> MetricWriters:
     run = TrackedRun(
         folder,
         project=cfg.LOG.PROJECT,
-        config=_flatten(cfg),
+        config=flatten_config(cfg),
         visdom_server=cfg.LOG.VISDOM_SERVER,
         visdom_port=cfg.LOG.VISDOM_PORT,
     )
@@ -263,7 +263,7 @@ def check_resumable(run: TrainingRun, content: Mapping[str, Any]) -> None:
         ValueError: the network, the losses, the optimizer or the training identities differ.
     """
     saved = parse_config(content.get("config", ""))
-    forbidden, allowed = compare_configs(_flatten(saved), _flatten(run.cfg))
+    forbidden, allowed = compare_configs(flatten_config(saved), flatten_config(run.cfg))
     identities = compare_classes(content.get("classes") or run.data.classes, run.data.classes)
     if forbidden or identities:
         raise ValueError(
@@ -272,17 +272,6 @@ def check_resumable(run: TrainingRun, content: Mapping[str, Any]) -> None:
         )
     if allowed:
         logger.info("resuming with changes: %s", "; ".join(allowed)[:1000])
-
-
-def _flatten(cfg: Config) -> dict[str, object]:
-    """{key: value} of all keys."""
-    flat: dict[str, object] = {}
-    for name in key_names(cfg):
-        value: Any = cfg
-        for part in name.split("."):
-            value = value[part]
-        flat[name] = value
-    return flat
 
 
 def seed_everything(cfg: Config) -> None:

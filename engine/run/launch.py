@@ -41,6 +41,11 @@ class ProcessKilled(ChildProcessError):
         self.exit_code = exit_code
 
 
+def max_processes(num_gpus: int) -> int:
+    """The number of processes that a command may start on this machine."""
+    return max(num_gpus, MIN_ALLOWED_PROCESSES, num_cpus())
+
+
 def check_num_processes(num_processes: int, *, num_gpus: int, batch_size: int) -> None:
     """Check the number of new processes before any of them is started.
 
@@ -55,7 +60,7 @@ def check_num_processes(num_processes: int, *, num_gpus: int, batch_size: int) -
             f"NUM_PROCESSES is {num_processes}, but {num_gpus} GPU(s) are visible, and two "
             "processes cannot share one: use one process per GPU, or DEVICE cpu"
         )
-    most = max(num_gpus, MIN_ALLOWED_PROCESSES, num_cpus())
+    most = max_processes(num_gpus)
     if num_processes > most:
         raise ValueError(
             f"NUM_PROCESSES is {num_processes}, this machine has {num_cpus()} processor cores and "

@@ -19,6 +19,8 @@ ENVIRONMENT_FILE = "environment.json"
 # Files that are not replaced unless the user says so.
 RESULT_FILES = ("checkpoints", "results.json", "metrics.jsonl")
 CHECKPOINT_FILES = (LAST, PREVIOUS, "best.pt")
+# Files that only a training writes.
+TRAINING_FILES = ("metrics.jsonl", ENVIRONMENT_FILE, "made_with.json")
 # Files of a training, which a new run with OVERWRITE True deletes first.
 RUN_FILES = (
     "log.txt",
@@ -71,6 +73,23 @@ def check_output_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and not has_checkpoint(folder):
         raise FileNotFoundError(
             f"--resume: there is no {folder / 'checkpoints' / LAST}; start without --resume"
+        )
+
+
+def check_test_folder(folder: Path) -> None:
+    """Refuse to write the results of a test into the folder of a training run.
+
+    Raises:
+        ValueError: the folder contains a training run, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"OUTPUT_DIR {folder} is a file; name a folder")
+    names = (*TRAINING_FILES, *(f"checkpoints/{name}" for name in CHECKPOINT_FILES))
+    found = [name for name in names if (folder / name).exists()]
+    if found:
+        raise ValueError(
+            f"OUTPUT_DIR {folder} contains a training run ({found[0]}), whose results.json a test "
+            "would replace: choose another OUTPUT_DIR, or leave it out"
         )
 
 

@@ -93,7 +93,7 @@ def test_home_folders_are_expanded(monkeypatch):
         (Range(0, 1e6, above=True), "above 0 to 1,000,000"),
         (Range(0, 1, below=True), "0 to below 1"),
         (Range(0, 64, lengths=(0, 4)), "0 or 4 numbers, each 0 to 64"),
-        (Text(items=True), "a list of texts, without control characters"),
+        (Text(), "text, at most 4,096 characters, no control characters"),
     ],
 )
 def test_descriptions(check, text):

@@ -153,3 +153,67 @@ def test_logging_and_more_epochs_are_accepted_with_one_line(tiny_recipe, tiny_ru
     assert resume(tiny_recipe, folder, *words) == 0
     line = "resuming with changes: SOLVER.LOG_PERIOD 2 -> 1; SOLVER.MAX_EPOCHS 2 -> 3"
     assert capfd.readouterr().out.count(line) == 1
+
+
+def test_every_byte_that_is_read_has_a_checksum(tiny_run, tmp_path):
+    """Bytes without an effect, such as the padding between the members, may change."""
+    data = (tiny_run / "checkpoints" / "best.pt").read_bytes()
+    original = load_checkpoint(tiny_run / "checkpoints" / "best.pt")
+    plain = [repr(original[key]) for key in ("config", "classes", "progress")]
+    path = tmp_path / "best.pt"
+    messages = set()
+    for start in range(0, len(data), len(data) // 40):
+        changed = bytearray(data)
+        changed[start] ^= 4
+        path.write_bytes(changed)
+        try:
+            content = load_checkpoint(path)
+        except ValueError as error:
+            messages.add(str(error).partition(" is damaged")[2].partition("(")[0])
+        else:
+            assert [repr(content[key]) for key in ("config", "classes", "progress")] == plain
+            assert compute_checksums(content) == original["checksums"]
+    assert ": 'archive/data.pkl' differs from what was saved" in messages
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [(b"BASE_LR: 0.00035", b"BASE_LR: 0.00095"), (b"market1501", b"market1502")],
+    ids=["config", "classes"],
+)
+def test_damage_outside_of_the_tensors_is_detected(tiny_run, tmp_path, old, new):
+    data = (tiny_run / "checkpoints" / "best.pt").read_bytes()
+    path = tmp_path / "best.pt"
+    path.write_bytes(data.replace(old, new, 1))
+    with pytest.raises(ValueError, match="damaged: 'archive/data.pkl' differs from what was saved"):
+        load_checkpoint(path)
+
+
+def test_archives_without_checksums_are_read(tmp_path):
+    path = tmp_path / "a.pt"
+    computes = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        save_checkpoint(path, {"model": {"w": torch.ones(3)}})
+    finally:
+        torch.serialization.set_crc32_options(computes)
+    assert torch.equal(load_checkpoint(path)["model"]["w"], torch.ones(3))
+
+
+@pytest.mark.parametrize("part", ["model", "criterion"])
+def test_a_resumed_run_does_not_convert_weights(tiny_recipe, tiny_run, tmp_path, capfd, part):
+    words = ("LOSS.CENTER.WEIGHT", "0.1")
+    folder = tmp_path / "run"
+    recipe = ["-c", str(tiny_recipe), *words, "SOLVER.MAX_EPOCHS", "1", "OUTPUT_DIR", str(folder)]
+    assert main.main(recipe) == 0
+
+    def round_first_tensor(content) -> None:
+        name = next(name for name, value in content[part].items() if value.is_floating_point())
+        content[part][name] = content[part][name].long()
+        content.pop("checksums")
+
+    rewrite(folder / "checkpoints" / "last.pt", round_first_tensor)
+    capfd.readouterr()
+    assert resume(tiny_recipe, folder, *words) == 2
+    err = capfd.readouterr().err
+    assert "of type torch.int64, this run needs torch.float32" in err and err.count("\n") == 1

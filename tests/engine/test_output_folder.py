@@ -8,7 +8,7 @@ import pytest
 from ember_reid.engine.run.lock import LOCK_FILE, locked_folder
 from ember_reid.engine.run.output_folder import check_output_folder, prepare_output_folder
 
-from ember_reid import main
+from ember_reid import cli, main
 
 
 def test_a_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path):
@@ -66,6 +66,40 @@ def test_a_test_leaves_the_results_of_the_training(tiny_run, tmp_path):
     assert main.main(["-t", "TEST.WEIGHT", str(last), "TEST.FLIP", "True"]) == 0
     assert (folder / "results.json").read_text() == "{}"
     assert "market1501" in json.loads((folder / "test" / "last" / "results.json").read_text())
+
+
+@pytest.mark.parametrize("route", ["typed", "with a recipe", "config.yml", "installed"])
+def test_a_test_does_not_write_into_a_training_folder(
+    route, tiny_run, tiny_recipe, tmp_path, capfd
+):
+    folder = shutil.copytree(tiny_run, tmp_path / "run")
+    (folder / "results.json").unlink()
+    best, out = str(folder / "checkpoints" / "best.pt"), ["OUTPUT_DIR", str(folder)]
+    recipe = tiny_recipe if route == "with a recipe" else folder / "config.yml"
+    words = {
+        "typed": ["-t", "TEST.WEIGHT", best, *out],
+        "with a recipe": ["-t", "-c", str(recipe), "TEST.WEIGHT", best, *out],
+        # The configuration of the run contains OUTPUT_DIR; a test does not use it.
+        "config.yml": ["-t", "-c", str(recipe), "TEST.WEIGHT", best],
+        "installed": ["test", best, f"out={folder}"],
+    }[route]
+    code = cli.main(words) if route == "installed" else main.main(words)
+    assert not (folder / "results.json").exists()
+    if route == "config.yml":
+        assert code == 0 and (folder / "test" / "best" / "results.json").is_file()
+    else:
+        err = capfd.readouterr().err
+        assert code == 2 and err.count("\n") == 1
+        assert "contains a training run (metrics.jsonl), whose results.json a test would" in err
+
+
+def test_a_test_of_a_copied_checkpoint_leaves_its_run_alone(tiny_run, tmp_path, capfd):
+    """OUTPUT_DIR in the configuration of a checkpoint has no effect."""
+    before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
+    copied = shutil.copy(tiny_run / "checkpoints" / "best.pt", tmp_path / "mine.pt")
+    assert main.main(["-t", "TEST.WEIGHT", str(copied)]) == 0
+    assert (tmp_path / "test" / "mine" / "results.json").is_file()
+    assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")} == before
 
 
 def test_a_run_that_is_shorter_than_its_warm_up(tiny_recipe, tmp_path, capfd):

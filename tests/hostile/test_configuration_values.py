@@ -2,8 +2,7 @@
 
 import pytest
 import yaml
-from ember_reid.config import get_defaults, load_config
-from ember_reid.config.load import key_names
+from ember_reid.config import get_defaults, key_names, load_config
 from ember_reid.config.schema import CHECKS
 from hypothesis import given, settings
 from hypothesis import strategies as st

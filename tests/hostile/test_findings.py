@@ -4,11 +4,13 @@ import os
 
 import pytest
 import torch
+from ember_reid.config import flatten_config, get_defaults, parse_config
+from ember_reid.engine.build import read_test_config
 from ember_reid.engine.run.launch import check_num_processes
 from ember_reid.tools.report import main as report
 from ember_reid.tools.search import main as search
 
-from ember_reid import main
+from ember_reid import cli, main
 from tests.hostile.harness import check, check_training
 
 
@@ -90,6 +92,63 @@ def test_processes_are_counted_before_they_start(num_processes, batch_size, mess
     with pytest.raises(ValueError, match=message):
         check_num_processes(num_processes, num_gpus=0, batch_size=batch_size)
     check_num_processes(4, num_gpus=0, batch_size=64)
+
+
+def test_a_checkpoint_does_not_decide_about_the_machine(checkpoint, fresh):
+    """The network, its preprocessing and its test are those of the checkpoint, nothing else is."""
+    path = fresh("findings") / "odd.pt"
+    defaults = flatten_config(get_defaults())
+    words = {
+        "NUM_PROCESSES": "8",
+        "NUM_THREADS": "64",
+        "DEVICE": "cuda",
+        "OUTPUT_DIR": "elsewhere",
+        "OVERWRITE": "True",
+        "HANDLERS": "('x',)",
+        "DATALOADER.NUM_WORKERS": "64",
+        "DATALOADER.CACHE": "ram",
+        "DATALOADER.CACHE_GIB": "1000",
+        "LOG.TO": "('visdom',)",
+        "LOG.VISDOM_SERVER": "http://elsewhere",
+        "LOG.REPORT": "True",
+        "SOLVER.CPU_PRECISION": "bfloat16",
+    }
+    pairs = [word for pair in words.items() for word in pair]
+    config = parse_config(checkpoint["config"], [*pairs, "TEST.MAX_RANK", "7"])
+    content = {key: value for key, value in checkpoint.items() if key != "checksums"}
+    torch.save({**content, "config": config.dump()}, path)
+    cfg = flatten_config(read_test_config(None, ["TEST.WEIGHT", str(path)]))
+    assert cfg["OUTPUT_DIR"] == str(path.parent / "test" / "odd")
+    assert {key: cfg[key] for key in words if key != "OUTPUT_DIR"} == {
+        key: defaults[key] for key in words if key != "OUTPUT_DIR"
+    }
+    assert cfg["MODEL.BACKBONE.NAME"] == "tiny" and cfg["TEST.MAX_RANK"] == 7
+    assert cfg["INPUT.SIZE_TEST"] == (32, 16)
+    typed = read_test_config(None, ["TEST.WEIGHT", str(path), "NUM_THREADS", "2"])
+    assert typed.NUM_THREADS == 2
+
+
+@pytest.mark.parametrize("count", [-1, 100_000])
+def test_extract_starts_a_bounded_number_of_processes(count):
+    words = ["embed", "a.jpg", "--out", "a.npz", "--processes", str(count)]
+    err = check("findings", cli.main, words).err
+    assert err.startswith(f"ember-reid: --processes is {count}, allowed on this machine: 0 to ")
+
+
+def test_too_long_paths_are_one_line(tiny_recipe, tiny_run):
+    name = "a" * 300
+    best = str(tiny_run / "checkpoints" / "best.pt")
+    train = ["train", str(tiny_recipe)]
+    for words in (
+        *(["train", name], ["test", name], ["resume", name], ["report", name], ["explain", name]),
+        *([*train, f"out={name}"], [*train, "MODEL.BACKBONE.WEIGHTS", name]),
+        *([*train, "DATASETS.ROOT", name, "DATASETS.NAMES", "market1501"],),
+        *(["test", best, f"out={name}"], ["test", best, "-c", name]),
+        *(["search", f"{name}.npz", "a.jpg"], ["embed", name, "--out", "a.npz", f"weights={best}"]),
+        *(["convert", name, "-c", str(tiny_recipe), "-o", "a.pt"],),
+    ):
+        outcome = check("findings", cli.main, words)
+        assert outcome.code == 2 and "is too long for the file system" in outcome.err
 
 
 def test_negative_values_and_unknown_options_are_one_line(tiny_recipe):

@@ -21,7 +21,7 @@ def save(content, path, *, update_checksums) -> bool:
         rest = {key: value for key, value in content.items() if key != "checksums"}
         try:
             content = {**rest, "checksums": compute_checksums(rest)}
-        except (RuntimeError, NotImplementedError, MemoryError):
+        except (RuntimeError, NotImplementedError, MemoryError, TypeError):
             content = rest
     try:
         torch.save(content, path)

@@ -66,6 +66,19 @@ def test_mistakes_end_in_one_line_and_write_nothing(foreign, tmp_path, capsys):
     assert (tmp_path / "out.pt").read_text() == "precious"
 
 
+def test_a_damaged_checkpoint_of_ours_is_refused(foreign, tmp_path, capsys):
+    assert run(tmp_path) == 0
+    content = torch.load(tmp_path / "out.pt", weights_only=True)
+    next(iter(content["model"].values())).mul_(2)
+    torch.save(content, tmp_path / "resnet18_model_120.pth")
+    (tmp_path / "out.pt").unlink()
+    capsys.readouterr()
+    assert run(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert ".pth is damaged: model/" in error and "differs from what was saved" in error
+    assert not (tmp_path / "out.pt").exists()
+
+
 def test_main_tests_a_peers_file_directly(foreign, tmp_path, tiny_market, capfd):
     from ember_reid import main
 

@@ -40,7 +40,9 @@ def echo(text: object = "", *, file: TextIO | None = None) -> None:
 
 def describe(error: BaseException) -> str:
     """The message of an error on one line of at most `MAX_ERROR_LENGTH` characters."""
-    text = " ".join(printable(str(error) or type(error).__name__).split())
+    from ember_reid.config.messages import describe_exception
+
+    text = " ".join(printable(describe_exception(error)).split())
     return text if len(text) <= MAX_ERROR_LENGTH else text[:MAX_ERROR_LENGTH] + " ..."
 
 

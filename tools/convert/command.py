@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 from ember_reid.config import load_config
-from ember_reid.engine.checkpoint import save_checkpoint
+from ember_reid.engine.checkpoint import is_ours, save_checkpoint
 from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.engine.integrity import verify_content
 from ember_reid.modeling import build_model, load_weights
 from ember_reid.modeling.convert import LAYOUTS, convert_state_dict
 from ember_reid.modeling.weight_files import find_state_dict, read_checkpoint
@@ -61,7 +62,10 @@ def convert(arguments: argparse.Namespace) -> str:
     """
     if arguments.out.exists():
         raise ValueError(f"{arguments.out} exists; choose another name with -o or remove it")
-    tensors = find_state_dict(read_checkpoint(arguments.file), arguments.file)
+    content = read_checkpoint(arguments.file)
+    if is_ours(content):
+        verify_content(content, arguments.file)
+    tensors = find_state_dict(content, arguments.file)
     converted = convert_state_dict(tensors, layout=arguments.layout)
     switches = _words(converted.settings) if arguments.adopt else []
     cfg = load_config(arguments.config, [*switches, *arguments.overrides])
@@ -69,10 +73,10 @@ def convert(arguments: argparse.Namespace) -> str:
     model = build_model(cfg, num_classes=num_classes, pretrained=False)
     report = load_weights(model, arguments.file, layout=arguments.layout)
     with torch.no_grad():
-        content = {"config": cfg.dump(), "num_classes": num_classes, "model": model.state_dict()}
+        saved = {"config": cfg.dump(), "num_classes": num_classes, "model": model.state_dict()}
     save_checkpoint(
         arguments.out,
-        {**content, "converted": {"from": converted.layout, "file": arguments.file.name}},
+        {**saved, "converted": {"from": converted.layout, "file": arguments.file.name}},
     )
     source = converted.layout or "ember-reid"
     return f"{arguments.out}: from {source}, {num_classes} identities, {report}"

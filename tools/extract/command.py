@@ -32,7 +32,8 @@ from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.deploy.runtimes import create_embedder
 from ember_reid.engine.handlers.logs import setup_logging
-from ember_reid.tools.common.cli import Command, add_recipe, echo
+from ember_reid.engine.run.launch import max_processes
+from ember_reid.tools.common.cli import Command, add_recipe, check_at_least, echo
 from ember_reid.tools.common.feature_file import (
     Features,
     check_embeddings,
@@ -105,9 +106,12 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
         raise ValueError(
             "no images are named: give files, folders or csv lists after TEST.WEIGHT FILE"
         )
-    for name, least in (("batch", 1), ("processes", 0)):
-        if getattr(arguments, name) < least:
-            raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be at least {least}")
+    check_at_least(arguments, batch=1)
+    most = max_processes(torch.cuda.device_count())
+    if not 0 <= arguments.processes <= most:
+        raise ValueError(
+            f"--processes is {arguments.processes}, allowed on this machine: 0 to {most}"
+        )
     if arguments.out.suffix != ".npz":
         raise ValueError(f"--out is {arguments.out}, it must end in .npz")
     images = read_images(sources, ids=arguments.ids)
