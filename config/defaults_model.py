@@ -26,6 +26,8 @@ MODEL.BACKBONE.LAST_RELU = True
 MODEL.BACKBONE.NON_LOCAL = ()
 # Inner channels of a non-local block; 0: half of the stage's channels. FastReID has 1.
 MODEL.BACKBONE.NON_LOCAL_WIDTH = 0
+# SOLIDER's networks: 0 is appearance, 1 semantics. 0.2 is SOLIDER's value for re-identification.
+MODEL.BACKBONE.SEMANTIC_WEIGHT = 0.2
 MODEL.POOL = CN()
 # Global pooling: average, maximum, their sum, or generalized mean.
 MODEL.POOL.NAME = "avg"

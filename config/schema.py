@@ -33,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "MODEL.BACKBONE.LAST_RELU": _FLAG,
     "MODEL.BACKBONE.NON_LOCAL": Range(0, 64, lengths=(0, 4)),
     "MODEL.BACKBONE.NON_LOCAL_WIDTH": Range(0, 8192),
+    "MODEL.BACKBONE.SEMANTIC_WEIGHT": _PROBABILITY,
     "MODEL.POOL.NAME": Choices(("avg", "max", "avgmax", "gem")),
     "MODEL.POOL.GEM_P": Range(0, 100, above=True),
     "MODEL.POOL.GEM_LEARNABLE": _FLAG,

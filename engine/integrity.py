@@ -17,6 +17,7 @@ _FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "trained": (Mapping, "tensors by name"),
     "optimizers": ((list, tuple), "a list"),
     "progress": (Mapping, "numbers by name"),
+    "missing_weights": ((list, tuple), "a list"),
 }
 # State tensors per parameter that an optimizer needs from the start of a resumed run.
 _REQUIRED_STATE = {

@@ -39,14 +39,17 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
                 f"{name} is a transformer, which supports one image size, but INPUT.SIZE_TRAIN is "
                 f"{sizes[0]} and INPUT.SIZE_TEST {sizes[1]}; make them equal"
             )
+    report = None
     if pretrained:
-        load_pretrained(
+        report = load_pretrained(
             backbone, name, cfg.MODEL.BACKBONE.WEIGHTS, partial=cfg.MODEL.BACKBONE.PARTIAL
         )
     if head_name == "mgn":
         backbone = MGNBackbone(backbone)
     head = HEADS[head_name](backbone.channels[-1], num_classes, _head_options(cfg))
     model = ReidModel(backbone, head)
+    if report:
+        model.missing_weights = report.missing + report.mismatched
     model.architecture = {key: _plain(cfg, key) for key in ARCHITECTURE_KEYS}
     return model
 
@@ -81,6 +84,7 @@ def _backbone_options(cfg: CfgNode) -> BackboneOptions:
         non_local_width=b.NON_LOCAL_WIDTH,
         width=b.WIDTH,
         image_size=tuple(cfg.INPUT.SIZE_TRAIN),
+        semantic_weight=b.SEMANTIC_WEIGHT,
     )
 
 

@@ -1,55 +1,61 @@
 """Layouts of pretrained weight files: how each program names the tensors of its backbone.
 
-A layout is recognized by the names in the file. Its conversion is a pure function from tensors to
-tensors that removes heads and renames the rest to the names of timm or torchvision. Position
-embeddings and the names of DINOv2, DINOv3, MAE and CLIP are converted by timm's own filters
-afterwards.
+A file is recognized by its names, in two steps: a `Container` says under which prefix the backbone
+is, and a `Naming` how its tensors are called. Their conversions are pure functions from tensors to
+tensors that remove heads and rename the rest to the names of timm or torchvision.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from ember_reid.modeling.namings import NAMINGS, Tensors, drop, has_prefix, keep_prefix
+from ember_reid.modeling.positions import (
+    BICUBIC_ANTIALIASED,
+    BICUBIC_OFFSET,
+    BILINEAR,
+    Resampling,
+)
 from torch import Tensor
-
-Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class PretrainedLayout:
-    """How a program names the tensors of a backbone.
+class Container:
+    """Where a program puts the backbone in its files.
 
     Attributes:
         name: the programs that use it.
-        matches: (names) -> whether they are of this layout.
-        convert: (tensors) -> the tensors of the backbone, by the names of timm or torchvision.
+        matches: (names) -> whether they are of this container.
+        extract: (tensors) -> the tensors of the backbone.
+        resampling: of position embeddings; None: that of the naming.
     """
 
     name: str
     matches: Callable[[Collection[str]], bool]
-    convert: Callable[[Mapping[str, Tensor]], Tensors]
+    extract: Callable[[Mapping[str, Tensor]], Tensors]
+    resampling: Resampling | None = None
 
 
-def has_prefix(names: Collection[str], prefix: str) -> bool:
-    """Whether one of `names` starts with `prefix`."""
-    return any(name.startswith(prefix) for name in names)
+class ConvertedBackbone(NamedTuple):
+    """The tensors of a backbone.
+
+    Attributes:
+        tensors: by the names of timm or torchvision.
+        layout: container and naming, "" if neither was recognized; the tensors are unchanged then.
+        resampling: of position embeddings; None: that of timm.
+    """
+
+    tensors: Tensors
+    layout: str
+    resampling: Resampling | None
 
 
-def keep_prefix(tensors: Mapping[str, Tensor], prefix: str, replacement: str = "") -> Tensors:
-    """The tensors whose names start with `prefix`, which is replaced."""
-    return {
-        replacement + name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+# Heads of self-supervised training beside the backbone.
+_HEADS = r"(head\.|fc\d*\.|classifier\.|embed_fc\.|masked_embed$)"
 
 
-def drop(tensors: Mapping[str, Tensor], pattern: str) -> Tensors:
-    """The tensors whose names do not match `pattern` from their start."""
-    return {name: tensor for name, tensor in tensors.items() if not re.match(pattern, name)}
-
-
-def _convert_transreid(tensors: Mapping[str, Tensor]) -> Tensors:
+def _extract_transreid(tensors: Mapping[str, Tensor]) -> Tensors:
     """TransReID: with JPM, the branch `b1` is the last block and norm of the global feature."""
     base = drop(keep_prefix(tensors, "base."), r"fc\.")
     blocks = {int(m[1]) for name in base if (m := re.match(r"blocks\.(\d+)\.", name))}
@@ -59,59 +65,67 @@ def _convert_transreid(tensors: Mapping[str, Tensor]) -> Tensors:
     return base
 
 
+def _extract(prefix: str) -> Callable[[Mapping[str, Tensor]], Tensors]:
+    return lambda tensors: drop(keep_prefix(tensors, prefix), _HEADS)
+
+
 # In the order in which they are tried.
-PRETRAINED_LAYOUTS = (
-    PretrainedLayout(
+CONTAINERS = (
+    Container(
         "iBOT and PersonViT",
         lambda names: has_prefix(names, "teacher.backbone."),
-        lambda tensors: drop(keep_prefix(tensors, "teacher.backbone."), r"(head\.|masked_embed$)"),
+        _extract("teacher.backbone."),
+        BICUBIC_OFFSET,
     ),
-    PretrainedLayout(
-        "MoCo and LUPerson",
+    Container(
+        "MoCo, LUPerson and LUPerson-NL",
         lambda names: has_prefix(names, "encoder_q."),
-        lambda tensors: drop(keep_prefix(tensors, "encoder_q."), r"fc\."),
+        _extract("encoder_q."),
     ),
-    PretrainedLayout(
+    Container(
         "CLIP-ReID",
         lambda names: has_prefix(names, "image_encoder."),
-        lambda tensors: keep_prefix(tensors, "image_encoder.", "visual."),
+        lambda tensors: keep_prefix(tensors, "image_encoder."),
+        BILINEAR,
     ),
-    PretrainedLayout(
+    Container(
+        "open_clip with a network of timm",
+        lambda names: has_prefix(names, "visual.trunk."),
+        lambda tensors: keep_prefix(tensors, "visual.trunk."),
+        BICUBIC_ANTIALIASED,
+    ),
+    Container(
         "OpenAI CLIP and open_clip",
         lambda names: has_prefix(names, "visual."),
-        lambda tensors: keep_prefix(tensors, "visual.", "visual."),
+        lambda tensors: keep_prefix(tensors, "visual."),
+        BICUBIC_ANTIALIASED,
     ),
-    PretrainedLayout(
-        "TransReID",
+    Container(
+        "TransReID, TransReID-SSL, PASS and SOLIDER-REID",
         lambda names: has_prefix(names, "base.patch_embed."),
-        _convert_transreid,
+        _extract_transreid,
+        BILINEAR,
     ),
-    PretrainedLayout(
+    Container(
         "reid-strong-baseline",
         lambda names: has_prefix(names, "base."),
         lambda tensors: keep_prefix(tensors, "base."),
     ),
-    PretrainedLayout(
-        "DINO, iBOT and TransReID-SSL",
+    Container(
+        "DINO, iBOT, TransReID-SSL, PASS, SOLIDER and CION",
         lambda names: has_prefix(names, "backbone."),
-        lambda tensors: drop(keep_prefix(tensors, "backbone."), r"(head\.|fc\.|masked_embed$)"),
-    ),
-    PretrainedLayout(
-        "MAE with decoder",
-        lambda names: has_prefix(names, "decoder_"),
-        lambda tensors: drop(tensors, r"(decoder_|mask_token$)"),
+        _extract("backbone."),
+        BICUBIC_OFFSET,
     ),
 )
 
 
-def convert_pretrained(tensors: Mapping[str, Tensor]) -> tuple[Tensors, str]:
-    """Converts the tensors of a file to the names of timm or torchvision.
-
-    Returns:
-        The tensors of the backbone, and the name of the layout ("" if none was recognized, in which
-        case the tensors are unchanged).
-    """
-    for layout in PRETRAINED_LAYOUTS:
-        if layout.matches(tensors):
-            return layout.convert(tensors), layout.name
-    return dict(tensors), ""
+def convert_pretrained(tensors: Mapping[str, Tensor]) -> ConvertedBackbone:
+    """Converts the tensors of a file to the names of timm or torchvision."""
+    container = next((c for c in CONTAINERS if c.matches(tensors)), None)
+    inner = container.extract(tensors) if container else dict(tensors)
+    naming = next((n for n in NAMINGS if n.matches(inner)), None)
+    found = naming.convert(inner) if naming else inner
+    parts = [part.name for part in (container, naming) if part]
+    rules = [part.resampling for part in (container, naming) if part and part.resampling]
+    return ConvertedBackbone(found, ", ".join(parts), rules[0] if rules else None)

@@ -154,6 +154,8 @@ class ReidModel(nn.Module):
         return_maps: if True, the output contains the stage maps.
         architecture: values of the configuration keys ARCHITECTURE_KEYS, which do not show in names
             or shapes of the weights. load_weights compares them with those of the weight file.
+        missing_weights: tensors of the backbone that keep random values, because the file of
+            pretrained weights lacks them (MODEL.BACKBONE.PARTIAL).
     """
 
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
@@ -162,6 +164,7 @@ class ReidModel(nn.Module):
         self.head = head
         self.return_maps = False
         self.architecture: dict[str, Any] = {}
+        self.missing_weights: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> ReidOutput:
         """The output for normalized float images [B, 3, H, W] or clips [B, T, 3, H, W].

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from ember_reid.modeling.backbones.timm import PREFIX, TimmBackbone, create_timm_network
 from ember_reid.modeling.convert import convert_backbone
-from ember_reid.modeling.layouts import convert_pretrained
+from ember_reid.modeling.layouts import ConvertedBackbone, convert_pretrained
+from ember_reid.modeling.positions import Resampling, resample_positions
 from ember_reid.modeling.weight_files import (
     LoadReport,
     find_state_dict,
@@ -86,17 +88,20 @@ def load_pretrained(
         return None
     check_source(name, weights)
     if weights != "imagenet":
-        tensors = find_state_dict(read_checkpoint(weights), weights)
-        tensors, layout = convert_pretrained(tensors)
+        found = convert_pretrained(find_state_dict(read_checkpoint(weights), weights))
     elif isinstance(backbone, TimmBackbone):
-        tensors, layout = _download_timm(backbone, name.removeprefix(PREFIX)), ""
+        downloaded = _download_timm(backbone, name.removeprefix(PREFIX))
+        found = ConvertedBackbone(downloaded, "", None)
     else:
-        tensors, layout = _download(name), ""
+        found = ConvertedBackbone(_download(name), "", None)
     network = backbone.network if isinstance(backbone, TimmBackbone) else backbone
     own = network.state_dict()
-    kept = {k: v for k, v in tensors.items() if k in own or not _is_classifier(k)}
-    fitted = convert_backbone(kept) if network is backbone else _fit_to_timm(network, kept)
-    source = f"{weights} (layout: {layout})" if layout else weights
+    kept = {k: v for k, v in found.tensors.items() if k in own or not _is_classifier(k)}
+    if network is backbone:
+        fitted = convert_backbone(kept)
+    else:
+        fitted = _fit_to_timm(network, kept, found.resampling)
+    source = f"{weights} (layout: {found.layout})" if found.layout else weights
     return _load_strictly(network, fitted, original=kept, source=source, partial=partial)
 
 
@@ -133,19 +138,39 @@ def _is_classifier(name: str) -> bool:
     return name.split(".")[0] in _CLASSIFIERS
 
 
-def _fit_to_timm(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Applies the filter of a timm model: it converts names and resamples position embeddings."""
+def _fit_to_timm(
+    network: nn.Module, tensors: Mapping[str, Tensor], resampling: Resampling | None
+) -> dict[str, Tensor]:
+    """Resamples position embeddings, and applies the filter of a timm model to the other tensors.
+
+    The filter converts the names of timm's former versions and of timm's publishers. It also
+    resamples position embeddings if `resampling` is None.
+    """
     filter_tensors = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if filter_tensors is None:
         return dict(tensors)
+    own = network.state_dict()
+    positions: dict[str, Tensor] = {}
+    if resampling and "pos_embed" in tensors and "pos_embed" in own:
+        positions = {"pos_embed": _resample(network, tensors["pos_embed"], resampling)}
     try:
-        fitted = filter_tensors(dict(tensors), network)
+        rest = {k: v for k, v in tensors.items() if k not in positions}
+        fitted = filter_tensors(rest, network) | positions
     # The filters assume a file of their own model. A foreign file fails in various ways; it is then
     # matched as it is, which reports what is wrong with it.
     except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, ValueError):
         return dict(tensors)
-    own = network.state_dict()
     return {k: v for k, v in fitted.items() if k in own or not _is_classifier(k)}
+
+
+def _resample(network: Any, positions: Tensor, resampling: Resampling) -> Tensor:
+    grid = tuple(network.patch_embed.grid_size)
+    num_prefix = network.pos_embed.shape[1] - grid[0] * grid[1]
+    try:
+        return resample_positions(positions, grid, num_prefix=num_prefix, resampling=resampling)
+    # Another number of dimensions, or no known grid: the shapes do not match, which is reported.
+    except (IndexError, RuntimeError, ValueError):
+        return positions
 
 
 def _load_strictly(

@@ -77,6 +77,7 @@ def _build_checkpoints(run: TrainingRun, evaluation: Evaluation) -> Checkpoints:
             "num_classes": run.data.num_classes,
             "classes": [list(identity) for identity in run.data.classes],
             "environment": run.environment,
+            "missing_weights": list(getattr(run.model, "missing_weights", ())),
         },
         model=run.model,
         evaluated_model=run.ema.model,

@@ -125,6 +125,8 @@ class Checkpoints:
             trained = content.get("trained", content["model"])
             check_dtypes(self.evaluated_model, content["model"])
             check_dtypes(self.model, trained)
+            # The model of a resumed run was built without pretrained weights.
+            self.description["missing_weights"] = list(content.get("missing_weights", ()))
             self.evaluated_model.load_state_dict(content["model"])
             self.model.load_state_dict(trained)
             for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):

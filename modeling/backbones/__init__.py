@@ -14,7 +14,7 @@ from ember_reid.modeling.backbones.options import BackboneOptions, check_options
 from ember_reid.modeling.backbones.osnet import create_osnet
 from ember_reid.modeling.backbones.resnest import create_resnest
 from ember_reid.modeling.backbones.resnet import BlockStyle, create_resnet
-from ember_reid.modeling.backbones.timm import PREFIX, create_timm
+from ember_reid.modeling.backbones.timm import PREFIX, create_timm, import_timm
 
 _SE_RESNET = BlockStyle(se=True, stride_first=True)
 _SE_RESNEXT = BlockStyle(se=True, groups=32, width_factor=2)
@@ -51,8 +51,41 @@ BACKBONES: dict[str, Callable[[BackboneOptions], Backbone]] = {
 }
 
 
+def _create_solider(options: BackboneOptions, *, size: str) -> Backbone:
+    # Imports timm, an optional package.
+    import_timm()
+    from ember_reid.modeling.backbones.solider import create_solider
+
+    return create_solider(options, size=size)
+
+
+def _create_person_vit(
+    options: BackboneOptions, *, size: str, ics: bool = False, part_tokens: int = 0
+) -> Backbone:
+    import_timm()
+    from ember_reid.modeling.backbones.person_vit import create_person_vit
+
+    return create_person_vit(options, size=size, ics=ics, part_tokens=part_tokens)
+
+
+# Networks of person pretraining, built with timm.
+PERSON_BACKBONES: dict[str, Callable[[BackboneOptions], Backbone]] = {
+    "solider_swin_tiny": partial(_create_solider, size="tiny"),
+    "solider_swin_small": partial(_create_solider, size="small"),
+    "solider_swin_base": partial(_create_solider, size="base"),
+    "vit_small_ics": partial(_create_person_vit, size="small", ics=True),
+    "vit_base_ics": partial(_create_person_vit, size="base", ics=True),
+    "vit_small_pass": partial(_create_person_vit, size="small", part_tokens=3),
+    "vit_base_pass": partial(_create_person_vit, size="base", part_tokens=3),
+}
+
+
 def create_backbone(name: str, options: BackboneOptions) -> Backbone:
-    """Creates the backbone `name`, a key of BACKBONES or timm:<name>, with random weights.
+    """Creates a backbone with random weights.
+
+    Args:
+        name: a key of BACKBONES or PERSON_BACKBONES, or timm:<name>.
+        options: settings.
 
     Raises:
         ValueError: an unknown name.
@@ -60,14 +93,15 @@ def create_backbone(name: str, options: BackboneOptions) -> Backbone:
     check_options(options)
     if name.startswith(PREFIX):
         return create_timm(name, options)
-    if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, n=1)
+    known = BACKBONES | PERSON_BACKBONES
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
-            f"MODEL.BACKBONE.NAME is {name!r}; {hint}choose one of {', '.join(BACKBONES)}, "
+            f"MODEL.BACKBONE.NAME is {name!r}; {hint}choose one of {', '.join(known)}, "
             "or timm:<name of a timm model>"
         )
-    return BACKBONES[name](options)
+    return known[name](options)
 
 
 __all__ = ["BACKBONES", "Backbone", "BackboneOptions", "create_backbone"]

@@ -25,6 +25,7 @@ class BackboneOptions:
         non_local_width: inner channels of non-local blocks; 0 means half of the outer ones.
         width: factor on the number of channels of every layer.
         image_size: (height, width) of the training images.
+        semantic_weight: of SOLIDER's networks, 0 to 1.
     """
 
     last_stride: int = 2
@@ -36,6 +37,7 @@ class BackboneOptions:
     non_local_width: int = 0
     width: float = 1.0
     image_size: tuple[int, int] = (256, 128)
+    semantic_weight: float = 0.2
 
 
 # Fields that not every backbone has: configuration key and the value that changes nothing.
@@ -47,6 +49,7 @@ _OPTIONAL: dict[str, tuple[str, object]] = {
     "last_relu": ("LAST_RELU", True),
     "non_local": ("NON_LOCAL", ()),
     "width": ("WIDTH", 1.0),
+    "semantic_weight": ("SEMANTIC_WEIGHT", 0.2),
 }
 
 

@@ -109,5 +109,6 @@ def test_partial_accepts_what_fits_and_warns(state, tmp_path, caplog):
     model = load(tmp_path, content, MODEL__BACKBONE__PARTIAL=True)
     assert torch.equal(model.backbone.network.cls_token, state["cls_token"])
     assert "loaded partially: 149 tensors fit, 1 missing (norm.weight)" in caplog.text
+    assert model.missing_weights == ("norm.weight",)
     with pytest.raises(ValueError, match="0 tensors fit"):
         load(tmp_path, {"x": torch.zeros(1)}, MODEL__BACKBONE__PARTIAL=True)
