@@ -5,7 +5,9 @@ Every training sampler draws whole global batches (one per optimizer step) and g
 the same on one process and on eight.
 """
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 
 import numpy as np
@@ -13,8 +15,35 @@ import torch
 from torch.utils.data import Sampler
 
 
+class _EpochPlan:
+    """The batches of an epoch, computed in a thread.
+
+    Args:
+        plan: epoch -> int64 [num_steps, batch_size].
+    """
+
+    def __init__(self, plan: Callable[[int], np.ndarray], epoch: int) -> None:
+        self._plan, self._epoch = plan, epoch
+        self._result: np.ndarray | None = None
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self._thread.start()
+
+    def result_for(self, epoch: int) -> np.ndarray | None:
+        """Wait for the thread; return the plan, or None if it is another epoch's or failed."""
+        self._thread.join()
+        return self._result if epoch == self._epoch else None
+
+    def _run(self) -> None:
+        # Planning the epoch again without a thread raises the same error.
+        with suppress(Exception):
+            self._result = self._plan(self._epoch)
+
+
 class GlobalBatchSampler(Sampler[list[int]]):
     """Base class of the training samplers: epochs, the rows of a rank, resuming within an epoch.
+
+    While an epoch is trained, a thread plans the next one. Plans depend on the epoch only, so the
+    batches are the same without it.
 
     Subclasses set `num_steps` and implement `_plan(epoch)`.
 
@@ -33,6 +62,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self.num_steps = 0
         self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._skip = 0
+        self._next_plan: _EpochPlan | None = None
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch whose batches the next pass yields."""
@@ -55,9 +85,18 @@ class GlobalBatchSampler(Sampler[list[int]]):
     def _batches(self) -> list[list[int]]:
         """The batches of this rank for the present epoch, without those to skip."""
         # [batches, ranks, records of a rank]
-        rows = self._plan(int(self.epoch)).reshape(len(self), self.world_size, -1)
+        rows = self._planned(int(self.epoch)).reshape(len(self), self.world_size, -1)
         first, self._skip = self._skip, 0
         return rows[first:, self.rank].tolist()
+
+    def _planned(self, epoch: int) -> np.ndarray:
+        """The plan of an epoch; starts to plan the next one."""
+        # Only one thread plans at a time, because plans may share what they have computed.
+        plan = None if self._next_plan is None else self._next_plan.result_for(epoch)
+        if plan is None:
+            plan = self._plan(epoch)
+        self._next_plan = _EpochPlan(self._plan, epoch + 1)
+        return plan
 
     def _plan(self, epoch: int) -> np.ndarray:
         """The record indices of all batches of an epoch: int64 [num_steps, batch_size]."""

@@ -140,5 +140,5 @@ def _build_plugin_handlers(run: TrainingRun) -> list:
 
 
 def _check_period(run: TrainingRun) -> int:
-    """Iterations between checks of losses and signals. On a GPU they wait, so once per log."""
+    """Iterations between checks of losses and signals. On a GPU, once per log."""
     return 1 if run.device.type == "cpu" else run.cfg.SOLVER.LOG_PERIOD

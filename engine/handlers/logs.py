@@ -4,11 +4,13 @@ import logging
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ember_reid.engine.events import epoch_length, step_output
+from ember_reid.engine.events import TrainingEvents, epoch_length, step_output
 from ember_reid.engine.handlers.writers import MetricWriter
+from ember_reid.engine.host_copy import PendingReads
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
@@ -54,13 +56,34 @@ def setup_logging(log_file: Path | None = None, *, quiet: bool = False) -> None:
         root.addHandler(handler)
 
 
+@dataclass(frozen=True)
+class _Period:
+    """What is known about the iterations between two log lines before their losses arrive.
+
+    Attributes:
+        names: of the losses, and "acc".
+        iteration: the last one.
+        lr: learning rate of the first parameter group.
+    """
+
+    names: tuple[str, ...]
+    epoch: int
+    iteration: int
+    epoch_length: int
+    lr: float
+    images_per_second: float
+    seconds_left: float
+
+
 class TrainLog:
     """Trainer, ITERATION_COMPLETED: logs the means over the last `period` iterations.
 
     They go to the log, to the metric writer and to the progress bar. Losses are summed on the
-    device and copied to the host once per period: unlike ignite's ProgressBar and output handlers,
-    logging does not wait for the device in between. Images per second include data loading but not
-    evaluation.
+    device and copied to the host once per period. Unlike ignite's ProgressBar and output handlers,
+    logging does not wait for the device: the means of a GPU are reported when they have arrived,
+    usually one period late. BEFORE_SAVING and EPOCH_COMPLETED wait for the last ones, so that the
+    files of a run contain everything before a checkpoint. Images per second include data loading
+    but not evaluation.
 
     Args:
         optimizer: its first group's learning rate is logged.
@@ -80,11 +103,13 @@ class TrainLog:
         self.optimizer, self.writer, self.period = optimizer, writer, period
         self.show_bar, self.world_size = show_bar and sys.stderr.isatty(), world_size
         self._bar: tqdm | None = None
+        self._reads: PendingReads[_Period] = PendingReads()
         self._reset()
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(TrainingEvents.BEFORE_SAVING, self._report_all)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
 
     def _reset(self) -> None:
@@ -115,19 +140,36 @@ class TrainLog:
         if self._bar is not None:
             self._bar.update()
         if engine.state.iteration % self.period == 0:
-            self._report(engine)
+            self._end_period(engine)
+            for means, period in self._reads.finished():
+                self._report(means.tolist(), period)
 
-    def _report(self, engine: Engine) -> None:
+    def _end_period(self, engine: Engine) -> None:
         state, length = engine.state, epoch_length(engine)
-        values = (torch.stack(list(self._sums.values())) / self._iterations).tolist()
-        means = dict(zip(self._sums, values, strict=True))
-        accuracy = means.pop("acc")
-        loss = sum(means.values())
         seconds = time.perf_counter() - self._start
-        speed = self._images / seconds
         num_left = (state.max_epochs or 0) * length - state.iteration
-        remaining = _clock(num_left * seconds / self._iterations)
-        lr = self.optimizer.param_groups[0]["lr"]
+        period = _Period(
+            names=tuple(self._sums),
+            epoch=state.epoch,
+            iteration=state.iteration,
+            epoch_length=length,
+            lr=float(self.optimizer.param_groups[0]["lr"]),
+            images_per_second=self._images / seconds,
+            seconds_left=num_left * seconds / self._iterations,
+        )
+        self._reads.start(torch.stack(list(self._sums.values())) / self._iterations, period)
+        self._reset()
+
+    def _report_all(self) -> None:
+        """Report all periods up to now. Waits for the device."""
+        for means, period in self._reads.finished(wait=True):
+            self._report(means.tolist(), period)
+
+    def _report(self, values: list[float], period: "_Period") -> None:
+        means = dict(zip(period.names, values, strict=True))
+        accuracy = means.pop("acc")
+        loss, speed = sum(means.values()), period.images_per_second
+        remaining = _clock(period.seconds_left)
         if self._bar is not None:
             self._bar.set_postfix_str(
                 f"loss {loss:.3f}, acc {accuracy:.3f}, {speed:.0f} images/s, {remaining} left"
@@ -135,22 +177,23 @@ class TrainLog:
         logger.info(
             "Epoch[%d] Iteration[%d/%d] Loss: %.3f (%s), Acc: %.3f, Base Lr: %.2e, %.0f images/s, "
             "%s left",
-            state.epoch,
-            (state.iteration - 1) % length + 1,
-            length,
+            period.epoch,
+            (period.iteration - 1) % period.epoch_length + 1,
+            period.epoch_length,
             loss,
             ", ".join(f"{name} {value:.3f}" for name, value in means.items()),
             accuracy,
-            lr,
+            period.lr,
             speed,
             remaining,
             extra={"in_bar": self._bar is not None},
         )
-        record = {"loss": loss, **means, "accuracy": accuracy, "lr": lr, "images_per_second": speed}
-        self.writer.write("train", state.epoch, state.iteration, record)
-        self._reset()
+        record = {"loss": loss, **means, "accuracy": accuracy, "lr": period.lr}
+        record["images_per_second"] = speed
+        self.writer.write("train", period.epoch, period.iteration, record)
 
     def _end_epoch(self, engine: Engine) -> None:
+        self._report_all()
         if self._bar is not None:
             self._bar.close()
         seconds = time.perf_counter() - self._epoch_start

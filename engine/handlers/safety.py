@@ -6,12 +6,13 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import ignite.distributed as idist
 import torch
 from ember_reid.config.messages import describe_exception
 from ember_reid.engine.events import TrainingEvents, current_batch, step_output
+from ember_reid.engine.host_copy import PendingReads
 from ignite.engine import Engine, Events
 
 logger = logging.getLogger("ember.train")
@@ -33,12 +34,22 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signal_number
 
 
-class TerminateOnNan:
-    """Trainer, ITERATION_COMPLETED and BEFORE_SAVING: raises NonFiniteLoss for a NaN or inf loss.
+class _Recorded(NamedTuple):
+    """The losses of an iteration, on the device, and the dataset indices of its batch."""
 
-    Reading a loss waits for the device. Unlike ignite's TerminateOnNan, the losses are therefore
-    read every `period` iterations, all since the last check together. The message contains the
-    losses, the log the image files of the batch.
+    iteration: int
+    names: tuple[str, ...]
+    values: torch.Tensor
+    indices: torch.Tensor
+
+
+class TerminateOnNan:
+    """Trainer, ITERATION_COMPLETED: raises NonFiniteLoss for a NaN or infinite loss.
+
+    Unlike ignite's TerminateOnNan, it does not wait for the device: every `period` iterations, the
+    losses since the last copy are copied to the host together. Those of a GPU are checked when they
+    have arrived, at the latest one period later. BEFORE_SAVING and COMPLETED wait for the last
+    ones. The message contains the losses, the log the image files of the batch.
 
     Args:
         describe: dataset index -> the name of an image.
@@ -46,29 +57,40 @@ class TerminateOnNan:
 
     def __init__(self, describe: Callable[[int], str], *, period: int = 1):
         self.describe, self.period = describe, period
-        self._pending: list[tuple[int, dict[str, torch.Tensor], torch.Tensor]] = []
+        self._recorded: list[_Recorded] = []
+        self._reads: PendingReads[list[_Recorded]] = PendingReads()
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(TrainingEvents.BEFORE_SAVING, self.check)
+        engine.add_event_handler(Events.COMPLETED, self.check)
 
     def __call__(self, engine: Engine) -> None:
         iteration = engine.state.iteration
         losses, indices = step_output(engine).losses, current_batch(engine).indices
-        self._pending.append((iteration, losses, indices))
+        # A copy: a captured step writes the losses of every iteration into the same tensors.
+        values = torch.stack(list(losses.values())).float()
+        self._recorded.append(_Recorded(iteration, tuple(losses), values, indices))
         if iteration % self.period == 0:
-            self.check()
+            self._start_reading()
+            self._check_finished()
 
     def check(self) -> None:
-        """Check all iterations since the last check."""
-        pending, self._pending = self._pending, []
-        if not pending:
-            return
-        losses_by_iteration = [torch.stack(list(losses.values())) for _, losses, _ in pending]
-        values = torch.stack(losses_by_iteration).float().cpu()
-        for (iteration, losses, indices), row in zip(pending, values, strict=True):
-            if not torch.isfinite(row).all():
-                self._fail(iteration, dict(zip(losses, row.tolist(), strict=True)), indices)
+        """Check all iterations up to now. Waits for the device."""
+        self._start_reading()
+        self._check_finished(wait=True)
+
+    def _start_reading(self) -> None:
+        recorded, self._recorded = self._recorded, []
+        if recorded:
+            self._reads.start(torch.stack([entry.values for entry in recorded]), recorded)
+
+    def _check_finished(self, *, wait: bool = False) -> None:
+        for values, recorded in self._reads.finished(wait=wait):
+            for row, entry in zip(values, recorded, strict=True):
+                if not torch.isfinite(row).all():
+                    losses = dict(zip(entry.names, row.tolist(), strict=True))
+                    self._fail(entry.iteration, losses, entry.indices)
 
     def _fail(self, iteration: int, losses: dict[str, float], indices: torch.Tensor) -> None:
         files = [self.describe(index) for index in indices.flatten().tolist()]

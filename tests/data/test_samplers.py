@@ -1,3 +1,4 @@
+import threading
 from collections import Counter
 
 import numpy as np
@@ -157,3 +158,47 @@ def test_an_iterator_that_is_not_used_does_not_take_the_skip():
     iter(sampler)
     assert list(sampler) == whole[3:]
     assert list(sampler) == whole
+
+
+def test_the_next_epoch_is_planned_in_a_thread_with_the_same_batches(monkeypatch):
+    pids = [pid for pid in range(6) for _ in range(4)]
+    sampler = IdentityBatchSampler(pids, num_instances=2, batch_size=4, seed=3)
+    expected = [sampler._plan(epoch).tolist() for epoch in (1, 2, 3, 1)]
+    threads, plan = [], sampler._plan
+
+    def watched_plan(epoch):
+        threads.append((epoch, threading.current_thread().name))
+        return plan(epoch)
+
+    monkeypatch.setattr(sampler, "_plan", watched_plan)
+    found = []
+    # Epoch 1 comes again, as when a run is evaluated with precise batch norms.
+    for epoch in (1, 2, 3, 1):
+        sampler.set_epoch(epoch)
+        found.append(list(sampler))
+    assert found == expected
+    sampler._next_plan.result_for(0)
+    assert threads == [
+        (1, "MainThread"),
+        (2, "sampler"),
+        (3, "sampler"),
+        (4, "sampler"),
+        (1, "MainThread"),
+        (2, "sampler"),
+    ]
+
+
+def test_an_error_of_the_planning_thread_is_raised_by_the_next_epoch(monkeypatch):
+    sampler = RandomBatchSampler(8, batch_size=4)
+    plan = sampler._plan
+
+    def fail(epoch):
+        if epoch == 1:
+            raise ValueError("no such epoch")
+        return plan(epoch)
+
+    monkeypatch.setattr(sampler, "_plan", fail)
+    assert len(list(sampler)) == 2
+    sampler.set_epoch(1)
+    with pytest.raises(ValueError, match="no such epoch"):
+        list(sampler)

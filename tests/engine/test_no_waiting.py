@@ -14,6 +14,7 @@ from ember_reid.data import cache
 from ember_reid.data.augment import Augmentation, AugmentationSettings
 from ember_reid.data.dataset import Normalization
 from ember_reid.data.strong_augmentations import OPERATIONS
+from ember_reid.engine import host_copy
 from ember_reid.engine.handlers.build import build_control, build_handlers
 from ember_reid.engine.run.build import build_training_run
 from ember_reid.solver import RateOptions, create_optimizer, group_parameters
@@ -22,12 +23,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.helpers.late_copies import LateCopy
+
 META = torch.device("meta")
 aten = torch.ops.aten
 LOSSES = "LOSS.CENTER.WEIGHT 0.1 LOSS.CIRCLE.WEIGHT 1 LOSS.COSFACE.WEIGHT 1 LOSS.XBM.SIZE 16"
 HANDLERS = (
     "SOLVER.EMA_DECAY 0.9 SOLVER.CLIP_NORM 5 SOLVER.FREEZE ('backbone',) SOLVER.FREEZE_ITERS 2 "
-    "SOLVER.LOG_PERIOD 100"
+    "SOLVER.LOG_PERIOD 1"
 )
 
 
@@ -143,16 +146,19 @@ def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, 
         tiny_recipe, [*words, *parts, "INPUT.JITTER_PROB", "1", "INPUT.AFFINE_PROB", "1"]
     )
     monkeypatch.setattr(cache, "free_memory", lambda device=None: 2**40)
+    monkeypatch.setattr(host_copy, "HostCopy", LateCopy)
     run = build_training_run(cfg, META, evaluate=False)
     for handler in build_handlers(run, build_control(run)):
         handler.attach(run.trainer)
     trainer, loader = run.trainer, run.train_loader
+    reported: list[int] = []
+    monkeypatch.setattr(run.writers, "write", lambda *entry: reported.append(entry[2]))
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED(once=3), lambda engine: engine.terminate(True)
     )
     with no_waiting():
         trainer.run(loader, max_epochs=2, epoch_length=len(loader))
-    assert trainer.state.iteration == 3
+    assert trainer.state.iteration == 3 and reported == [1, 2]
     assert {value.device for value in trainer.state.output.losses.values()} == {META}
 
 
