@@ -1,12 +1,11 @@
 """A teacher: a frozen network and the preprocessing of its input."""
 
-import copy
 from collections.abc import Iterator
 
 import torch
 from ember_reid.engine.distill.teachers.class_mapping import ClassMapping
-from ember_reid.engine.distill.teachers.fuse_conv_bn import fuse_conv_bn
 from ember_reid.engine.distill.teachers.stage_features import StageFeatureHooks, last_norms
+from ember_reid.engine.fuse_conv_bn import fused_copy
 from ember_reid.layers import negative_means
 from ember_reid.modeling import ReidOutput
 from torch import Tensor, nn
@@ -84,11 +83,7 @@ class Teacher:
         if fuse and statistics == "running":
             # The margins depend on the batch norms, which fusing removes.
             self._margins = self.margins() if keep_maps else []
-            self.model = copy.deepcopy(self.model)
-            fuse_conv_bn(self.model.get_submodule("backbone"))
-            for module in self.model.get_submodule("backbone").modules():
-                if isinstance(module, nn.Conv2d) and amp_dtype is not None:
-                    module.to(amp_dtype)
+            self.model = fused_copy(self.model, amp_dtype=amp_dtype)
         self.feature_hooks = (
             StageFeatureHooks(self.model.get_submodule("backbone")) if keep_maps else None
         )

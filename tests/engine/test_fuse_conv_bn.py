@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from ember_reid.engine.distill.teachers.fuse_conv_bn import fuse_conv_bn
 from ember_reid.engine.distill.teachers.teacher import Teacher
+from ember_reid.engine.fuse_conv_bn import fuse_conv_bn
 from ember_reid.modeling.backbones import BackboneOptions, create_backbone
 from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from torch import nn
