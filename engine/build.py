@@ -1,4 +1,4 @@
-"""From the configuration to the device, the benchmarks and a trained model."""
+"""Build the device, the benchmarks and a trained model from the configuration."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ def build_amp_dtype(cfg: Config, device: torch.device) -> torch.dtype | None:
 
 
 def build_score_settings(cfg: Config, protocol: str) -> ScoreSettings:
-    """How a dataset is scored. `protocol`: that of its splits, after TEST.PROTOCOL was applied."""
+    """The score settings of a dataset. `protocol` is that of its splits."""
     rerank = Rerank(
         k1=cfg.TEST.RE_RANK.K1, k2=cfg.TEST.RE_RANK.K2, lambda_value=cfg.TEST.RE_RANK.LAMBDA
     )
@@ -145,8 +145,8 @@ def read_test_config(recipe: str | None, overrides: Sequence[str]) -> Config:
     load_plugins(named.IMPORTS)
     weights = Path(named.TEST.WEIGHT)
     run_folder = weights.parent.parent if weights.parent.name == "checkpoints" else weights.parent
-    # A checkpoint does not decide where files are written, and the results of its training are not
-    # overwritten.
+    # A checkpoint does not determine where files are written, and the results of its training are
+    # not overwritten.
     own = ["OUTPUT_DIR", str(run_folder / "test" / weights.stem)]
     if recipe:
         return load_config(recipe, [*own, *overrides])

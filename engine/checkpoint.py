@@ -54,7 +54,7 @@ def save_checkpoint(path: Path, content: dict, *, previous: Path | None = None) 
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        # torch's zip writer reports a full disk as RuntimeError.
+        # The zip writer of torch reports a full disk as RuntimeError.
         temporary.unlink(missing_ok=True)
         kept = " (the previous checkpoint is unchanged)" if path.exists() else ""
         raise OSError(
@@ -100,8 +100,8 @@ def load_checkpoint(path: str | Path) -> dict:
     content = read_checkpoint(path)
     if not is_ours(content):
         raise ValueError(
-            f"{path} is no checkpoint of this program (format {FORMAT}): give its recipe with -c "
-            "as well"
+            f"{path} is not a checkpoint of this program (format {FORMAT}): also give its recipe "
+            "with -c"
         )
     verify_content(content, path)
     return content

@@ -1,4 +1,4 @@
-"""Versions, commit and machine of a run, recorded when it starts. Missing details are no error."""
+"""Record versions, commit and machine when a run starts. Missing details are not an error."""
 
 import json
 import os
@@ -51,17 +51,17 @@ def describe_commit(folder: Path = ROOT) -> str:
         top, commit = _git(folder, "rev-parse", "--show-toplevel", "HEAD").split("\n")
         if Path(top).resolve() != folder.resolve():
             # The package lies inside another repository.
-            return "unknown: no git checkout"
+            return "unknown: not a git checkout"
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except FileNotFoundError:
         return "unknown: git is not installed"
     except (OSError, subprocess.SubprocessError, ValueError):
-        return "unknown: no git checkout"
+        return "unknown: not a git checkout"
     return f"{commit[:12]} + changes" if changes else commit[:12]
 
 
 def _git(folder: Path, *words: str) -> str:
-    # Without the option, git would lock the repository for a moment and disturb other processes.
+    # Without this option, git would lock the repository briefly and disturb other processes.
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=20, check=True
@@ -69,7 +69,7 @@ def _git(folder: Path, *words: str) -> str:
 
 
 def describe_processor() -> str:
-    """The model of the processor, or at least its architecture."""
+    """The model name of the processor, or its architecture if the name is unknown."""
     try:
         found = re.search(
             r"^model name\s*:\s*(.+)$", PROCESSORS.read_text(errors="replace"), re.MULTILINE

@@ -1,4 +1,4 @@
-"""Computing the embeddings of a test set, and scoring them."""
+"""Compute the embeddings of a test set, and score them."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -86,7 +86,7 @@ def _broadcast_buffers(model: nn.Module) -> None:
 
 
 class EmbeddingAccumulator:
-    """Evaluator, STARTED: empties itself. ITERATION_COMPLETED: stores a batch of embeddings."""
+    """Evaluator, STARTED: is cleared. ITERATION_COMPLETED: stores a batch of embeddings."""
 
     def __init__(self) -> None:
         self._batches: list[EmbeddingBatch] = []
@@ -113,7 +113,7 @@ class EmbeddingAccumulator:
 
 
 def _gather_columns(columns: list[Tensor]) -> list[Tensor]:
-    """The rows of all ranks, whose numbers may differ; padded, because gloo needs equal shapes."""
+    """Gather the rows of all ranks. Their numbers may differ; gloo needs padding."""
     if idist.get_world_size() == 1:
         return columns
     counts = all_gather(torch.tensor([len(columns[0])], device=idist.device())).tolist()

@@ -1,4 +1,4 @@
-"""What handlers need of the trainer: its additional events, and its state with types."""
+"""Additional events of the trainer, and typed access to its state."""
 
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 
 class TrainingEvents(EventEnum):
-    """Fired on the trainer; handlers use them to act without knowing each other.
+    """Events fired on the trainer, which keep handlers independent of each other.
 
     BACKWARD_COMPLETED: gradients are unscaled and may be changed; the optimizer step follows.
     NEW_BEST: an evaluation gave the best score so far.

@@ -19,7 +19,7 @@ _FIELDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "progress": (Mapping, "numbers by name"),
     "missing_weights": ((list, tuple), "a list"),
 }
-# State tensors per parameter that an optimizer needs from the start of a resumed run.
+# State tensors per parameter that a resumed optimizer needs.
 _REQUIRED_STATE = {
     "Adam": ("step", "exp_avg", "exp_avg_sq"),
     "AdamW": ("step", "exp_avg", "exp_avg_sq"),

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-_WARMUP = 2  # forward passes before the timed ones
+# Untimed forward passes at the start.
+_WARMUP = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def count_parameters(model: nn.Module, *, without: tuple[str, ...] = ("classifie
 
 @torch.inference_mode()
 def count_gflops(model: nn.Module, image: Tensor) -> float:
-    """10^9 multiply-adds for one image [1, 3, H, W], which the field calls GFLOPs.
+    """10^9 multiply-adds for one image [1, 3, H, W], usually called GFLOPs in re-identification.
 
     Only convolutions and matrix products are counted.
     """
@@ -50,7 +51,7 @@ def count_gflops(model: nn.Module, image: Tensor) -> float:
 def measure_latency(
     model: nn.Module, images: Tensor, *, repeats: int = 10, amp_dtype: torch.dtype | None = None
 ) -> Latency:
-    """The time of a forward pass in evaluation mode, after two that are not counted.
+    """The time of a forward pass in evaluation mode, after two untimed ones.
 
     Args:
         images: float [B, 3, H, W] on the model's device.

@@ -1,4 +1,4 @@
-"""Ranked lists drawn as one image: right entries in green frames, wrong ones in red frames."""
+"""Draw ranked lists as one image: correct entries in green frames, wrong ones in red frames."""
 
 from collections.abc import Callable, Sequence
 
@@ -50,7 +50,7 @@ def draw_ranked_list(ranked: RankedQuery, load_query: Loader, load_gallery: Load
 
 
 def captions(place: int, entry: RankedEntry) -> tuple[str, str]:
-    """Two lines below an image, with words because not everybody can tell red from green."""
+    """Two lines below an image; in words, because some people cannot tell red from green."""
     verdict = "right" if entry.correct else "wrong"
     return f"{place}. {verdict}  {entry.distance:.2f}", f"id {entry.pid}  cam {entry.camid + 1}"
 

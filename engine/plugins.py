@@ -119,7 +119,7 @@ def load_plugins(names: Iterable[str]) -> None:
         module = targets.get(name, name)
         try:
             importlib.import_module(module)
-        # A plug-in is code of somebody else, which can fail in any way.
+        # A plug-in is third-party code, which can fail in any way.
         except Exception as error:
             if isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]:
                 known = ", ".join(sorted(targets)) or "none"
@@ -135,7 +135,7 @@ def load_plugins(names: Iterable[str]) -> None:
 
 
 def check_plugins(required: Iterable[str], *, source: object) -> None:
-    """Raises ValueError if a checkpoint needs plug-ins that have not been loaded."""
+    """Raise ValueError if a checkpoint needs plug-ins that have not been loaded."""
     missing = [name for name in required if name not in _loaded]
     if missing:
         names = "".join(f"'{name}'," for name in missing)

@@ -1,8 +1,7 @@
-"""The precision of mixed precision on a CPU: what is fast on this machine.
+"""Choose the precision of mixed precision on a CPU by its instruction set.
 
 torch reports bfloat16 as supported on every processor with AVX-512. Without instructions for it,
-oneDNN emulates it, and a training takes twice as long as in float32. So the instruction set
-decides.
+oneDNN emulates it, and training takes twice as long as in float32.
 """
 
 import os
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-# Set to anything but 0, this makes a machine behave like one without bfloat16 instructions.
+# If this variable is not 0, the machine behaves like one without bfloat16 instructions.
 NO_BF16 = "EMBER_REID_NO_BF16"
 PROCESSORS = Path("/proc/cpuinfo")
 # Linux' names of the instructions, on x86-64 and on Arm.
@@ -44,6 +43,6 @@ def choose_cpu_precision(requested: str) -> str:
 
 
 def describe_cpu_precision(chosen: str) -> str:
-    """A precision and what this processor has for it, for the log and for environment.json."""
+    """Describe a precision and the processor's support for it, for logs and environment.json."""
     found = find_bf16_instructions()
     return f"{chosen} ({f'the processor has {found}' if found else 'no bfloat16 instructions'})"

@@ -1,4 +1,4 @@
-"""From collected embeddings to the numbers of `results.json`."""
+"""Compute the numbers of `results.json` from embeddings."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any

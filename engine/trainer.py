@@ -110,7 +110,7 @@ def total(losses: dict[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def measure(losses: dict[str, Tensor], output: ReidOutput, batch: Batch) -> Measured:
-    """Losses, and the fraction of images that the first classifier gets right (0 without one)."""
+    """Losses, and the accuracy of the first classifier (0 without one)."""
     losses = {name: loss.detach() for name, loss in losses.items()}
     if not output.logits:
         return losses, batch.pids.new_zeros((), dtype=torch.float32)

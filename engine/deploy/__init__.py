@@ -1,1 +1,1 @@
-"""Trained networks outside of training: images in, embeddings out; here or in an exported file."""
+"""Trained networks in deployment: from images to embeddings, in PyTorch or in an exported file."""

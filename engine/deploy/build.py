@@ -1,4 +1,4 @@
-"""Checkpoints and exported files to Embedders."""
+"""Create Embedders from checkpoints and exported files."""
 
 import hashlib
 import json
@@ -30,8 +30,8 @@ def load_model(
 ) -> Embedder:
     """A trained network, ready to use: `load_model("best.pt").embed(["a.jpg", "b.jpg"])`.
 
-    The content of the file decides what it is, never its name. Checkpoints, safetensors files and
-    ONNX files are read without executing anything.
+    The format is detected from the content of the file, not from its name. Checkpoints,
+    safetensors files and ONNX files are read without executing code.
 
     Args:
         path: a checkpoint, or a file written by tools.export (ONNX, TorchScript, torch.export).
@@ -40,8 +40,8 @@ def load_model(
         config: the recipe, for weight files that do not contain one.
         device: auto | cpu | cuda.
         half: compute the backbone in float16; for checkpoints only.
-        trust: also load TorchScript files and exported programs. They are programs: whoever wrote
-            the file can execute any code on this machine.
+        trust: also load TorchScript files and exported programs. These can execute any code on
+            this machine.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -54,7 +54,7 @@ def load_model(
         return build_embedder(read_test_config(config, words), half=half)
     if overrides or config or half:
         raise ValueError(
-            f"{path} is an exported network, its configuration is fixed: "
+            f"{path} is an exported network, whose configuration is fixed: "
             "change the configuration of the checkpoint and export it again"
         )
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
@@ -62,7 +62,7 @@ def load_model(
 
 
 def build_embedder(cfg: Config, *, half: bool = False) -> Embedder:
-    """The network of TEST.WEIGHT on the configured device."""
+    """Create the Embedder of TEST.WEIGHT on the configured device."""
     network, metadata = build_deployed_network(cfg, half=half)
     return create_embedder(network, metadata, build_device(cfg))
 
@@ -118,11 +118,11 @@ def read_threshold(weights: str | Path) -> float | None:
         metric, digest = content.get("metric", "cosine"), content.get("sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} contains no number named threshold: run tools.calibrate again"
+            f"{path} does not contain a numeric threshold: run tools.calibrate again"
         ) from error
     if digest and digest != hashlib.sha256(Path(weights).read_bytes()).hexdigest():
         raise ValueError(
-            f"{path} belongs to other weights than {weights}: "
+            f"{path} does not belong to the weights {weights}: "
             "run tools.calibrate again, or remove the file"
         )
     if metric != "cosine":

@@ -1,8 +1,8 @@
-"""What kind of model a file contains, decided by its content, and whether it may be loaded.
+"""Detect the format of a model file from its content, and decide whether it may be loaded.
 
 Checkpoints (of this program and of others), safetensors files and ONNX files are data: reading
-them executes nothing. TorchScript files and exported programs are programs: loading or running
-them can read, write and execute anything.
+them executes no code. TorchScript files and exported programs are programs: loading or running
+them can execute any code.
 """
 
 import zipfile
@@ -18,7 +18,7 @@ _ONNX_GRAPH = 7
 
 
 def detect_format(path: Path) -> ModelFormat:
-    """The format of a file. "checkpoint" stands for weights, and for everything unknown.
+    """Detect the format of a file. Unknown files are treated as checkpoints.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -38,11 +38,12 @@ def _archive_members(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError, EOFError):
-        return []  # no archive, or a damaged one: reading it as a checkpoint gives the reason
+        # Not an archive, or a damaged one. Reading it as a checkpoint gives the reason.
+        return []
 
 
 def _is_onnx(path: Path) -> bool:
-    """Whether the file is a sequence of ModelProto's fields, with a graph among them."""
+    """Whether the file is a sequence of fields of ModelProto that includes a graph."""
     size = path.stat().st_size
     found = set()
     with path.open("rb") as file:
@@ -61,7 +62,7 @@ def _is_onnx(path: Path) -> bool:
 
 
 def _read_varint(file: BinaryIO) -> int:
-    """A base-128 number of Protocol Buffers; -1 at the end of the file or if it is too long."""
+    """Read a base-128 integer of Protocol Buffers; -1 at the end of the file or if too long."""
     value = 0
     for shift in range(0, 64, 7):
         byte = file.read(1)
@@ -74,7 +75,7 @@ def _read_varint(file: BinaryIO) -> int:
 
 
 def check_trust(path: Path, *, trust: bool) -> None:
-    """Raises ValueError if the file is a program and the user did not choose to run it."""
+    """Raise ValueError if the file is a program that the user does not trust."""
     kind = detect_format(path)
     if kind in PROGRAMS and not trust:
         raise ValueError(
@@ -84,7 +85,7 @@ def check_trust(path: Path, *, trust: bool) -> None:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Raises ValueError for an exported file where a checkpoint is needed."""
+    """Raise ValueError for an exported file where a checkpoint is needed."""
     kind = detect_format(path)
     if kind != "checkpoint":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Images of any kind and size to embeddings, with any runtime."""
+"""Compute embeddings from images of any kind and size, with any runtime."""
 
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor
-_LENGTH_TOLERANCE = 1e-2  # float16 and int8 runtimes round
+# Runtimes in float16 and int8 round.
+_LENGTH_TOLERANCE = 1e-2
 
 
 class Embedder:
@@ -68,7 +69,7 @@ class Embedder:
         if embeddings.shape != expected:
             raise ValueError(
                 f"the network returned embeddings of shape {tuple(embeddings.shape)}, "
-                f"its metadata says {expected}"
+                f"but its metadata states {expected}"
             )
         lengths = embeddings.norm(dim=1)
         # Comparisons with NaN are false.

@@ -1,4 +1,4 @@
-"""Networks to files: ONNX (also quantized), TorchScript, exported programs.
+"""Export networks to ONNX (also quantized), TorchScript, and exported programs.
 
 B: images, D: dimensions of an embedding.
 """
@@ -17,7 +17,7 @@ from ember_reid.engine.deploy.metadata import METADATA_KEY, ExportMetadata
 from ember_reid.engine.deploy.network import DeployedNetwork
 from torch import Tensor
 
-# Export target: the packages that writing it needs.
+# Export targets, and the packages that each one needs.
 PACKAGES: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "torchscript": (),
@@ -27,7 +27,7 @@ INPUT, OUTPUT = "images", "embeddings"
 
 
 def check_target(target: str) -> None:
-    """Raises ValueError for an unknown target, and for one whose packages are not installed."""
+    """Raise ValueError for an unknown target, or if its packages are not installed."""
     if target not in PACKAGES:
         raise ValueError(
             f"the export target is '{target}', it must be one of {', '.join(PACKAGES)}"
@@ -36,7 +36,7 @@ def check_target(target: str) -> None:
 
 
 def check_packages(purpose: str, names: Iterable[str]) -> None:
-    """Raises ValueError with the command that installs what is missing."""
+    """Raise ValueError if packages are missing, with the command that installs them."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(
@@ -54,7 +54,8 @@ def write_network(
         ValueError: see check_target.
     """
     check_target(target)
-    example = torch.randint(0, 256, (2, 3, *metadata.size), dtype=torch.uint8)  # [B, 3, H, W]
+    # [B, 3, H, W]
+    example = torch.randint(0, 256, (2, 3, *metadata.size), dtype=torch.uint8)
     writers = {
         "onnx": _write_onnx,
         "torchscript": _write_torchscript,
@@ -122,10 +123,11 @@ def _write_program(
 def quantize_onnx(
     source: Path, path: Path, metadata: ExportMetadata, batches: Iterable[Tensor]
 ) -> None:
-    """An ONNX file with 8-bit convolutions: weights per channel, activations by their range.
+    """Quantize the convolutions of an ONNX file to 8 bits.
 
-    This is onnxruntime's static quantization (QDQ format). Everything but convolutions stays in
-    float32: preprocessing, head, normalization.
+    This is the static quantization of onnxruntime (QDQ format), with one scale per channel for
+    weights and one per tensor for activations. Preprocessing, head and normalization stay in
+    float32.
 
     Args:
         source: a float32 export.
@@ -149,7 +151,7 @@ def quantize_onnx(
             return None if batch is None else {INPUT: batch.numpy()}
 
     with tempfile.TemporaryDirectory() as folder, without_messages():
-        # Fuses batch norms into convolutions.
+        # This fuses batch norms into convolutions.
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         quantize_static(

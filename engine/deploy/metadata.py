@@ -1,4 +1,4 @@
-"""What an exported file says about its network: preprocessing, embedding, threshold."""
+"""Metadata of an exported network: preprocessing, embedding, threshold."""
 
 import json
 import math
@@ -8,10 +8,13 @@ from typing import Any
 
 from ember_reid.data.images import INTERPOLATIONS
 
-METADATA_KEY = "ember-reid"  # the entry in the metadata of an exported file
+# The key of our entry in the metadata of an exported file.
+METADATA_KEY = "ember-reid"
 PRECISIONS = ("float32", "half", "int8")
-_MAX_SIDE = 4096  # pixels; larger sizes are refused, since they would exhaust the memory
-_MAX_TEXT = 100_000  # characters of JSON
+# Pixels. Larger sizes are refused, since they would exhaust the memory.
+_MAX_SIDE = 4096
+# Characters of JSON.
+_MAX_TEXT = 100_000
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class ExportMetadata:
         precision: float32, half or int8.
         threshold: cosine distance up to which two images show the same identity; None if it was
             not calibrated.
-        input, output: description of the tensors, for people.
+        input, output: readable descriptions of the tensors.
     """
 
     fingerprint: str
@@ -90,7 +93,7 @@ _REQUIREMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def parse_metadata(text: str) -> ExportMetadata:
-    """The metadata in an exported file or a feature file. Unknown fields are ignored.
+    """Parse the metadata of an exported file or a feature file. Unknown fields are ignored.
 
     Raises:
         ValueError: the text is not such metadata, or a field has an invalid value.

@@ -1,4 +1,4 @@
-"""The deployable network: uint8 images in, embeddings of length 1 out.
+"""The deployable network, which maps uint8 images to embeddings of length 1.
 
 Letters: B images, H x W pixels, D dimensions of an embedding.
 """
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Parts of the names of weights on which no embedding depends.
+# Parts of the names of weights that do not affect embeddings.
 _UNUSED = frozenset({"classifier", "num_batches_tracked"})
 
 
@@ -52,7 +52,8 @@ class DeployedNetwork(nn.Module):
         pixels = ((images.to(torch.float32) - self.shift) * self.scale).to(self.dtype)
         # One pass over 2 * B images, so that an exported file contains the network only once.
         if self.flip:
-            pixels = torch.cat([pixels, pixels.flip(-1)])  # [2*B, 3, H, W]
+            # [2*B, 3, H, W]
+            pixels = torch.cat([pixels, pixels.flip(-1)])
         embeddings = self.model(pixels).embedding.float()
         if self.flip:
             # [2*B, D] -> [2, B, D] -> [B, D]
@@ -61,9 +62,9 @@ class DeployedNetwork(nn.Module):
 
 
 def fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, object]) -> str:
-    """16 hexadecimal digits (of SHA-256) that identify an embedding.
+    """16 hexadecimal digits (of SHA-256) that identify a network and its settings.
 
-    They change with every weight on which embeddings depend, and with every setting.
+    They change with every weight and every setting that affects embeddings.
     """
     digest = hashlib.sha256()
     for name in sorted(weights):
@@ -78,7 +79,7 @@ def fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, object]) -
 
 
 def check_finite(weights: Mapping[str, Tensor], source: object) -> None:
-    """Raises ValueError if a weight on which embeddings depend is NaN or infinite."""
+    """Raise ValueError if a weight that affects embeddings is NaN or infinite."""
     damaged = [
         name
         for name, tensor in weights.items()

@@ -1,4 +1,4 @@
-"""Exported files and networks in memory to Embedders."""
+"""Create Embedders from exported files and from networks in memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +54,7 @@ def _open_onnx(path: Path) -> Embedder:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-    # onnxruntime has one class of exceptions for each kind of damage, without a common base.
+    # onnxruntime raises a different exception for each kind of damage, without a common base.
     except Exception as error:
         raise ValueError(
             f"{path} is not an ONNX file that onnxruntime can run: {_first_line(error)}"
@@ -82,7 +82,7 @@ def _open_program(path: Path, device: torch.device) -> Embedder:
     try:
         with without_messages():
             network = torch.export.load(path, extra_files=extra).module().to(device)
-    # A damaged archive fails anywhere in torch's deserializer, with any class of exception.
+    # A damaged archive can make the deserializer of torch raise any exception.
     except Exception as error:
         raise ValueError(
             f"{path} is not an exported program that torch can load: {_first_line(error)}"

@@ -1,4 +1,4 @@
-"""From the KD section of the configuration to what distillation adds to a training."""
+"""Build teachers, handlers and losses from the KD section of the configuration."""
 
 import logging
 from collections import Counter
@@ -34,7 +34,7 @@ logger = logging.getLogger("ember.distill")
 
 @dataclass(frozen=True)
 class Distillation:
-    """What distillation adds to a training; empty if the KD section is.
+    """The objects that distillation adds to a training; all empty without distillation.
 
     One iteration: the handlers update the averaged teacher, append the teachers' outputs to
     `batch.teachers`, and select the student's views. The losses compare the student's output with
@@ -44,7 +44,7 @@ class Distillation:
         handlers: in firing order, to be attached after Augment.
         losses: for the criterion, by name.
         state: objects for the checkpoint, by name.
-        teachers: of KD.TEACHERS, for the comparison at the end.
+        teachers: those of KD.TEACHERS, for the comparison at the end.
     """
 
     handlers: tuple[BatchTransform, ...]
@@ -65,14 +65,15 @@ def build_distillation(
     """Load the teachers and create the handlers and losses of the KD section.
 
     Args:
-        student: on its device. It receives the weights of KD.STUDENT_WEIGHTS, and returns its
-            feature maps from now on if a loss needs them.
+        student: on its device. It receives the weights of KD.STUDENT_WEIGHTS. If a loss needs
+            feature maps, it is set to return them.
         classes: the identity of each of the student's classes.
         records: the training records, to warn of identities with few images.
 
     Raises:
-        FileNotFoundError, ValueError: a teacher does not exist, is not our checkpoint, knows
-            none of the identities, or lacks the feature maps that a loss needs.
+        FileNotFoundError, ValueError: a teacher does not exist, is not a checkpoint of this
+            program, has too few identities in common with the student, or does not have the
+            feature maps that a loss needs.
     """
     kd = cfg.KD
     teachers: list[Teacher] = []

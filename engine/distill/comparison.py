@@ -12,7 +12,8 @@ from ember_reid.engine.latency import count_gflops, count_parameters, measure_la
 from torch import nn
 
 logger = logging.getLogger("ember.distill")
-_BATCH_SIZE = 32  # large enough to use all of a processor, small enough for a laptop
+# Large enough to use all cores, small enough for the memory of a laptop.
+_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)

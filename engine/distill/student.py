@@ -37,7 +37,7 @@ def init_student(student: ReidModel, path: str, *, reinit: str) -> None:
     missing = [name for name in own if name not in copied and not name.startswith(new)]
     if mismatched or missing:
         raise ValueError(
-            f"KD.STUDENT_WEIGHTS: {path} has another architecture than the student: "
+            f"KD.STUDENT_WEIGHTS: {path} and the student have different architectures: "
             f"{len(mismatched)} tensors do not fit, {len(missing)} are missing "
             f"({', '.join((mismatched + missing)[:3])}); use the same MODEL section, "
             "KD.REINIT head for other identities, or KD.STUDENT_WEIGHTS ''"

@@ -1,1 +1,1 @@
-"""Everything around the training step. Each handler documents its engine, event and effect."""
+"""Handlers around the training step. Each one documents its engine, events and effect."""

@@ -1,4 +1,4 @@
-"""Runs a metric writer in a thread, so that an optional service cannot disturb the training."""
+"""Run a metric writer in a thread, so that an optional service cannot disturb the training."""
 
 import logging
 import queue
@@ -11,16 +11,16 @@ from ember_reid.engine.handlers.writers import MetricWriter
 
 logger = logging.getLogger("ember.train")
 
-# Entries that may wait; more are dropped.
+# Maximum number of queued entries; further ones are dropped.
 QUEUE_SIZE = 1000
-# Images that may wait, because an image can be some megabytes large.
+# Maximum number of queued images, each of which can be several megabytes.
 MAX_IMAGES = 4
-# Seconds that the end of a run waits for the last entries.
+# Maximum seconds that the end of a run waits for the last entries.
 CLOSE_TIMEOUT = 10.0
 
 
 class BackgroundWriter(MetricWriter):
-    """Passes everything on to another writer in a daemon thread.
+    """Forwards all calls to another writer in a daemon thread.
 
     Wrap every writer that uses a network, a library with threads of its own, or anything else that
     may fail or hang. The training never waits for it: the queue is bounded, and entries that do not
@@ -55,7 +55,7 @@ class BackgroundWriter(MetricWriter):
         return self.writer.accepts_images and not self._failed.is_set()
 
     def open(self, *, resumed_iteration: int | None = None) -> None:
-        # In this thread: loader processes must not be forked while another thread imports.
+        # In this thread, because loader processes must not be forked while another thread imports.
         self._attempt(self.writer.load)
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
@@ -118,7 +118,7 @@ class BackgroundWriter(MetricWriter):
             self._failed.set()
             reason = " ".join(str(error).split()) or type(error).__name__
             logger.warning(
-                "%s failed and is not used any more; the training continues: %.200s",
+                "%s failed and is no longer used; the training continues: %.200s",
                 self.name,
                 reason,
             )

@@ -1,4 +1,4 @@
-"""From a training run to its handlers."""
+"""Create the handlers of a training run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class RunControl:
 
 
 def build_control(run: TrainingRun) -> RunControl:
-    """The handlers with a state of their own; `build_handlers` puts them in their place."""
+    """Create the handlers that have a state; `build_handlers` inserts them in firing order."""
     evaluation = _build_evaluation(run)
     checkpoints = _build_checkpoints(run, evaluation)
     stop_on_signal = StopOnSignal(

@@ -1,4 +1,4 @@
-"""Batch-norm statistics that belong to the final weights."""
+"""Batch-norm statistics for the final weights."""
 
 from collections.abc import Callable, Iterable
 from itertools import islice
@@ -40,7 +40,7 @@ class PreciseBN:
     def __call__(self) -> None:
         if self.num_batches == 0:
             return
-        # Training counts its epochs from 1, so epoch 0 has batches of its own.
+        # Training starts at epoch 1, so epoch 0 has different batches.
         epoch_sampler(self.loader).set_epoch(0)
         update_bn(self._images(), self.model, device=self.device)
         if idist.get_world_size() > 1:

@@ -1,4 +1,4 @@
-"""How a run ends early: divergence, signals, and failures of the machine."""
+"""Early ends of a run: divergence, signals, and failures of the machine."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""Metric writers for the experiment trackers with which ignite has loggers.
+"""Metric writers for the experiment trackers that ignite has loggers for.
 
 Wrap them in a BackgroundWriter, which calls all methods except `load` in one thread. Ignite's own
 handlers are not used: they read tensors on the device and call the tracker in the training thread.
@@ -119,7 +119,7 @@ class WandBTracker(Tracker):
             # It must not capture the console or prompt for a key.
             settings={"console": "off", "init_timeout": 60, "login_timeout": 1},
         )
-        # W&B's own steps cannot go back to the checkpoint that a run resumes from.
+        # The steps of W&B cannot go back to the checkpoint from which a run is resumed.
         self._logger.define_metric("iteration")
         self._logger.define_metric("*", step_metric="iteration")
         return self._logger.run.id
@@ -149,7 +149,7 @@ class MLflowTracker(Tracker):
         started = mlflow.start_run(
             run_id=known or None, run_name=self.run.name, log_system_metrics=False
         )
-        # It takes the active run of this thread.
+        # The logger uses the active run of this thread.
         self._logger = loggers.MLflowLogger()
         if not known:
             # A value is at most 6000 characters long, and cannot be changed.
@@ -186,14 +186,14 @@ class ClearMLTracker(Tracker):
             task_name=self.run.name,
             continue_last_task=known or False,
             reuse_last_task_id=False,
-            # Nothing but what is written here is recorded, and torch is not patched.
+            # Only what is written here is recorded, and torch is not patched.
             auto_connect_arg_parser=False,
             auto_connect_frameworks=False,
             auto_connect_streams=False,
             auto_resource_monitoring=False,
         )
         task = self._logger.get_task()
-        # Otherwise, a resumed run would start after its last iteration.
+        # Otherwise, the iterations of a resumed run would be shifted by its last iteration.
         task.set_initial_iteration(0)
         task.set_parameters({key: str(value) for key, value in self.run.config.items()})
         return task.id
@@ -241,7 +241,7 @@ class NeptuneTracker(Tracker):
 
 
 class PolyaxonTracker(Tracker):
-    """Polyaxon, inside a job of it or with its own configuration."""
+    """Polyaxon, inside one of its jobs or with its own configuration."""
 
     name, package, requirement = "polyaxon", "polyaxon", "polyaxon>=2"
 

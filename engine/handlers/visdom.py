@@ -54,7 +54,7 @@ class VisdomWriter(MetricWriter):
             self._client = self._connect(replay_file=str(self.replay_file))
 
     def _connect(self, *, replay_file: str | None = None) -> Any:
-        """The client of ignite's logger, without a thread of its own.
+        """Create the client of ignite's logger, without its own thread.
 
         The logger itself is not used: its `close` closes all windows of the environment.
         """

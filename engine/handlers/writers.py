@@ -1,4 +1,4 @@
-"""Metric writers: where the numbers and images of a run go."""
+"""Writers for the metrics and images of a run."""
 
 import csv
 import json
@@ -39,7 +39,7 @@ class MetricWriter:
 
 
 class MetricWriters(MetricWriter):
-    """Several writers as one. There are none on ranks above 0."""
+    """Several writers as one; ranks above 0 have none."""
 
     def __init__(self, writers: Sequence[MetricWriter] = ()):
         self.writers = tuple(writers)

@@ -1,4 +1,4 @@
-"""From the configuration to the criterion."""
+"""Build the criterion from the configuration."""
 
 from collections.abc import Callable, Mapping
 from functools import partial, reduce
@@ -34,7 +34,8 @@ from torch import Tensor, nn
 LossFunction = Callable[[ReidOutput, Batch], Tensor]
 # (logits [B, C], pids [B]) -> scalar, or logits.
 ClassifierLoss = Callable[..., Tensor]
-PairLoss = Callable[..., Tensor]  # (features [B, D], pids [B], references=None) -> scalar
+# (features [B, D], pids [B], references=None) -> scalar.
+PairLoss = Callable[..., Tensor]
 
 
 def build_criterion(
@@ -68,7 +69,7 @@ def build_criterion(
 
 
 def _build_cross_entropy(cfg: Config) -> LossFunction:
-    """Cross-entropy over all classifiers, with the margin, because models do not see labels."""
+    """Cross-entropy over all classifiers. The margin is applied here, as it needs the labels."""
     ce = cfg.LOSS.CE
     loss = partial(smoothed_cross_entropy, epsilon=ce.EPSILON, smooth_over=ce.SMOOTH_OVER)
     if ce.MARGIN_TYPE != "none":

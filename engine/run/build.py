@@ -1,4 +1,4 @@
-"""From the configuration to a training run."""
+"""Build a training run from the configuration."""
 
 import logging
 import os
@@ -290,7 +290,7 @@ def seed_everything(cfg: Config) -> None:
 
 
 def describe_load(cfg: Config) -> str:
-    """What has to fit into memory, for messages."""
+    """Describe what has to fit into memory, for messages."""
     height, width = cfg.INPUT.SIZE_TRAIN
     images = cfg.SOLVER.IMS_PER_BATCH // idist.get_world_size() // cfg.SOLVER.ACCUMULATION_STEPS
     clips = f" x {cfg.INPUT.NUM_FRAMES} frames" if cfg.INPUT.NUM_FRAMES > 1 else ""

@@ -1,4 +1,4 @@
-"""Processes of a run: starting them, passing signals on, and reporting their errors."""
+"""Start the processes of a run, forward signals to them, and report their errors."""
 
 import json
 import logging
@@ -148,7 +148,7 @@ def work(
 
 
 def _end(folder: str, exit_code: int, failure: dict[str, Any]) -> None:
-    """Record why this process ends, and end it without waiting for the others."""
+    """Record why this process ends, and exit without waiting for the others."""
     path = Path(folder, f"failure-{idist.get_local_rank()}.json")
     path.write_text(json.dumps(failure), encoding="utf-8")
     sys.stdout.flush()
@@ -234,7 +234,7 @@ def _exit_code(code: int) -> int:
 
 @contextmanager
 def explain_failures(load: str) -> Iterator[None]:
-    """Turn failures of the machine, such as a lack of memory, into one-line errors.
+    """Convert failures of the machine, such as lack of memory, to one-line errors.
 
     Args:
         load: what has to fit into memory.

@@ -59,7 +59,7 @@ def _acquire(path: Path, folder: Path) -> int:
                 raise
             logger.warning("OUTPUT_DIR %s cannot be locked: %s", folder, error)
             return descriptor
-        # The previous owner removes the file when it ends; then this lock is on a removed file.
+        # The previous owner may have removed the file, so that this lock is on a deleted file.
         try:
             is_current = os.fstat(descriptor).st_ino == os.stat(path).st_ino
         except FileNotFoundError:

@@ -27,7 +27,8 @@ RUN_FILES = (
     "metrics.jsonl",
     "results.csv",
     ENVIRONMENT_FILE,
-    "made_with.json",  # the former name of environment.json
+    # The former name of environment.json.
+    "made_with.json",
     "results.json",
     "distillation.json",
     "report.html",

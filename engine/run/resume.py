@@ -1,4 +1,4 @@
-"""Which changes of a configuration a resumed run may have."""
+"""Decide which changes of the configuration are allowed when a run is resumed."""
 
 from collections.abc import Mapping, Sequence
 

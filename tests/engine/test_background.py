@@ -53,7 +53,7 @@ def test_an_error_gives_one_warning_and_ends_the_writer(caplog):
         writer.write("train", 1, iteration, {})
     writer.close()
     assert [record.getMessage() for record in caplog.records] == [
-        "service failed and is not used any more; the training continues: server gone bye"
+        "service failed and is no longer used; the training continues: server gone bye"
     ]
 
 
@@ -106,7 +106,7 @@ def test_a_library_that_cannot_be_imported_gives_one_warning(caplog, error):
     writer.close()
     assert recorder.calls == []
     assert [record.getMessage() for record in caplog.records] == [
-        f"service failed and is not used any more; the training continues: {error}"
+        f"service failed and is no longer used; the training continues: {error}"
     ]
 
 

@@ -30,5 +30,5 @@ def test_invalid_embeddings_are_refused(row):
 
 
 def test_the_dimension_must_be_that_of_the_metadata():
-    with pytest.raises(ValueError, match=r"shape \(2, 3\), its metadata says \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), but its metadata states \(2, 2\)"):
         embed((1.0, 0.0, 0.0), (1.0, 0.0, 0.0))

@@ -147,7 +147,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     from ember_reid.engine.checkpoint import save_checkpoint
 
     save_checkpoint(tmp_path / "t.pt", {"model": nn.Linear(2, 2).state_dict()})
-    with pytest.raises(ValueError, match="another architecture than the student"):
+    with pytest.raises(ValueError, match="and the student have different architectures"):
         init_student(make_model(), str(tmp_path / "t.pt"), reinit="head")
     with pytest.raises(ValueError, match="KD.REINIT last-stage supports ResNets"):
         init_student(make_model(), str(tmp_path / "t.pt"), reinit="last-stage")

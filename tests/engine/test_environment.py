@@ -24,9 +24,9 @@ def git(folder, *words):
 
 
 def test_a_commit_and_whether_files_differ_from_it(tmp_path):
-    assert describe_commit(tmp_path) == "unknown: no git checkout"
+    assert describe_commit(tmp_path) == "unknown: not a git checkout"
     git(tmp_path, "init")
-    assert describe_commit(tmp_path) == "unknown: no git checkout"  # no commit yet
+    assert describe_commit(tmp_path) == "unknown: not a git checkout"  # no commit yet
     (tmp_path / "a").write_text("1")
     (tmp_path / "inside").mkdir()
     git(tmp_path, "add", "a")
@@ -38,7 +38,7 @@ def test_a_commit_and_whether_files_differ_from_it(tmp_path):
     (tmp_path / "a").write_text("2")
     assert describe_commit(tmp_path) == f"{clean} + changes"
     assert (
-        describe_commit(tmp_path / "inside") == "unknown: no git checkout"
+        describe_commit(tmp_path / "inside") == "unknown: not a git checkout"
     )  # it is somebody else's
 
 

@@ -114,7 +114,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypa
 def test_checkpoints_of_others_are_refused(tmp_path):
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(
-        ValueError, match="is no checkpoint of this program .* give its recipe with -c"
+        ValueError, match="is not a checkpoint of this program .* its recipe with -c"
     ):
         load_checkpoint(tmp_path / "other.pt")
 

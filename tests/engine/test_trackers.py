@@ -124,7 +124,7 @@ class Broken(Tracker):
 
 
 LOST = "wandb does not respond; its last entries are lost"
-FAILED = "wandb failed and is not used any more; the training continues: the server is gone"
+FAILED = "wandb failed and is no longer used; the training continues: the server is gone"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_healthy_data(own, capsys):
     page = own.parent / "pages" / "report.html"
     code, out, _ = run(capsys, f"csv:{own}", "--out", page)
     assert (
-        code == 0 and "The dataset can be used for training" in out and f"as a page: {page}" in out
+        code == 0 and "The dataset can be used for training" in out and f"HTML page: {page}" in out
     )
     assert 'has no camera labels; protocol "all"' in out and "protocol: all" in out
     assert "DATALOADER.NUM_INSTANCES 2 (2 identities x 2)" in out

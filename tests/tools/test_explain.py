@@ -116,7 +116,7 @@ def test_two_recipes_side_by_side(tiny_recipe, tmp_path, capsys):
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2 and out[1].split() == ["SOLVER.BASE_LR", "0.00035", "->", "0.5"]
     assert main([str(tiny_recipe), "--against", str(tiny_recipe)]) == 0
-    assert "train the same" in capsys.readouterr().out
+    assert "have the same training settings" in capsys.readouterr().out
 
 
 def test_the_score_of_a_shipped_recipe_has_its_source(capsys):

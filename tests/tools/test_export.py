@@ -261,11 +261,11 @@ def test_missing_packages_are_named(monkeypatch):
         ),
         (
             ["x.pt", "--out", "x.pt2", "--to", "torchscript", "--int8", "d"],
-            "--int8 is onnxruntime's quantization",
+            "--int8 uses the quantization of onnxruntime",
         ),
         (
             ["x.pt", "--out", "x.pt2", "--to", "exported-program", "--half", "--images", "d"],
-            "are judged by mAP",
+            "are checked by mAP",
         ),
         (
             ["x.pt", "--out", "x.pt2", "--to", "torchscript", "--max-drop", "5"],

@@ -85,7 +85,9 @@ def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch,
         len(calls) == 5 and calls[2] == calls[3]
     )  # two done before, one interrupted, it and the last after
     assert len(load_features(out)[0].paths) == 3
-    assert run(best, out, photos) == 0 and "is there already" in capsys.readouterr().out
+    assert (
+        run(best, out, photos) == 0 and "already contains these images" in capsys.readouterr().out
+    )
     assert len(calls) == 5
     assert (
         run(best, out, photos, "--ids", "folder") == 0 and len(calls) == 9
@@ -157,9 +159,9 @@ def test_lists_and_folders_are_read_once_and_in_order(photos, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no images are named"),
+        ([], "no images: give files"),
         (["nowhere/"], "nowhere does not exist"),
-        ([__file__], "is neither a folder nor a csv list nor an image"),
+        ([__file__], "is neither a folder nor a CSV file nor an image"),
         (["EMPTY"], "there is no image in"),
         (["LIST"], "line 1: no column path; found: file"),
         (["PHOTOS", "--ids", "face"], "--ids is 'face', it must be one of none, folder, prefix"),
@@ -184,4 +186,4 @@ def test_mistakes_end_in_one_line(best, photos, tmp_path, capsys, words, message
 def test_a_file_of_another_kind_is_not_replaced(best, photos, tmp_path, capsys):
     np.savez(tmp_path / "mine.npz", a=torch.zeros(1).numpy())
     assert run(best, tmp_path / "mine.npz", photos) == 2
-    assert "--out would replace a file of another kind" in capsys.readouterr().err
+    assert "--out names a file of another kind" in capsys.readouterr().err

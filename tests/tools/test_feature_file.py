@@ -55,7 +55,7 @@ def changed(embeddings: np.ndarray, value: float) -> np.ndarray:
         (lambda f: {"pids": f.pids[:1]}, "pids must be 3 texts"),
         (lambda f: {"paths": np.arange(3)}, "paths must be 3 texts, found int64"),
         (lambda f: {"reasons": words(["x"])}, "reasons must be 0 texts"),
-        (lambda f: {"weights": words(["x"])}, "weights is not a text"),
+        (lambda f: {"weights": words(["x"])}, "weights is not text"),
         (lambda f: {"card": "{"}, ""),
     ],
 )

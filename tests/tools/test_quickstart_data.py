@@ -248,7 +248,7 @@ def test_data_that_is_there_is_left_alone(rendered, capsys):
     before = {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
     assert main([str(rendered), "--images", "--tracklets", *ARGUMENTS]) == 0
     assert capsys.readouterr().out == "".join(
-        f"{rendered / name}: exists already\n" for name in LAYOUTS
+        f"{rendered / name} already exists\n" for name in LAYOUTS
     )
     assert before == {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
 
@@ -258,7 +258,7 @@ def test_other_parameters_are_refused_in_one_line(rendered, capsys):
     assert main([str(rendered), "--images", *ARGUMENTS, "--seed", "8", "--junk", "11"]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == (
-        f"quickstart_data: {rendered} holds quickstart data made with seed 7 instead of 8, "
+        f"quickstart_data: {rendered} contains quickstart data with seed 7 instead of 8, "
         "junk 10 instead of 11; choose another folder or give --overwrite\n"
     )
     assert before == content(rendered)
@@ -301,7 +301,7 @@ def test_files_of_others_are_never_touched(tmp_path, capsys, extra):
     (tmp_path / "market1501" / "mine.jpg").write_bytes(b"mine")
     assert main([str(tmp_path), *TINY, *extra]) == 2
     assert (
-        "is not empty and holds no quickstart data; choose another folder"
+        "contains files that are not quickstart data; choose another folder"
         in capsys.readouterr().err
     )
     assert (tmp_path / "market1501" / "mine.jpg").read_bytes() == b"mine"
@@ -313,7 +313,7 @@ def test_files_of_others_are_never_touched(tmp_path, capsys, extra):
         (["--test-ids", "0"], "--test-ids is 0, it must be at least 1"),
         (
             ["--train-ids", "9990"],
-            "make 10040 identities; the layouts have four digits, so at most 9999",
+            "sum to 10040; identities have four digits, so at most 9999 are possible",
         ),
         (["--workers", "0"], "--workers is 0, it must be at least 1"),
     ],

@@ -149,7 +149,7 @@ def test_the_page_shows_all_results(page):
     ] * 2 + ["suspect"]
     assert (
         "likely label error: identity 6 under camera 3" in text
-        and "Likely label error, or two who look alike" in text
+        and "Likely label error, or two similar identities" in text
     )
     assert text.count("<summary>Heatmaps</summary>") == 1 and "query_23.jpg" in text
     for title in (
@@ -269,8 +269,8 @@ def test_training_ends_with_a_report(train, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere is no folder; name the OUTPUT_DIR of a run"),
-        (["SEED", "1"], "no run is named: python -m tools.report runs/x"),
+        (["nowhere"], "nowhere is not a folder; give the OUTPUT_DIR of a run"),
+        (["SEED", "1"], "no run is given, for example: python -m tools.report runs/x"),
         (["x", "--count", "0"], "--count is 0, it must be at least 1"),
     ],
 )
@@ -286,7 +286,7 @@ def test_argument_errors_are_one_line(capsys, words, message):
         ("results.json", '{"m": {"mAP": [1]}}', "scores must be numbers"),
         ("results.json", "[" * 5000, "results.json is damaged"),
         ("distillation.json", '{"rows": [{"name": "x", "mAP": "1"}]}', "`mAP` must be a number"),
-        ("metrics.jsonl", '{"epoch": "x"}\n{}', "metrics.jsonl, line 1 is not a line of metrics"),
+        ("metrics.jsonl", '{"epoch": "x"}\n{}', "metrics.jsonl, line 1 is not a row of metrics"),
         ("config.yml", "a: " + "[" * 200, "config.yml"),
     ],
 )

@@ -34,9 +34,9 @@ def test_suspects_are_near_another_identity_and_far_from_their_own():
     # 2 has its match first, 3 has no match, 4 has no near neighbor, and the match of 5 is not far.
     assert suspects == [0, 1]
     assert notes[1] == (
-        "Likely label error, or two who look alike: another identity is at 0.200, "
-        "nearer than half of all true pairs (0.400); "
-        "its own identity begins at 0.600, where nine in ten true pairs (0.500) are nearer."
+        "Likely label error, or two similar identities: another identity is at 0.200, "
+        "nearer than half of all true pairs (0.400); the nearest image of its own identity "
+        "is at 0.600, farther than nine in ten true pairs (0.500)."
     )
     assert find_suspects(nearest, 0.4, 0.5, count=1)[0] == [0]
 

@@ -98,9 +98,7 @@ def test_an_image_finds_itself_and_the_page_needs_nothing(features, photos, tmp_
     out = tmp_path / "found"
     assert main([str(features), *map(str, photos), "--top", "3", "--out", str(out)]) == 0
     said = capsys.readouterr().out
-    assert (
-        "There is no threshold, so no query is unknown" in said and str(out / "index.html") in said
-    )
+    assert "Without a threshold, no query is unknown" in said and str(out / "index.html") in said
     for path, query in zip(photos, saved_queries(out), strict=True):
         first = query["matches"][0]
         assert (
@@ -268,7 +266,7 @@ def test_missing_faiss_is_named(monkeypatch):
         (["FEATURES", "OTHER"], "embeddings of two networks do not compare"),
         (
             ["FEATURES", "PHOTO", "--weights", "gone.pt"],
-            "gone.pt, is not there; name it with --weights FILE",
+            "gone.pt, does not exist; name it with --weights FILE",
         ),
         (
             ["FEATURES", "PHOTO", "--threshold", "near"],

@@ -232,7 +232,7 @@ def test_the_command_needs_a_checkpoint_and_nothing_else(untrained, capsys):
         (
             ["--queries", "best,top"],
             "visualize: --queries is 'best,top', "
-            "it must be a list with commas of best, worst, random\n",
+            "it must be a comma-separated list of best, worst, random\n",
         ),
         (["--count", "0"], "visualize: --count is 0, it must be at least 1\n"),
     ],

@@ -1,4 +1,4 @@
-"""Scores without training: color histograms and pretrained features."""
+"""Score color histograms and pretrained features, without training."""
 
 from ember_reid.tools.baselines.command import main
 

@@ -1,4 +1,4 @@
-"""`python -m tools.baselines` in a checkout, `python -m ember_reid.tools.baselines` elsewhere."""
+"""The command `python -m tools.baselines`."""
 
 import sys
 

@@ -3,8 +3,8 @@
     python -m tools.baselines -c quickstart/people
     python -m tools.baselines -c market1501/cpu_r18 DATASETS.ROOT /data
 
-The scores of a trained network should be compared with these: on easy data, a histogram alone finds
-most matches. The histogram counts RGB values in 8 x 8 x 8 bins. Its square root is compared by
+Compare the scores of a trained network with these: on easy data, a histogram alone finds most
+matches. The histogram counts RGB values in 8 x 8 x 8 bins. Its square root is compared by
 cosine (Bhattacharyya coefficient).
 """
 
@@ -25,7 +25,7 @@ BINS = 8
 
 
 class ColorHistogram(nn.Module):
-    """Normalized images [B, (T,) 3, H, W] -> square roots of 8 x 8 x 8 color shares [B, 512]."""
+    """Map normalized images [B, (T,) 3, H, W] to square roots of color frequencies [B, 512]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -35,12 +35,12 @@ class ColorHistogram(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
     def forward(self, images: Tensor) -> ReidOutput:
-        pixels = (
-            ((images.float() * self.std + self.mean) * 255).round().long()
-        )  # [B, (T,) 3, H, W], 0..255
+        # [B, (T,) 3, H, W], 0..255
+        pixels = ((images.float() * self.std + self.mean) * 255).round().long()
         levels = pixels * BINS // 256
         red, green, blue = levels.unbind(dim=-3)
-        colors = ((red * BINS + green) * BINS + blue).flatten(1)  # [B, pixels]
+        # [B, pixels]
+        colors = ((red * BINS + green) * BINS + blue).flatten(1)
         counts = torch.zeros(len(images), BINS**3, device=images.device)
         counts.scatter_add_(1, colors, torch.ones_like(colors, dtype=counts.dtype))
         return ReidOutput(embedding=(counts / colors.shape[1]).sqrt())

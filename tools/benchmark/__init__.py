@@ -1,4 +1,4 @@
-"""Measurements of speed and memory on this machine."""
+"""Measure speed and memory on this machine."""
 
 from ember_reid.tools.benchmark.command import main
 

@@ -1,4 +1,4 @@
-"""`python -m tools.benchmark` in a checkout, `python -m ember_reid.tools.benchmark` elsewhere."""
+"""The command `python -m tools.benchmark`."""
 
 import sys
 

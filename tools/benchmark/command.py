@@ -3,8 +3,8 @@
 from ember_reid.tools.common.cli import CommandGroup
 
 DESCRIPTION = """
-Measure speed and memory on this machine. Each measurement is compared with a reference that is
-measured in the same run. docs/benchmarks/performance.md contains results and explains them.
+Measure speed and memory on this machine. Each measurement is compared with a reference from the
+same run. docs/benchmarks/performance.md contains results and explains them.
 
     python -m tools.benchmark evaluate --shape market1501 --rerank
 """

@@ -2,13 +2,13 @@
 
     python -m tools.benchmark distill -c quickstart/logits
 
-The same functions as in main.py build everything; all steps use one batch in memory. The three
-measurements alternate, so that other load on the machine slows all of them down.
+Everything is built by the functions that main.py calls. All steps use one batch in memory. The
+three measurements alternate, so that other load on the machine affects all of them.
 
     plain       the student's step without the KD section
     distilled   the teachers' forward passes, then the student's step with all losses
     teachers    the teachers' forward passes alone, as separate networks in evaluation mode
-    overhead    distilled - plain - teachers: the cost of the losses, minus what the
+    overhead    distilled - plain - teachers: the cost of the losses, minus the time
                 optimized teachers save
 """
 
@@ -35,7 +35,8 @@ from ember_reid.engine.run.build import (
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ignite.engine import Engine
 
-WARMUP = 3  # rounds that do not count
+# Untimed rounds at the start.
+WARMUP = 3
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +102,7 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
     plain_optimizers = build_run_optimizers(cfg, model, plain_criterion)
 
     @torch.no_grad()
-    def ask_teachers() -> None:
+    def run_teachers() -> None:
         with torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None):
             for teacher in teachers:
                 teacher(batch.images)
@@ -115,11 +116,11 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
     if 0 < cfg.KD.STUDENT_VIEWS < cfg.INPUT.NUM_FRAMES:
         views = ViewSubsample(cfg.KD.STUDENT_VIEWS, num_frames=cfg.INPUT.NUM_FRAMES, seed=cfg.SEED)
         views.attach(plain)
-    return _take_turns(
+    return _time_alternately(
         {
             "plain": lambda: plain.run([batch], max_epochs=1),
             "distilled": lambda: distilled.run([batch], max_epochs=1),
-            "teachers": ask_teachers,
+            "teachers": run_teachers,
         },
         rounds=rounds,
         device=device,
@@ -127,7 +128,7 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
 
 
 def _load_batch(run: TrainingRun):
-    """The first batch of training, on the device and augmented."""
+    """The first training batch, augmented, on the device."""
     fetcher = Engine(lambda engine, batch: engine.state.batch)
     ToDevice(run.device).attach(fetcher)
     Augment(run.augmentation, seed=run.cfg.SEED, rank=0, world_size=1).attach(fetcher)
@@ -135,10 +136,10 @@ def _load_batch(run: TrainingRun):
         return fetcher.run(run.train_loader, max_epochs=1, epoch_length=1).output
 
 
-def _take_turns(
+def _time_alternately(
     actions: dict[str, Callable[[], object]], *, rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds that each action takes in each round, after the warm-up."""
+    """Seconds of each action in each round, after the warm-up."""
     times: dict[str, list[float]] = {name: [] for name in actions}
     for number in range(WARMUP + rounds):
         for name, action in actions.items():

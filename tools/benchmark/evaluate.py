@@ -3,8 +3,8 @@
     python -m tools.benchmark evaluate --shape market1501 --rerank
 
 The features have the shape of a public test set. Every time is the median of --repeats runs. Ratios
-are medians of ratios of consecutive runs, which other load on the machine affects less than the
-times. Peak memory is what the process allocates beyond the features.
+are medians over consecutive runs; other load on the machine affects them less than the times. Peak
+memory is what the process allocates beyond the features.
 Letters: Q queries, G gallery entries, N = Q + G, D dimensions.
 """
 
@@ -47,13 +47,16 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Shape:
-    """Counts of a benchmark's test set."""
+    """Counts of a benchmark's test set.
+
+    Distractors are gallery images of identities that are not in the query set.
+    """
 
     num_query: int
     num_gallery: int
     num_pids: int
     num_cams: int
-    num_distractors: int = 0  # gallery images of identities that are not in the query set
+    num_distractors: int = 0
 
 
 SHAPES = {
@@ -83,7 +86,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape", choices=list(SHAPES), default="market1501", help="default: %(default)s"
     )
-    parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking, too")
+    parser.add_argument(
+        "--rerank", action="store_true", help="also measure k-reciprocal re-ranking"
+    )
     parser.add_argument(
         "--dims", type=int, default=2048, help="dimensions of a feature (default: %(default)s)"
     )
@@ -99,7 +104,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gallery",
         type=int,
-        help="gallery images instead of the shape's own number, as the official counts vary",
+        help="number of gallery images (default: that of the shape); official counts vary",
     )
     parser.add_argument(
         "--alone",
@@ -166,7 +171,7 @@ def create_test_set(
 def report_alone(
     data: TestSet, repeats: int, memory_gib: float | None, rerank: Rerank | None
 ) -> None:
-    """Time and memory of the evaluation alone, and the memory of the whole process."""
+    """Print time and memory of the evaluation alone, and the memory of the whole process."""
 
     def evaluation():
         return evaluate_features(
@@ -178,7 +183,7 @@ def report_alone(
         scores, peak = peak_memory(evaluation, data.query.device)
         synchronize()
         seconds = np.array([time.perf_counter() - start])
-        whole = f", {memory_status('VmHWM') / GIB:.3f} GiB in all" if not np.isnan(peak) else ""
+        whole = f", {memory_status('VmHWM') / GIB:.3f} GiB in total" if not np.isnan(peak) else ""
         echo(
             f"{'re-ranked' if rerank else 'plain'} scores alone  {format_seconds(seconds)}, "
             f"{peak / GIB:.3f} GiB beyond "
@@ -187,7 +192,7 @@ def report_alone(
 
 
 def report_products(data: TestSet, repeats: int) -> None:
-    """Speed of the matrix product of each library on tiles of this shape, and of 8-bit integers."""
+    """Print the speed of each library's matrix product on tiles of this shape, and with int8."""
     work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
     chosen = choose_product(data.query.device, work)
     products = PRODUCTS if data.query.device.type == "cpu" else {"torch": chosen}
@@ -208,7 +213,7 @@ def report_products(data: TestSet, repeats: int) -> None:
 
 
 def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> None:
-    """Evaluation from features, compared with the matrix product that it contains."""
+    """Compare evaluation from features with the matrix product that it contains."""
     work = 2.0 * len(data.query) * len(data.gallery) * data.query.shape[1]
 
     def evaluation():
@@ -232,9 +237,9 @@ def report_evaluation(data: TestSet, repeats: int, memory_gib: float | None) -> 
 
 
 def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
-    """Ranking of given distances, compared with numpy's argsort of the same rows.
+    """Compare the ranking of given distances with numpy's argsort of the same rows.
 
-    As many queries are used as have distances of at most `most_bytes`.
+    The number of queries is limited so that their distances take at most `most_bytes`.
     """
     num = min(len(data.query), max(1, most_bytes // (4 * len(data.gallery))))
     distances = (1 - data.query[:num] @ data.gallery.t()).cpu().numpy()
@@ -260,9 +265,9 @@ def report_ranking(data: TestSet, repeats: int, most_bytes: int = GIB) -> None:
 
 
 def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> None:
-    """Re-ranked evaluation from features, compared with its matrix products alone, in float32.
+    """Compare re-ranked evaluation from features with its float32 matrix products alone.
 
-    These are the products of half of all pairs, and of queries and gallery.
+    These products cover half of all pairs, and all pairs of a query and a gallery entry.
     """
     num, dims = len(data.query) + len(data.gallery), data.query.shape[1]
     repeats = min(repeats, 3) if num > 50_000 else repeats
@@ -291,7 +296,7 @@ def report_reranking(data: TestSet, repeats: int, memory_gib: float | None) -> N
 
 
 def bare_product(data: TestSet, product: Product, *, share: float = 1.0) -> Callable[[], None]:
-    """A function that only multiplies a share of the queries with the gallery, in tiles."""
+    """Return a function that multiplies a share of the queries with the gallery, in tiles."""
     rows = ROWS_CPU if data.query.device.type == "cpu" else ROWS_GPU
     queries = data.query[: max(1, int(share * len(data.query)))]
 
@@ -318,7 +323,7 @@ def measure(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str,
 
 
 def ratio(upper: np.ndarray, lower: np.ndarray) -> float:
-    """Median of the ratios of neighboring runs."""
+    """Median of the ratios of consecutive runs."""
     return float(np.median(upper / lower))
 
 
@@ -328,10 +333,8 @@ def describe_machine(options: argparse.Namespace, shape: Shape) -> str:
     device = torch.cuda.get_device_name() if options.device.startswith("cuda") else processor_name()
     return (
         f"{options.shape}: {shape.num_query:,} x {shape.num_gallery:,} x {options.dims} float32 on "
-        f"{device}, "
-        f"{torch.get_num_threads()} threads, load {load}; torch {torch.__version__}, numpy "
-        f"{np.__version__}, "
-        f"Python {platform.python_version()}"
+        f"{device}, {torch.get_num_threads()} threads, load {load}; torch {torch.__version__}, "
+        f"numpy {np.__version__}, Python {platform.python_version()}"
     )
 
 

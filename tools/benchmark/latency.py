@@ -20,11 +20,11 @@ from ember_reid.tools.common.cli import Command, echo
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One line of the table."""
+class Measurement:
+    """One line of the table; `scores` are those of the first test set, or empty if unknown."""
 
     name: str
-    scores: dict  # of the first test set, empty when unknown
+    scores: dict
     size: tuple[int, int]
     parameters: int
     gflops: float
@@ -45,7 +45,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--repeats", type=int, default=10, help="timed batches (default: %(default)s)"
     )
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: all there are"
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto: all that are available",
     )
     parser.add_argument(
         "--precision",
@@ -53,11 +56,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="both",
         help="half: float16, bfloat16 on CPUs",
     )
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves it to torch")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads; 0: the default of torch"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures each checkpoint on each device and prints the table."""
+    """Measure each checkpoint on each device and print the table."""
     for name in ("batch", "repeats"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} is {getattr(options, name)}, it must be at least 1")
@@ -78,7 +83,9 @@ def _devices(choice: str) -> list[torch.device]:
     return [torch.device(name) for name in (names if choice == "auto" else [choice])]
 
 
-def _measure(path: Path, cfg, device: torch.device, options: argparse.Namespace) -> list[Measured]:
+def _measure(
+    path: Path, cfg, device: torch.device, options: argparse.Namespace
+) -> list[Measurement]:
     model = build_trained_model(cfg, device)
     size = tuple(cfg.INPUT.SIZE_TEST)
     images = torch.randn(options.batch, 3, *size, device=device).contiguous(
@@ -92,7 +99,7 @@ def _measure(path: Path, cfg, device: torch.device, options: argparse.Namespace)
         "half": [str(half).removeprefix("torch.")],
     }
     return [
-        Measured(
+        Measurement(
             _name(path),
             _scores(path),
             size,
@@ -109,20 +116,20 @@ def _measure(path: Path, cfg, device: torch.device, options: argparse.Namespace)
 
 
 def _name(path: Path) -> str:
-    """The run's folder, which says more than best.pt."""
+    """The name of the run's folder, which is more informative than best.pt."""
     return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
 
 
 def _scores(path: Path) -> dict:
-    """What the run that wrote the checkpoint scored on its first test set."""
+    """Scores of the run that wrote the checkpoint, on its first test set."""
     results = path.parent.parent / "results.json"
     if path.parent.name != "checkpoints" or not results.is_file():
         return {}
     return next(iter(json.loads(results.read_text(encoding="utf-8")).values()), {})
 
 
-def format_table(rows: list[Measured], *, batch: int) -> str:
-    """The table in plain text; times in milliseconds."""
+def format_table(rows: list[Measurement], *, batch: int) -> str:
+    """Format the table as plain text; times in milliseconds."""
     width = max(len(row.name) for row in rows)
     where = max(len(row.device) for row in rows)
     head = (

@@ -10,21 +10,23 @@ import torch
 
 
 def synchronize() -> None:
-    """Waits for the GPU, where there is one in use."""
+    """Wait for the GPU if one is in use."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def peak_memory(function: Callable, device: torch.device):
-    """(result, bytes that the call added at its peak; NaN where the system does not tell)."""
+    """Call `function`; return its result and its peak memory in bytes (NaN if unknown)."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         result = function()
         return result, torch.cuda.max_memory_allocated(device) - before
-    gc.collect()  # garbage that goes during the call would hide what the call adds
+    # Garbage that is freed during the call would make the peak too small.
+    gc.collect()
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the memory in use
+        # On Linux, this resets the peak to the memory in use.
+        Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return function(), float("nan")
     before = memory_status("VmRSS")
@@ -41,7 +43,7 @@ def memory_status(field: str) -> int:
 
 
 def format_seconds(seconds: np.ndarray) -> str:
-    """Median and range, in a unit that suits."""
+    """Median and range in a suitable unit."""
     unit, name = (1.0, "s") if np.median(seconds) >= 1 else (1e3, "ms")
     low, middle, high = (
         value * unit for value in (seconds.min(), np.median(seconds), seconds.max())
@@ -50,7 +52,7 @@ def format_seconds(seconds: np.ndarray) -> str:
 
 
 def processor_name() -> str:
-    """The processor's name where the system tells."""
+    """The name of the processor, if the system provides it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():

@@ -1,12 +1,12 @@
-"""Measure the search in synthetic embeddings: exact in tiles, and with faiss at its recall.
+"""Measure the search in synthetic embeddings: exact, and with faiss at a given recall.
 
     python -m tools.benchmark search --entries 100000 --dim 512
     python -m tools.benchmark search --entries 1000000 --dim 512 --faiss
 
 Each identity is a random direction. Its entries are distributed around it; the cosine distance
 between two entries of one identity is about --spread. With --identities 0 all entries are
-unrelated, which is the hardest case for faiss, but does not occur in practice. Memory is the peak
-of the process so far.
+unrelated, which is the hardest case for faiss but does not occur in practice. Memory is the peak of
+the process so far.
 """
 
 import argparse
@@ -31,21 +31,24 @@ from torch import Tensor
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--entries", type=int, default=1_000_000, help="(default: %(default)s)")
+    parser.add_argument("--entries", type=int, default=1_000_000, help="default: %(default)s")
     parser.add_argument(
-        "--dim", type=int, default=512, help="of an embedding (default: %(default)s)"
+        "--dim", type=int, default=512, help="dimensions of an embedding (default: %(default)s)"
     )
-    parser.add_argument("--queries", type=int, default=100, help="(default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=100, help="default: %(default)s")
     parser.add_argument("--top", type=int, default=10, help="neighbors (default: %(default)s)")
     parser.add_argument(
-        "--identities", type=int, default=50_000, help="0: none (default: %(default)s)"
+        "--identities", type=int, default=50_000, help="0: unrelated entries (default: %(default)s)"
     )
-    parser.add_argument("--spread", type=float, default=0.3, help="(default: %(default)s)")
+    parser.add_argument("--spread", type=float, default=0.3, help="default: %(default)s")
     parser.add_argument(
-        "--faiss", action="store_true", help="build and search an inverted-file index too"
+        "--faiss", action="store_true", help="also build and search an inverted-file index"
     )
     parser.add_argument(
-        "--recall", type=float, default=0.99, help="that it must reach (default: %(default)s)"
+        "--recall",
+        type=float,
+        default=0.99,
+        help="recall that faiss must reach (default: %(default)s)",
     )
 
 
@@ -60,8 +63,7 @@ def run(options: argparse.Namespace) -> None:
     if needed > free_memory():
         raise ValueError(
             f"--entries {options.entries} and --dim {options.dim} need about {needed / GIB:.1f} "
-            "GiB, "
-            f"{free_memory() / GIB:.1f} GiB are free"
+            f"GiB, {free_memory() / GIB:.1f} GiB are free"
         )
     if options.faiss:
         check_faiss()
@@ -110,7 +112,7 @@ def make_embeddings(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
 
 
 def _time(work: Callable[[], object]) -> float:
-    """Seconds of the second time."""
+    """Seconds of the second call."""
     work()
     start = time.perf_counter()
     work()
@@ -118,11 +120,10 @@ def _time(work: Callable[[], object]) -> float:
 
 
 def _peak() -> str:
-    """The most memory that this process held."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
-    return (
-        f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB held"
-    )
+    """The peak memory of this process, as text."""
+    # macOS reports bytes, Linux KiB.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
 
 
 main = Command("benchmark search", __doc__ or "", add_options, run).main

@@ -2,7 +2,7 @@
 
     python -m tools.benchmark train -c quickstart/people --iterations 50
 
-The same functions as in main.py build everything. Checkpoints go to a folder that is deleted;
+Everything is built by the functions that main.py calls. Checkpoints go to a temporary folder;
 nothing is evaluated.
 
     loader      fetch, move to the device, augment
@@ -58,12 +58,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--iterations", type=int, default=30, help="timed iterations (default: %(default)s)"
     )
     parser.add_argument(
-        "--warmup", type=int, default=5, help="iterations before them (default: %(default)s)"
+        "--warmup",
+        type=int,
+        default=5,
+        help="untimed iterations before them (default: %(default)s)",
     )
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="time of this process instead of the clock's, on a busy CPU",
+        help="measure the CPU time of this process instead of elapsed time, for a busy CPU",
     )
     parser.add_argument(
         "--all-precisions",
@@ -82,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
         )
     clock = time.process_time if options.cpu_time else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
-        # Long enough, and short enough for the factors of all iterations, which are computed first.
+        # Enough iterations, but few enough that computing all learning rates in advance is fast.
         endless = (
             "SOLVER.MAX_EPOCHS",
             "10000",
@@ -111,16 +114,14 @@ def run(options: argparse.Namespace) -> None:
     )
     echo(
         f"{options.config}: {cfg.MODEL.BACKBONE.NAME} {height}x{width}, batch "
-        f"{cfg.SOLVER.IMS_PER_BATCH}, "
-        f"{cfg.SOLVER.AMP_DTYPE if cfg.SOLVER.FP16 else 'float32'}, torch {torch.__version__}, "
-        f"{place}, "
-        f"{options.iterations} iterations"
+        f"{cfg.SOLVER.IMS_PER_BATCH}, {cfg.SOLVER.AMP_DTYPE if cfg.SOLVER.FP16 else 'float32'}, "
+        f"torch {torch.__version__}, {place}, {options.iterations} iterations"
     )
     echo(f"end to end {speeds.end_to_end:10.1f} images/s")
     echo(f"step       {speeds.step:10.1f} images/s")
     echo(f"loader     {speeds.loader:10.1f} images/s")
-    echo(f"first step {speeds.first_step:10.2f} s from the start, without imports")
-    echo(f"memory     {speeds.memory:10.0f} MiB at its peak")
+    echo(f"first step {speeds.first_step:10.2f} s after the start, without imports")
+    echo(f"memory     {speeds.memory:10.0f} MiB at the peak")
     echo(f"waiting    {speeds.waiting:10.1%}")
 
 
@@ -149,7 +150,7 @@ def compare_precisions(
 
 
 def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], float]) -> Speeds:
-    """Build what main.py builds, and time it."""
+    """Build the training of a recipe and time it."""
     started = clock()
     torch.manual_seed(cfg.SEED)
     device = build_device(cfg)
@@ -206,7 +207,8 @@ def _peak_memory(device: torch.device) -> float:
     """MiB: allocated on a GPU; of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB, on macOS bytes
+    # KiB on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (MIB if sys.platform == "darwin" else 1024)
 
 

@@ -1,4 +1,4 @@
-"""`python -m tools.born_again` in a checkout, `python -m ember_reid.tools.born_again` elsewhere."""
+"""The command `python -m tools.born_again`."""
 
 import sys
 

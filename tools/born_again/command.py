@@ -4,9 +4,8 @@
 
 Born-again networks (Furlanello et al. 2018); VKD calls them generations. Generation g is an
 ordinary run in OUTPUT_DIR/generation<g>. Its teacher is the best checkpoint of generation g - 1;
-the first one uses the teacher of the recipe. Its learning rate is BASE_LR * factor^(g - 1), but not
-below --lowest. Generations that are complete (results.json exists) are skipped, interrupted ones
-resume.
+the first one uses the teacher of the recipe. Its learning rate is BASE_LR * factor^(g - 1), but at
+least --lowest. Complete generations (results.json exists) are skipped; others are resumed.
 """
 
 import argparse
@@ -19,7 +18,7 @@ from ember_reid import main as program
 
 
 def plan(cfg: Config, *, count: int, factor: float, lowest: float) -> list[list[str]]:
-    """The KEY VALUE words of each generation, to be put behind those of the user.
+    """Return the KEY VALUE words of each generation, which follow those of the user.
 
     Raises:
         ValueError: fewer than one generation, or a recipe without exactly one teacher.
@@ -68,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train the generations; returns the exit code of the last one that ran."""
+    """Train the generations; return the exit code of the last one that ran."""
     cfg = load_config(options.config, options.overrides)
     for words in plan(cfg, count=options.count, factor=options.factor, lowest=options.lowest):
         folder = Path(words[1])

@@ -1,4 +1,4 @@
-"""`python -m tools.calibrate` in a checkout, `python -m ember_reid.tools.calibrate` elsewhere."""
+"""The command `python -m tools.calibrate`."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Thresholds from distances of labeled pairs: histograms, bootstrap intervals, probabilities.
 
-Letters: Q queries, G gallery entries, I query identities, B bins of distance, T rates, R resamples.
+Letters: Q queries, G gallery entries, I query identities, B distance bins, T rates, R resamples.
 """
 
 from typing import NamedTuple
@@ -16,11 +16,17 @@ NUM_BINS = 4096
 
 
 class Histograms(NamedTuple):
-    """Binned distances of all pairs of a query and a gallery entry, for each query identity."""
+    """Binned distances of all pairs of a query and a gallery entry, for each query identity.
 
-    edges: np.ndarray  # float64 [B + 1]
-    same: np.ndarray  # float64 [I, B]       pairs of the same identity under two cameras
-    different: np.ndarray  # float64 [I, B]
+    Attributes:
+        edges: float64 [B + 1].
+        same: float64 [I, B], pairs of the same identity under two cameras.
+        different: float64 [I, B].
+    """
+
+    edges: np.ndarray
+    same: np.ndarray
+    different: np.ndarray
 
     @property
     def num_identities(self) -> int:
@@ -66,7 +72,7 @@ def intervals(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile intervals of threshold and FNMR at each FMR: [2, T] (low, high) twice.
+    """Percentile intervals of threshold and of FNMR at each FMR, both [2, T] (low, high).
 
     Query identities are resampled with all their pairs. Pairs of one identity are not independent,
     so resampling pairs would underestimate the variance. The threshold is determined in each
@@ -82,17 +88,19 @@ def intervals(
         weights = np.bincount(
             rng.integers(num_identities, size=num_identities), minlength=num_identities
         )
-        accepted, false = weights @ same, weights @ different  # [B] pairs up to the end of each bin
+        # Both [B]: the number of pairs up to the end of each bin.
+        accepted, false = weights @ same, weights @ different
         if accepted[-1] and false[-1]:
             found.append(
                 [_operating_point(histograms.edges, accepted, false, rate) for rate in fmrs]
             )
-    bounds = np.quantile(found, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0)  # [2, T, 2]
+    # [2, T, 2]
+    bounds = np.quantile(found, ((1 - confidence) / 2, (1 + confidence) / 2), axis=0)
     return bounds[..., 0], bounds[..., 1]
 
 
 def _operating_point(edges, accepted, false, rate: float) -> tuple[float, float]:
-    """(threshold, FNMR), where at most `rate` of the different pairs are within the threshold.
+    """Find the threshold within which at most `rate` of the different pairs lie, and its FNMR.
 
     The threshold is the end of a bin.
     """
@@ -125,13 +133,14 @@ def fit_probability(
     if method == "isotonic":
         model = IsotonicRegression(y_min=0, y_max=1, increasing=False, out_of_bounds="clip")
         return points, model.fit(distances, labels, sample_weight=weights).predict(points)
-    scale = distances.std() or 1.0  # the regularization depends on the scale
+    # The regularization depends on the scale.
+    scale = distances.std() or 1.0
     model = LogisticRegression(C=1e6).fit(distances[:, None] / scale, labels, sample_weight=weights)
     return points, model.predict_proba(points[:, None] / scale)[:, 1]
 
 
 def half_open_gallery(query_pids, gallery_pids, *, seed: int) -> np.ndarray:
-    """bool [G], False for half of the query identities, which become unknown."""
+    """bool [G]: False for every second query identity, which becomes unknown."""
     identities = np.unique(query_pids)
     unknown = np.random.default_rng(seed).permutation(identities)[: len(identities) // 2]
     return ~np.isin(gallery_pids, unknown)

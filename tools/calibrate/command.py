@@ -3,10 +3,11 @@
     python -m tools.calibrate TEST.WEIGHT runs/quickstart/checkpoints/best.pt
     python -m tools.calibrate weights=runs/quickstart/checkpoints/best.pt --fmr 0.01 --fit logistic
 
-Prints and writes FILE.calibration.json: the `threshold` for the chosen false-match rate (two images
-are accepted as the same identity up to this distance), FNMR at FMR, TPIR at FPIR, and the
-probability of the same identity by distance. The identities are those of TEST.VALIDATION if the
-recipe holds some out, otherwise those of the first test set. See docs/how-to/calibrate.md.
+Prints the results and writes FILE.calibration.json: the `threshold` for the chosen false-match rate
+(two images up to this distance are accepted as the same identity), FNMR at FMR, TPIR at FPIR, and
+the probability of the same identity by distance. If the recipe holds out identities
+(TEST.VALIDATION), these are used, otherwise those of the first test set. See
+docs/how-to/calibrate.md.
 """
 
 import argparse
@@ -59,10 +60,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default %(default)s)",
     )
     parser.add_argument(
-        "--confidence", type=float, default=0.95, help="of intervals (default %(default)s)"
+        "--confidence",
+        type=float,
+        default=0.95,
+        help="confidence of the intervals (default %(default)s)",
     )
     parser.add_argument(
-        "--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)"
+        "--resamples",
+        type=int,
+        default=1000,
+        help="resamples of the bootstrap (default %(default)s)",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: the weights' name + .calibration.json"
@@ -80,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
-    """Embed the held-out identities, measure, write; returns the file and its content."""
+    """Embed the held-out identities, measure, and write; return the file and its content."""
     for name in ("fmr", "prior", "confidence"):
         if not 0 < getattr(arguments, name) < 1:
             raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be between 0 and 1")
@@ -115,27 +122,25 @@ def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
 
 
 def check_pairs(name: str, splits: Splits) -> None:
-    """Raise ValueError if there is no pair of the same identity, or none of different ones."""
+    """Raise ValueError if no pair has the same identity, or no pair has different ones."""
     gallery = {(record.pid, record.camid) for record in splits.gallery if record.pid != JUNK}
     cameras_by_pid: dict[int, set[int]] = {}
     for pid, camid in gallery:
         cameras_by_pid.setdefault(pid, set()).add(camid)
     if not any(cameras_by_pid.get(record.pid, set()) - {record.camid} for record in splits.query):
         raise ValueError(
-            f"no identity of {name} is there twice under different cameras ({len(splits.query)} "
-            "queries, "
-            f"{len(splits.gallery)} gallery entries), so there is no pair to calibrate on; name "
-            "another test set "
-            "with DATASETS.TESTS"
+            f"no identity of {name} appears under two different cameras ({len(splits.query)} "
+            f"queries, {len(splits.gallery)} gallery entries), so there is no pair to calibrate "
+            "on; name another test set with DATASETS.TESTS"
         )
     if len({record.pid for record in splits.query} | set(cameras_by_pid)) < 2:
         raise ValueError(
-            f"{name} holds a single identity; calibration needs pairs of different ones as well"
+            f"{name} has a single identity; calibration also needs pairs of different identities"
         )
 
 
 def measure(embedded: EmbeddingBatch, num_query: int, arguments, *, metric: str, seed: int) -> dict:
-    """Measure everything that is in the file. The first `num_query` rows are the queries."""
+    """Measure the content of the file. The first `num_query` rows are the queries."""
     sets = QueryGallery.split(
         embedded.embeddings, embedded.pids.numpy(), embedded.camids.numpy(), num_query
     )
@@ -182,8 +187,7 @@ def _warn(row: dict) -> str:
         return ""
     return (
         f"a false-match rate of {row['fmr']:g} is {row['false_matches']} of these pairs, so the "
-        "threshold rests on "
-        f"very few of them: choose a higher --fmr or calibrate on more identities"
+        "threshold rests on very few of them: choose a higher --fmr or calibrate on more identities"
     )
 
 
@@ -237,12 +241,10 @@ def describe(calibration: dict) -> list[str]:
     percent = f"{calibration['confidence']:.0%}"
     lines = [
         f"{calibration['dataset']} ({calibration['identities']}): {calibration['num_identities']} "
-        "identities, "
-        f"{calibration['num_same_pairs']:,} same and {calibration['num_different_pairs']:,} "
-        "different pairs",
+        f"identities, {calibration['num_same_pairs']:,} same and "
+        f"{calibration['num_different_pairs']:,} different pairs",
         f"threshold {calibration['threshold']:.4f} ({calibration['unit']}) at a false-match rate "
-        "of "
-        f"{calibration['false_match_rate']:g}",
+        f"of {calibration['false_match_rate']:g}",
         f"   FMR      threshold   FNMR   ({percent} interval)",
     ]
     for row in calibration["fnmr_at_fmr"]:

@@ -1,4 +1,4 @@
-"""Line charts and histograms as inline SVG, in light and dark, without scripts."""
+"""Line charts and histograms as inline SVG for light and dark pages, without scripts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Line:
 
 @dataclass(frozen=True)
 class _Curve:
-    """A curve in pixels, as the template draws it."""
+    """A curve in pixels, for the template."""
 
     name: str
     color: str
@@ -62,7 +62,7 @@ def line_chart(
     Args:
         title: title of the chart.
         lines: curves; points that are not finite are left out.
-        x, y: names of the axes. The x axis of epochs starts at zero.
+        x, y: labels of the axes. An x axis of epochs starts at zero.
         percent: whether y is a fraction in [0, 1].
     """
     finite = [(line.name, [p for p in line.points if isfinite(p[1])]) for line in lines]
@@ -82,7 +82,7 @@ def line_chart(
 def _dots(
     axes: _Axes, name: str, points: Sequence[tuple[float, float]]
 ) -> tuple[tuple[str, str, str], ...]:
-    """(x, y, text) of each point of a short line."""
+    """(x, y, text) of each point of a line with few points."""
     if len(points) >= MAX_DOTS:
         return ()
     return tuple(
@@ -100,7 +100,7 @@ def histogram(
         title: title of the chart.
         edges: edges of the bins [B + 1].
         counts: name -> counts [B]. Each histogram is scaled to the shares of its own total.
-        x: name of the x axis.
+        x: label of the x axis.
     """
     shares = {
         name: [count / max(sum(values), 1e-12) for count in values]
@@ -120,7 +120,7 @@ def histogram(
 
 
 def ticks(low: float, high: float, *, most: int = 5) -> list[float]:
-    """Round numbers in [low, high], in at most `most` steps of 1, 2 or 5 times a power of ten."""
+    """Round numbers in [low, high], at most `most` steps of 1, 2 or 5 times a power of ten."""
     step = 10.0 ** floor(log10((high - low) / most))
     step = next(
         step * factor for factor in (1, 2, 5, 10, 20) if (high - low) / (step * factor) <= most

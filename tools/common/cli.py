@@ -1,6 +1,6 @@
-"""The command line that all tools share: options, one-line errors, exit codes and safe output.
+"""The command line of all tools: options, one-line errors, exit codes and safe output.
 
-This module imports nothing heavy, so that a help text appears at once.
+This module imports nothing large, so that help texts appear at once.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def printable(text: object) -> str:
 
 
 def echo(text: object = "", *, file: TextIO | None = None) -> None:
-    """Print one line or more; see `printable`."""
+    """Print a text with control characters escaped; see `printable`."""
     print(printable(text), file=file or sys.stdout, flush=True)
 
 
@@ -47,7 +47,7 @@ def describe(error: BaseException) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser with one-line errors. Values such as -1e-3 are not taken for options."""
+    """An argument parser with one-line errors. Values such as -1e-3 are not parsed as options."""
 
     def __init__(self, *, prog: str, description: str):
         super().__init__(
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        # Python before 3.14 recognizes -1 and -0.5 only.
+        # Python before 3.14 recognizes only -1 and -0.5.
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def error(self, message: str) -> Any:
@@ -69,7 +69,7 @@ class Command:
 
     Attributes:
         name: name of its package in tools/, with the subcommand if there is one.
-        description: help text. Its commands are written as `python -m tools.NAME`.
+        description: help text. Commands in it are written as `python -m tools.NAME`.
         add_options: declares the options.
         run: runs the command. It returns the exit code, or None for 0. ValueError and OSError are
             errors of the user.
@@ -108,7 +108,7 @@ class Command:
 
 @dataclass(frozen=True)
 class CommandGroup:
-    """Several commands behind one name. A command is imported when it is called.
+    """Several commands with a common name. A command is imported when it is called.
 
     Attributes:
         name: see `Command`.
@@ -165,7 +165,7 @@ def default_prog(name: str) -> str:
 
 
 def adapt_commands(text: str, prog: str) -> str:
-    """Write the commands in a help text in the form in which the user called the program."""
+    """Rewrite the commands in a help text to the form that the user typed."""
 
     def rename(found: re.Match) -> str:
         return f"ember-reid {RENAMED.get(found[1], found[1])}"

@@ -1,4 +1,4 @@
-"""Embeddings of images as an .npz file, with everything that is needed to use them.
+"""Embeddings of images in an .npz file, with everything needed to use them.
 
 Letters: N images, D dimensions of an embedding, M images that could not be read.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 
-# What numpy and zipfile raise for files that are damaged or of another kind.
+# Exceptions of numpy and zipfile for damaged files and for other kinds of files.
 UNREADABLE = (
     KeyError,
     ValueError,
@@ -30,7 +30,7 @@ UNREADABLE = (
     zlib.error,
     zipfile.BadZipFile,
 )
-# Largest deviation of the length of an embedding from 1.
+# Maximum deviation of the length of an embedding from 1.
 LENGTH_TOLERANCE = 1e-2
 
 
@@ -44,7 +44,7 @@ class Features:
         card: metadata of the network as JSON, see engine.deploy.metadata.ExportMetadata.
         weights, config: weight file of the network, and its configuration ("" for exports).
         plan: a digest of the images and the network, which identifies interrupted work.
-        broken, reasons: text [M], the images that were left out and why.
+        broken, reasons: text [M], the images that were left out, and the reasons.
     """
 
     embeddings: np.ndarray
@@ -60,18 +60,18 @@ class Features:
 
 
 def words(values: Sequence[object]) -> np.ndarray:
-    """An array of text, also if it is empty."""
+    """An array of text, even if it is empty."""
     return np.array([str(value) for value in values], dtype=str if values else "<U1")
 
 
 def save_features(path: Path, features: Features) -> None:
-    """Write the file completely or not at all."""
+    """Write the file, completely or not at all."""
     arrays = {field.name: np.asarray(getattr(features, field.name)) for field in fields(features)}
     save_arrays(path, arrays)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an .npz file, which appears when it is complete."""
+    """Write an .npz file; it appears only when it is complete."""
     draft = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
@@ -134,7 +134,7 @@ def load_features(path: Path) -> tuple[Features, ExportMetadata]:
     single = {name: arrays.pop(name) for name in ("card", "weights", "config", "plan")}
     for name, array in single.items():
         if array.shape != () or array.dtype.kind != "U":
-            raise ValueError(f"{path} is damaged: {name} is not a text")
+            raise ValueError(f"{path} is damaged: {name} is not text")
     texts = {name: str(array) for name, array in single.items()}
     metadata = parse_metadata(texts["card"])
     _check_content(path, arrays, dim=metadata.embedding_dim)

@@ -1,4 +1,4 @@
-"""HTML pages from Jinja2 templates: one file that contains its style sheet and its images."""
+"""HTML pages from Jinja2 templates; each file contains its style sheet and its images."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Figure:
 
     @property
     def alt(self) -> str:
-        """Text for readers who do not see the image."""
+        """Alternative text for the image."""
         return ", ".join(line for line in self.lines if line)
 
 
@@ -46,7 +46,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells with an optional line of titles."""
+    """Cells with an optional header row."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[object, ...], ...]
@@ -65,7 +65,7 @@ def _environment() -> Environment:
 
 
 def render(template: str, content: Mapping[str, object]) -> Markup:
-    """A template as HTML. Text is escaped and cannot contain control characters."""
+    """Render a template as HTML. Text is escaped, and control characters are removed."""
     return Markup(_environment().get_template(template).render(content))
 
 

@@ -1,4 +1,4 @@
-"""Inputs as the user names them: images (files, folders, CSV files) and configuration words."""
+"""Parse the inputs of a user: images (files, folders, CSV files) and configuration words."""
 
 import csv
 import re
@@ -78,7 +78,7 @@ def _read(source: Path, ids: str) -> list[ImageFile]:
         )
         if not paths:
             raise ValueError(
-                f"there is no image in {source} or below; read are {', '.join(IMAGE_SUFFIXES)}"
+                f"there is no image in {source}; readable are {', '.join(IMAGE_SUFFIXES)}"
             )
         return [ImageFile(path, _pid(path, ids)) for path in paths]
     if not source.exists():
@@ -89,7 +89,7 @@ def _read(source: Path, ids: str) -> list[ImageFile]:
         return _read_csv(source)
     if source.suffix.lower() not in IMAGE_SUFFIXES:
         raise ValueError(
-            f"{source} is neither a folder nor a csv list nor an image "
+            f"{source} is neither a folder nor a CSV file nor an image "
             f"({', '.join(IMAGE_SUFFIXES)})"
         )
     return [ImageFile(source, _pid(source, ids))]
@@ -120,7 +120,7 @@ def _read_csv(path: Path) -> list[ImageFile]:
                     ImageFile(path.parent / values["path"], values["pid"], values["camid"])
                 )
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not a csv list in UTF-8 ({error})") from None
+            raise ValueError(f"{path} is not a CSV file in UTF-8 ({error})") from None
     if not images:
         raise ValueError(f"{path} has no rows")
     return images

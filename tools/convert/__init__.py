@@ -1,4 +1,4 @@
-"""Convert weight files of other code bases."""
+"""Convert weight files of other codebases."""
 
 from ember_reid.tools.convert.command import main
 

@@ -1,4 +1,4 @@
-"""`python -m tools.convert` in a checkout, `python -m ember_reid.tools.convert` elsewhere."""
+"""The command `python -m tools.convert`."""
 
 import sys
 

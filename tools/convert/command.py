@@ -1,12 +1,12 @@
-r"""Convert a checkpoint of another code base to ours, which contains its recipe.
+r"""Convert a checkpoint of another codebase to ours, which contains its recipe.
 
     python -m tools.convert market_sbs_R50-ibn.pth --from fastreid \
         -c market1501/sbs_R50-ibn -o sbs.pt
 
 Supported: fastreid (current code and the model zoo of 2020), strong-baseline, syncbn, vkd and
-torchreid. `auto` recognizes the code base by the names of the tensors (strong-baseline and syncbn
-use the same names). Nothing in the file is executed. All tensors except the classifier must fit the
-recipe. A warning lists settings in which recipe and file differ; --adopt takes those of the file.
+torchreid. `auto` recognizes the codebase by the names of the tensors (strong-baseline and syncbn
+use the same names). No code in the file is executed. All tensors except the classifier must fit the
+recipe. A warning lists settings that differ from the file; --adopt uses those of the file.
 """
 
 import argparse
@@ -28,22 +28,24 @@ from torch import Tensor
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="the other program's checkpoint")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="the checkpoint of the other codebase"
+    )
     parser.add_argument(
         "--from",
         dest="layout",
         default="auto",
         choices=("auto", *LAYOUTS),
-        help="the program (default auto)",
+        help="the other codebase (default auto)",
     )
     parser.add_argument(
-        "-c", "--config", required=True, metavar="RECIPE", help="the recipe of the same network"
+        "-c", "--config", required=True, metavar="RECIPE", help="a recipe with the same network"
     )
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="OUT", help="the checkpoint to write"
     )
     parser.add_argument(
-        "--adopt", action="store_true", help="take the switches of the file's program"
+        "--adopt", action="store_true", help="use the architecture settings of the other codebase"
     )
     add_overrides(parser)
 
@@ -55,10 +57,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def convert(arguments: argparse.Namespace) -> str:
-    """Write the checkpoint; return one line about it.
+    """Write the checkpoint; return a line that describes it.
 
     Raises:
-        FileNotFoundError, ValueError: see modeling.load_weights; also when OUT exists.
+        FileNotFoundError, ValueError: see modeling.load_weights; or OUT exists.
     """
     if arguments.out.exists():
         raise ValueError(f"{arguments.out} exists; choose another name with -o or remove it")
@@ -87,7 +89,7 @@ def _words(switches: Mapping[str, Any]) -> list[str]:
 
 
 def _num_classes(tensors: Mapping[str, Tensor]) -> int:
-    """Rows of the (first) classifier; 1 when the file has none."""
+    """Rows of the first classifier; 1 if the file has none."""
     rows = [len(tensor) for name, tensor in tensors.items() if name.endswith("classifier.weight")]
     return rows[0] if rows else 1
 

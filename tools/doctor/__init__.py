@@ -1,4 +1,4 @@
-"""Check a data set before training."""
+"""Check a dataset before training."""
 
 from ember_reid.tools.doctor.command import main
 

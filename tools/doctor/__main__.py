@@ -1,4 +1,4 @@
-"""`python -m tools.doctor` in a checkout, `python -m ember_reid.tools.doctor` elsewhere."""
+"""The command `python -m tools.doctor`."""
 
 import sys
 

@@ -49,7 +49,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is printed and written."""
+    """The content of the report."""
 
     title: str
     table: str
@@ -136,7 +136,7 @@ def create_charts(splits: Splits, facts: Mapping[Path, FileFacts]) -> list[Chart
 
 
 def describe_advice(advice: Advice) -> list[str]:
-    """The suggested settings, as they are typed."""
+    """The suggested settings as command-line words."""
     height, width = advice.size
     batch = advice.num_identities * advice.num_instances
     return [
@@ -148,7 +148,7 @@ def describe_advice(advice: Advice) -> list[str]:
 
 
 def describe_memory(splits: Splits, advice: Advice) -> list[str]:
-    """Memory for caching, training, evaluation and re-ranking, and what this machine has."""
+    """Memory for caching, training, evaluation and re-ranking, and memory of this machine."""
     pixels = advice.size[0] * advice.size[1]
     batch = advice.num_identities * advice.num_instances
     num_train = sum(len(record.paths) for record in splits.train)
@@ -162,9 +162,8 @@ def describe_memory(splits: Splits, advice: Advice) -> list[str]:
         " half of it with SOLVER.FP16 True",
         f"memory, evaluation: {num_test * RESNET50_DIM * 4 / GIB:.2f} GiB of features"
         f" and at most {tiles:g} GiB of distances (TEST.MEMORY_GIB)",
-        f"memory, re-ranking: about {reranking:.2g} GiB"
-        f" (complete {num_test} x {num_test} matrices would take {4 * num_test**2 / GIB:.1f} GiB "
-        "each)",
+        f"memory, re-ranking: about {reranking:.2g} GiB (complete {num_test} x {num_test} "
+        f"matrices would take {4 * num_test**2 / GIB:.1f} GiB each)",
         f"this machine: {free_memory() / GIB:.1f} GiB of memory free, {_describe_device()}",
     ]
 

@@ -1,9 +1,9 @@
-"""Check a dataset before training, print what is found, and write it as an HTML page.
+"""Check a dataset before training, and report problems on the terminal and as an HTML page.
 
     python -m tools.doctor csv:cows.csv
     python -m tools.doctor quickstart:datasets/quickstart/market1501 --out doctor.html
 
-Exit code: 0 if the dataset can be used for training, 1 if not, 2 if the command itself is wrong.
+Exit code: 0 if the dataset can be used for training, 1 if not, 2 if the command is invalid.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--root", default="datasets", help="folder of datasets given by name (default %(default)s)"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (default doctor-NAME.html)"
+        "--out", type=Path, metavar="FILE", help="HTML page to write (default doctor-NAME.html)"
     )
 
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         return _report_unusable(error)
     write_page(page, report)
     echo(format_report(report))
-    echo(f"\nas a page: {page}")
+    echo(f"\nHTML page: {page}")
     return UNUSABLE if report.fails else 0
 
 

@@ -7,6 +7,6 @@ from ember_reid.tools.doctor.checks import Report
 
 
 def write_page(path: Path, report: Report) -> None:
-    """Write the page; it contains everything it needs."""
+    """Write the page as a single file without external resources."""
     content = {"title": report.title, "report": report, "verdict": report.verdict}
     write_html(path, "doctor.html", content)

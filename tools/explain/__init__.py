@@ -1,4 +1,4 @@
-"""A recipe in words, and what two recipes do differently."""
+"""Describe a recipe in words, and list the differences between two recipes."""
 
 from ember_reid.tools.explain.command import main
 

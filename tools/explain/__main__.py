@@ -1,4 +1,4 @@
-"""`python -m tools.explain` in a checkout, `python -m ember_reid.tools.explain` elsewhere."""
+"""The command `python -m tools.explain`."""
 
 import sys
 

@@ -3,7 +3,7 @@
     python -m tools.explain quickstart
     python -m tools.explain market1501/bot_R50 --against market1501/sbs_R50
 
-The learning rate is drawn over the epochs. --against lists every setting that differs.
+The learning rate is plotted over the epochs. --against lists all settings that differ.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ember_reid.tools.explain.differences import find_differences
 
 BARS = "▁▂▃▄▅▆▇█"
 CHART_COLUMNS = 60
-# The classifier of a dataset that is not on this machine: the number of Market-1501's identities.
+# Number of classes if the dataset is not on this machine: the identities of Market-1501.
 DEFAULT_CLASSES = 751
 
 
@@ -56,7 +56,7 @@ def explain(recipe: str, overrides: list[str], *, against: str | None = None) ->
 
 
 def _training_data(cfg: Config) -> tuple[int, int | None]:
-    """Number of identities, and of iterations per epoch (None without the dataset)."""
+    """Numbers of identities and of iterations per epoch (None without the dataset)."""
     try:
         data = build_splits(cfg)
         overrides = cfg.clone()
@@ -69,7 +69,7 @@ def _training_data(cfg: Config) -> tuple[int, int | None]:
 
 
 def draw_learning_rate(cfg: Config) -> str:
-    """The learning rate over the training as a line of block characters."""
+    """Plot the learning rate over the epochs as a line of block characters."""
     epochs, per_epoch = cfg.SOLVER.MAX_EPOCHS, 100
     factor = build_schedule(cfg, per_epoch)
     total = epochs * per_epoch
@@ -85,7 +85,7 @@ def draw_learning_rate(cfg: Config) -> str:
 def _compare(first: Config, second: Config, *, names: tuple[str, str]) -> Iterator[str]:
     differences = find_differences(first, second)
     if not differences:
-        yield f"{names[0]} and {names[1]} train the same"
+        yield f"{names[0]} and {names[1]} have the same training settings"
         return
     width = max(len(difference.key) for difference in differences)
     yield f"{'':{width}}  {names[0]}  ->  {names[1]}"

@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and activation memory of a network, without computing anything."""
+"""Parameters, floating-point operations and activation memory of a network, from its shapes."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ META = torch.device("meta")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs for one image.
+    """Cost of a network for one image.
 
     Attributes:
-        parameters: number of weights, the classifier included.
+        parameters: number of weights, including the classifier.
         flops: floating-point operations of a forward pass; a multiply-add counts as two.
         activation_bytes: float32 bytes that a training step keeps for the backward pass.
     """
@@ -26,7 +26,7 @@ class Cost:
 
 
 def measure_cost(model: nn.Module, size: tuple[int, int], *, batch_size: int = 2) -> Cost:
-    """The cost of `model` for images of `size` (height, width).
+    """Measure the cost of `model` for images of `size` (height, width).
 
     The model runs on PyTorch's "meta" device, which tracks shapes and computes nothing. The model
     is moved there, so it must not be used afterward.
@@ -48,7 +48,7 @@ def measure_cost(model: nn.Module, size: tuple[int, int], *, batch_size: int = 2
 
 
 def saved_bytes(model: nn.Module, images: Tensor) -> int:
-    """Bytes of the tensors that autograd keeps after a forward pass; weights do not count."""
+    """Bytes of the tensors that autograd keeps after a forward pass, without weights."""
     weights = {
         tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())
     }

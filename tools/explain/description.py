@@ -1,4 +1,4 @@
-"""A recipe in words: what is trained, on what, for how long, with which losses and augmentation."""
+"""Describe a recipe in words: network, data, schedule, losses, augmentation and evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ember_reid.tools.explain.cost import Cost
 
 MIB = 2**20
 
-# Losses: key of the weight, and the keys that belong to it.
+# Losses and the sections of their settings.
 LOSSES = {
     "cross-entropy": "LOSS.CE",
     "triplet": "LOSS.TRIPLET",
@@ -61,10 +61,10 @@ def describe(cfg: Config, *, cost: Cost, iterations: int | None) -> list[Section
 
 
 def describe_score(headers: Sequence[RecipeHeader]) -> Section:
-    """The score to expect, its source, and the differences from the program that was scored.
+    """The expected score, its source, and the differences from the program that was measured.
 
     Args:
-        headers: of the recipe's bases in the order of merging, then of the recipe itself.
+        headers: those of the base recipes in merging order, then that of the recipe.
     """
     recipe = headers[-1]
     lines = [
@@ -121,14 +121,14 @@ def _data(cfg: Config) -> tuple[str, ...]:
 def _schedule(cfg: Config, iterations: int | None) -> tuple[str, ...]:
     solver = cfg.SOLVER
     if iterations is None:
-        length = f"{solver.MAX_EPOCHS} epochs (the dataset is not here: iterations are unknown)"
+        length = f"{solver.MAX_EPOCHS} epochs (iterations are unknown without the dataset)"
     else:
         total = solver.MAX_EPOCHS * iterations
         length = f"{solver.MAX_EPOCHS} epochs of {iterations} iterations, {total} in total"
     if solver.SCHEDULE == "multistep":
         shape = f"multiplied by {solver.GAMMA:g} at epochs {', '.join(map(str, solver.STEPS))}"
     else:
-        shape = f"cosine to {solver.ETA_MIN_FACTOR:g} of it"
+        shape = f"cosine decay to {solver.ETA_MIN_FACTOR:g} of it"
     warmup = (
         f"{solver.WARMUP_METHOD} warm-up from {solver.WARMUP_FACTOR:g} of it over "
         f"{solver.WARMUP_EPOCHS:g} epochs"

@@ -1,9 +1,9 @@
-"""What two recipes do differently, key by key."""
+"""The differences between two recipes, key by key."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Keys that do not change what is trained.
+# Keys that do not affect training.
 IGNORED = ("OUTPUT_DIR", "OVERWRITE", "LOG.")
 
 
@@ -28,7 +28,7 @@ def flatten(tree: Mapping, prefix: str = "") -> dict[str, object]:
 
 
 def find_differences(first: Mapping, second: Mapping) -> list[Difference]:
-    """Keys with other values, in the order of the configuration; names of outputs do not count."""
+    """Keys whose values differ, in configuration order; output settings are ignored."""
     left, right = flatten(first), flatten(second)
     return [
         Difference(key, left[key], right[key])

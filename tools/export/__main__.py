@@ -1,4 +1,4 @@
-"""`python -m tools.export` in a checkout, `python -m ember_reid.tools.export` elsewhere."""
+"""The command `python -m tools.export`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-r"""Export a trained network for other programs, and check that its embeddings stay the same.
+r"""Export a trained network for other programs, and check that its embeddings do not change.
 
     python -m tools.export runs/quickstart/checkpoints/best.pt --to onnx --out person.onnx
     python -m tools.export runs/quickstart/checkpoints/best.pt --to onnx --out small.onnx \
@@ -46,9 +46,9 @@ from ember_reid.tools.common.inputs import read_images
 from torch import Tensor
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
-# Lowest cosine of an embedding with that of PyTorch, in float32.
+# Minimum cosine between an exported float32 embedding and that of PyTorch.
 MIN_COSINE = 0.9999
-# Images per batch in calibration, and in the second line of latencies.
+# Images per batch in calibration, and in the second latency measurement.
 BATCH = 32
 CPU = torch.device("cpu")
 
@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="written by main.py, or any file with --config",
+        help="a checkpoint of main.py, or any weight file together with --config",
     )
     add_recipe(parser)
     parser.add_argument(
@@ -70,7 +70,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--int8",
         metavar="CALIBRATION",
-        help="8-bit convolutions (onnx); their ranges are measured on these images "
+        help="int8 convolutions (onnx); their ranges are measured on these images "
         "(a folder, a CSV file or an image)",
     )
     parser.add_argument(
@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> Iterator[str]:
-    """Export, compare and measure the network, then write the file; yields lines for the user.
+    """Export, compare and measure the network, then write the file; yield lines for the user.
 
     Raises:
         ValueError: options that contradict each other, missing packages, or an export whose
@@ -174,15 +174,14 @@ def _check(arguments: argparse.Namespace) -> None:
     check_target(arguments.to)
     if arguments.int8 and arguments.to != "onnx":
         raise ValueError(
-            f"--int8 is onnxruntime's quantization, it needs --to onnx, not {arguments.to}"
+            f"--int8 uses the quantization of onnxruntime; it needs --to onnx, not {arguments.to}"
         )
     if arguments.int8 and arguments.half:
         raise ValueError("--half and --int8 exclude each other")
     if arguments.images and (arguments.int8 or arguments.half):
         raise ValueError(
-            "--half and --int8 are judged by mAP, which --images cannot give: leave it out and "
-            "name a test set with "
-            "DATASETS.TESTS"
+            "--half and --int8 are checked by mAP, which --images cannot provide: omit --images "
+            "and name a test set with DATASETS.TESTS"
         )
     if arguments.calibration_images < 1:
         raise ValueError(
@@ -204,7 +203,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def compare_images(reference: Embedder, exported: Embedder, paths: list[Path]) -> dict[str, dict]:
-    """{"images": lowest and mean cosine}, from batches of 1, 2, 3, ... images."""
+    """Compare embeddings in batches of 1, 2, 3, ... images: {"images": lowest and mean cosine}."""
     cosines, first, size = [], 0, 1
     while first < len(paths):
         batch = paths[first : first + size]
@@ -216,7 +215,7 @@ def compare_images(reference: Embedder, exported: Embedder, paths: list[Path]) -
 def compare_tests(
     reference: Embedder, exported: Embedder, benchmarks: Mapping[str, Benchmark]
 ) -> dict[str, dict]:
-    """Cosines, and the mAP of both networks, for each test set.
+    """Compare cosines and the mAP of both networks on each test set.
 
     Exported embeddings have unit length, so both are scored by the cosine.
     """
@@ -265,11 +264,13 @@ def error_rates(embedded: EmbeddingBatch, num_query: int, threshold: float) -> d
 
 
 def _run(embedder: Embedder, images: Tensor) -> Tensor:
-    """[B, 3, H, W] -> [B, D]; of clips [B, T, 3, H, W] the mean over their T frames."""
+    """Embed images [B, 3, H, W] -> [B, D]; clips [B, T, 3, H, W] get the mean of their frames."""
     if images.dim() == 4:
         return embedder.embed_batch(images)
-    frames = embedder.embed_batch(images.flatten(0, 1))  # [B*T, D]
-    return frames.unflatten(0, images.shape[:2]).mean(dim=1)  # [B, T, D] -> [B, D]
+    # [B*T, D]
+    frames = embedder.embed_batch(images.flatten(0, 1))
+    # [B, T, D] -> [B, D]
+    return frames.unflatten(0, images.shape[:2]).mean(dim=1)
 
 
 def _cosines(values: Tensor) -> dict[str, float | int]:
@@ -307,8 +308,7 @@ def check_gate(compared: Mapping[str, Mapping], *, precision: str, max_drop: flo
         if precision == "float32" and not found["lowest_cosine"] > MIN_COSINE:
             raise ValueError(
                 f"not written: on {name} an embedding has the cosine {found['lowest_cosine']:.6f} "
-                "with PyTorch's, "
-                f"it must be above {MIN_COSINE}"
+                f"with PyTorch's, it must be above {MIN_COSINE}"
             )
 
 

@@ -1,4 +1,4 @@
-"""`python -m tools.extract` in a checkout, `python -m ember_reid.tools.extract` elsewhere."""
+"""The command `python -m tools.extract`."""
 
 import sys
 

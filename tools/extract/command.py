@@ -8,7 +8,7 @@ r"""Write the embeddings of images to an .npz file.
 Images are files, folders, or CSV files with a column `path` (and `pid`, `camid` if known). FILE.npz
 contains `embeddings` [N, D] of unit length, `paths`, `pids`, `camids`, and the metadata of the
 network with its fingerprint. tools.search reads it. Images that cannot be read are left out and
-listed at the end. If a run is interrupted, the same command continues it. torchrun distributes the
+listed at the end. To continue an interrupted run, repeat the command. torchrun distributes the
 work to several machines that share a file system.
 """
 
@@ -49,23 +49,29 @@ from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
 
-# Images of a part. An interrupted run loses at most one part per process.
+# Images per part. An interrupted run loses at most one part per process.
 CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Job:
-    """Settings of all processes."""
+    """Settings that all processes share.
+
+    Attributes:
+        words: configuration words.
+        chunk: images per part.
+        folder: folder of the parts.
+    """
 
     images: list[ImageFile]
     config: str | None
-    words: list[str]  # of the configuration
+    words: list[str]
     half: bool
     trust: bool
     batch_size: int
     progress: bool
-    chunk: int  # images of a part
-    folder: Path = Path()  # of the parts
+    chunk: int
+    folder: Path = Path()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +86,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=int, default=64, help="images at a time (default %(default)s)"
     )
-    parser.add_argument("--half", action="store_true", help="compute in float16, for GPUs")
+    parser.add_argument("--half", action="store_true", help="compute in float16 (on GPUs)")
     add_trust_argument(parser)
     parser.add_argument("--processes", type=int, default=0, help="default: one per GPU, or one")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
@@ -88,7 +94,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="KEY VALUE | IMAGES",
-        help="TEST.WEIGHT FILE, other keys, and what to embed",
+        help="TEST.WEIGHT FILE, other keys, and the images to embed",
     )
 
 
@@ -100,12 +106,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def extract(arguments: argparse.Namespace) -> Iterator[str]:
-    """Embed the images and write the file; yield lines for the user, on the first process only."""
+    """Embed the images and write the file; the first process yields lines for the user."""
     keys, sources = split_overrides(arguments.words)
     if not sources:
-        raise ValueError(
-            "no images are named: give files, folders or csv lists after TEST.WEIGHT FILE"
-        )
+        raise ValueError("no images: give files, folders or CSV files after TEST.WEIGHT FILE")
     check_at_least(arguments, batch=1)
     most = max_processes(torch.cuda.device_count())
     if not 0 <= arguments.processes <= most:
@@ -130,7 +134,7 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
     rank, world_size, _ = _ranks()
     if arguments.out.is_file() and _is_done(arguments.out, plan):
         if rank == 0:
-            yield f"{arguments.out} is there already, of these images and this network"
+            yield f"{arguments.out} already contains these images, embedded with this network"
         return
     folder = arguments.out.with_name(f".{arguments.out.name}.{plan}.parts")
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +151,7 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
     count, dim = features.embeddings.shape
     yield (
         f"{arguments.out}: {count} embeddings of {dim} dimensions, {len(features.broken)} images "
-        "left out, "
-        f"fingerprint {embedder.metadata.fingerprint}"
+        f"left out, fingerprint {embedder.metadata.fingerprint}"
     )
 
 
@@ -159,7 +162,7 @@ def _ranks() -> tuple[int, int, int]:
 
 
 def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]:
-    """The network, its file and its configuration."""
+    """Return the network, its file and its configuration."""
     use_cuda = embedder_on_gpu(job)
     if use_cuda:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
@@ -180,7 +183,7 @@ def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]
 
 
 def _plan(images: Sequence[ImageFile], embedder: Embedder) -> str:
-    """A digest that changes with the network, the list, and any file in it."""
+    """A digest of the network, the list of images, and the state of each file in it."""
     digest = hashlib.sha256(embedder.metadata.to_json().encode())
     for image in images:
         try:
@@ -197,7 +200,7 @@ def _is_done(path: Path, plan: str) -> bool:
     try:
         return load_features(path)[0].plan == plan
     except ValueError as error:
-        raise ValueError(f"--out would replace a file of another kind: {error}") from error
+        raise ValueError(f"--out names a file of another kind: {error}") from error
 
 
 def _embed_all(job: Job, embedder: Embedder, processes: int, rank: int, world_size: int) -> None:
@@ -221,7 +224,7 @@ def embedder_on_gpu(job: Job) -> bool:
 
 
 def _work(rank: int, job: Job, num_processes: int) -> None:
-    """One of several processes of this machine."""
+    """Run one of several processes of this machine."""
     if not embedder_on_gpu(job):
         torch.set_num_threads(max(num_cpus() // num_processes, 1))
     setup_logging(quiet=True)
@@ -242,7 +245,8 @@ def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> 
     total = sum(
         len(job.images[number * job.chunk : (number + 1) * job.chunk]) for number, _ in mine
     )
-    hidden = None if job.progress and rank == 0 else True  # None: shown on terminals
+    # None: shown only on terminals.
+    hidden = None if job.progress and rank == 0 else True
     share = f"1 of {num_processes} processes" if num_processes > 1 else None
     with tqdm(total=total, unit="image", desc=share, disable=hidden, leave=False) as bar:
         for number, path in mine:
@@ -257,7 +261,7 @@ def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> 
 def _embed_part(
     images: Sequence[ImageFile], embedder: Embedder, batch_size: int
 ) -> dict[str, np.ndarray]:
-    """Embeddings [n, D] of the readable images, their positions [n], and why others are left out.
+    """Embed the readable images [n, D]; also their positions [n], and reasons for the others.
 
     Raises:
         ValueError: the network produces embeddings that are not finite or not of unit length.
@@ -271,7 +275,7 @@ def _embed_part(
 
     positions, reasons, rows = [], {}, []
     with ThreadPoolExecutor(num_cpus()) as pool:
-        # Decoding runs ahead of the network; the images of one part fit into memory.
+        # Images are decoded while the network runs; one part fits into memory.
         decoded = pool.map(decode, images)
         for first in range(0, len(images), batch_size):
             batch = []
@@ -296,7 +300,7 @@ def _embed_part(
 
 
 def _read_part(path: Path, num_images: int, dim: int) -> dict[str, np.ndarray] | None:
-    """A part that was written before, None if there is none or if it is damaged."""
+    """Read an existing part; None if it is missing or damaged."""
     try:
         part = load_arrays(path, ("embeddings", "positions", "broken", "reasons"))
         positions, broken = part["positions"], part["broken"]
@@ -309,7 +313,7 @@ def _read_part(path: Path, num_images: int, dim: int) -> dict[str, np.ndarray] |
 
 
 def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: str) -> Features:
-    """Join all parts; waits for those of other machines."""
+    """Join all parts; wait for those of other machines."""
     embeddings, kept, broken, reasons = [], [], [], []
     for number, path in enumerate(_parts(job)):
         first = number * job.chunk

@@ -1,4 +1,4 @@
-"""`python -m tools.heatmaps` in a checkout, `python -m ember_reid.tools.heatmaps` elsewhere."""
+"""The command `python -m tools.heatmaps`."""
 
 import sys
 

@@ -7,7 +7,7 @@ r"""Show which image regions embeddings depend on: Grad-CAM of several networks 
 `pairs` explains the cosine between a query and a match in the gallery, in both images. `identities`
 explains the largest logit of each network for images of test identities. Writes DIR/index.html,
 which contains its images, and DIR/NNN.png, one per row. The test set comes from the recipe (-c), by
-default from that of the first network. Each network receives images at its own input size.
+default the recipe of the first network. Each network receives images at its own input size.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Row:
-    """Images in a row, each with its caption."""
+    """A row of images with captions."""
 
     title: str
     images: tuple[Image.Image, ...]
@@ -70,12 +70,13 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
     Args:
         model: a ReidModel in evaluation mode.
         images: float [N, 3, H, W], normalized.
-        score: ReidOutput -> a tensor, whose sum is explained.
+        score: maps a ReidOutput to a tensor, whose sum is explained.
 
     Returns:
         [N, H, W] in [0, 1] with a maximum of 1 per image; all 0 if no region contributes. Departure
-        from the paper: a neck subtracts a mean that the maps do not contain, so the weighted sum
-        can be negative everywhere. Its minimum is then subtracted instead of applying the ReLU.
+        from the paper: the weighted sum can be negative everywhere, because the neck subtracts a
+        mean that the maps do not contain. In this case, its minimum is subtracted instead of
+        applying the ReLU.
     """
     with torch.no_grad():
         maps = cast(Callable[[Tensor], tuple[Tensor, ...]], model.backbone)(images)
@@ -86,8 +87,10 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
     heat = []
     for value, gradient in zip(maps, gradients, strict=True):
         if gradient is not None:
-            weights = gradient.mean(dim=(2, 3), keepdim=True)  # [N, C, 1, 1]
-            cam = (weights * value).sum(dim=1, keepdim=True)  # [N, 1, h, w]
+            # [N, C, 1, 1]
+            weights = gradient.mean(dim=(2, 3), keepdim=True)
+            # [N, 1, h, w]
+            cam = (weights * value).sum(dim=1, keepdim=True)
             lowest, highest = cam.amin(dim=(2, 3), keepdim=True), cam.amax(dim=(2, 3), keepdim=True)
             cam = torch.where(highest > 0, cam.relu(), cam - lowest)
             heat.append(
@@ -98,12 +101,12 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
 
 
 def strongest_logit(output) -> Tensor:
-    """[N]: the largest logit, the mean over heads."""
+    """[N]: the largest logit, averaged over heads."""
     return torch.stack([logits.amax(dim=1) for logits in output.logits]).mean(dim=0)
 
 
 def pair_cosine(output) -> Tensor:
-    """The cosine of the first and the second image's embedding."""
+    """The cosine between the embeddings of the first and the second image."""
     return F.cosine_similarity(output.embedding[:1], output.embedding[1:2])
 
 
@@ -185,7 +188,7 @@ def identity_rows(
 
 
 def pair_rows(splits: Splits, networks: Sequence[Network], *, count: int, seed: int) -> list[Row]:
-    """One row per query with a match, from another camera if possible: what makes them similar."""
+    """One row per query and its match, from another camera if possible, with their heatmaps."""
     rng = random.Random(seed)
     rows: list[Row] = []
     for query in rng.sample(list(splits.query), len(splits.query)):
@@ -239,7 +242,7 @@ def write_page(rows: Sequence[Row], path: Path, *, title: str) -> None:
 
 
 def draw_heatmaps(arguments: argparse.Namespace) -> list[Path]:
-    """Choose the images, explain them and write the pages; returns the files written."""
+    """Choose the images, explain them and write the pages; return the files written."""
     if arguments.count < 1:
         raise ValueError(f"--count is {arguments.count}, it must be at least 1")
     if arguments.config:
@@ -267,7 +270,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("-c", "--config", metavar="FILE", help="a recipe with the test set")
     parser.add_argument(
-        "--models", nargs="+", required=True, metavar="CHECKPOINT", help="teacher, student, ..."
+        "--models", nargs="+", required=True, metavar="CHECKPOINT", help="checkpoints to compare"
     )
     parser.add_argument("--what", choices=CHOICES, default="pairs", help="default: %(default)s")
     parser.add_argument("--count", type=int, default=10, help="rows (default: %(default)s)")

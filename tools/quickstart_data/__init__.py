@@ -1,4 +1,4 @@
-"""Render synthetic people in the layouts of public data sets."""
+"""Render synthetic people in the layouts of public datasets."""
 
 from ember_reid.tools.quickstart_data.command import main
 

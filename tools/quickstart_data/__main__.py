@@ -1,4 +1,4 @@
-"""`python -m tools.quickstart_data` in a checkout, `python -m ember_reid.tools....` elsewhere."""
+"""The command `python -m tools.quickstart_data`."""
 
 import sys
 

@@ -23,20 +23,28 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Pose:
-    """What a person does at one moment; angles in radians."""
+    """The posture of a person at one moment; angles in radians.
 
-    phase: float  # of the step
+    Attributes:
+        phase, stride: phase and amplitude of the step.
+        arms: swing, phone, pockets or strap.
+        side: which arm (-1 or 1), if the arms do not swing.
+    """
+
+    phase: float
     stride: float
-    arms: str  # swing, phone, pockets or strap
-    side: int  # which arm, for arms that do not swing
+    arms: str
+    side: int
 
 
 @dataclass(frozen=True)
 class Part:
     """A tapered body part between two points.
 
-    `profile` contains half widths from `top` to `end`; `depth` is the ratio of the extent from
-    front to back to the extent from side to side.
+    Attributes:
+        profile: half widths from `top` to `end`.
+        depth: ratio of the extent from front to back to the extent from side to side.
+        nearer: added to the distance when parts are sorted by distance.
     """
 
     top: Vector
@@ -44,7 +52,7 @@ class Part:
     profile: tuple[float, ...]
     texture: Texture
     depth: float = 1.0
-    nearer: float = 0.0  # added to the distance when parts are put in order
+    nearer: float = 0.0
     round_ends: bool = True
 
 
@@ -132,7 +140,7 @@ def _leg(person: Person, pose: Pose, side: int) -> tuple[list[Part], float]:
 
 
 def _arm(person: Person, pose: Pose, side: int) -> tuple[list[Part], Vector]:
-    """Upper arm, forearm and hand of one side, and where the hand is."""
+    """Upper arm, forearm and hand of one side, and the position of the hand."""
     swing = -0.8 * pose.stride * np.sin(pose.phase + (np.pi if side > 0 else 0))
     bend, spread = 0.25 + 0.3 * max(swing, 0), 0.12
     if side == person.bag_side and person.bag in ("shopper", "handbag"):
@@ -187,9 +195,8 @@ def _trunk(person: Person, pose: Pose) -> list[Part]:
     shoulder, hip = person.shoulder * person.girth**0.3, person.hip * wide
     waist = 0.5 * (shoulder + hip) * (0.80 + 0.25 * (person.girth - 0.84))
     flare = hip * (1.12 if person.hem > 0.4 else 1.3)
-    drop = (
-        0.85 - person.hem
-    ) / 0.4  # how far the profile below, made for a hem at 0.45, is stretched
+    # The profile below is for a hem at 0.45. For another hem, it is stretched by this factor.
+    drop = (0.85 - person.hem) / 0.4
     heights = np.array([0, 0.05, 0.1, 0.2, 0.45 / drop, 0.75 / drop, 1.0])
     widths = [0.36 * shoulder, 0.74 * shoulder, 0.95 * shoulder, 0.96 * shoulder, waist, hip, flare]
     profile = tuple(float(width) for width in np.interp(np.linspace(0, 1, 21), heights, widths))

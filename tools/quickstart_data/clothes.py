@@ -19,12 +19,12 @@ def trousers_texture(person: Person) -> Texture:
 
 
 def texture_span(texture: Texture, start: float, stop: float) -> Texture:
-    """The stretch [start, stop] of a garment that runs over several parts."""
+    """The section [start, stop] of a garment that covers several body parts."""
     return lambda u, t: texture(u, start + (stop - start) * t)
 
 
 def sleeved_texture(cloth: Texture, skin: Texture, covered: float) -> Texture:
-    """Cloth down to `covered` of the part's length, skin below."""
+    """Cloth down to the fraction `covered` of the length of the part, skin below."""
     if covered >= 1:
         return cloth
     if covered <= 0:
@@ -33,7 +33,7 @@ def sleeved_texture(cloth: Texture, skin: Texture, covered: float) -> Texture:
 
 
 def strapped_texture(person: Person, cloth: Texture) -> Texture:
-    """The bag's straps on the torso."""
+    """The straps of the bag on the torso."""
     where: Callable[[np.ndarray, np.ndarray], np.ndarray]
     if person.bag == "backpack":
         where = lambda u, t: (np.abs(np.abs(u) - 0.62) < 0.13) & (t < 0.62)  # noqa: E731
@@ -66,7 +66,7 @@ def shoe_texture(person: Person) -> Texture:
 
 
 def face_texture(person: Person) -> Texture:
-    """Skin with brows, eyes and mouth in front, hair or hat around."""
+    """Skin with eyebrows, eyes and mouth in front, surrounded by hair or a hat."""
     skin, hair = (
         np.asarray(person.skin, dtype=np.float32),
         np.asarray(person.hair, dtype=np.float32),

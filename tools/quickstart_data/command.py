@@ -4,9 +4,9 @@
     python -m tools.quickstart_data datasets/quickstart --images --tracklets
 
 --images writes OUT/market1501 in the layout of Market-1501, --tracklets writes OUT/mars in the
-layout of MARS, with the same people. The same parameters produce the same files, bit for bit on one
-machine. Training and test identities are disjoint. Both sets contain distractors (pid 0: people who
-are in no query, and boxes without a person) and junk (pid -1: bad boxes).
+layout of MARS, with the same people. On one machine, the same parameters produce identical files.
+Training and test identities are disjoint. Both datasets contain distractors (pid 0: people who are
+in no query, and boxes without a person) and junk (pid -1: badly cropped boxes).
 """
 
 import argparse
@@ -34,7 +34,7 @@ from ember_reid.tools.quickstart_data.layouts import (
 )
 
 MARKER = "quickstart.json"
-# Increased when the images change, so that older data is not used.
+# Increased when the images change, so that older data is not reused.
 VERSION = 2
 
 
@@ -43,9 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write to")
     parser.add_argument("--images", action="store_true", help="write OUT/market1501 (the default)")
     parser.add_argument("--tracklets", action="store_true", help="write OUT/mars")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="determines the people (default %(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=1, help="random seed (default %(default)s)")
     parser.add_argument(
         "--train-ids", type=int, default=100, help="training identities (default %(default)s)"
     )
@@ -62,18 +60,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--junk", type=int, default=100, help="gallery images of pid -1 (default %(default)s)"
     )
     parser.add_argument(
-        "--frames", type=int, default=10, help="longest tracklet (default %(default)s)"
+        "--frames",
+        type=int,
+        default=10,
+        help="frames of the longest tracklet (default %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=len(os.sched_getaffinity(0)),
-        help="processes (default: cores)",
+        help="processes (default: number of cores)",
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace quickstart data made with other parameters",
+        help="replace quickstart data with other parameters",
     )
 
 
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
     for layout, seconds, count in rendered:
         folder = options.out / layout
         echo(
-            f"{folder}: exists already"
+            f"{folder} already exists"
             if seconds is None
             else f"{folder}: {count} images in {seconds:.0f} s"
         )
@@ -102,14 +103,14 @@ def make(
     workers: int = 1,
     overwrite: bool = False,
 ) -> list[tuple[str, float | None, int]]:
-    """Render the layouts that do not exist yet under `out`.
+    """Render the layouts that do not yet exist in `out`.
 
     Returns:
-        (layout, seconds or None if it existed, number of images) of each layout.
+        For each layout: its name, seconds (None if it existed), and number of images.
 
     Raises:
-        ValueError: `out` contains quickstart data of other parameters (replaced with `overwrite`)
-            or other files (never changed).
+        ValueError: `out` contains quickstart data with other parameters (use `overwrite` to
+            replace it) or other files (which are never changed).
     """
     _check(parameters, workers)
     done = _open_folder(out, parameters, overwrite=overwrite)
@@ -137,9 +138,8 @@ def _check(parameters: Parameters, workers: int) -> None:
             )
     if parameters.train_ids + parameters.test_ids > 9999:
         raise ValueError(
-            f"--train-ids and --test-ids make {parameters.train_ids + parameters.test_ids} "
-            "identities; the "
-            "layouts have four digits, so at most 9999 together"
+            f"--train-ids and --test-ids sum to {parameters.train_ids + parameters.test_ids}; "
+            "identities have four digits, so at most 9999 are possible"
         )
     if workers < 1:
         raise ValueError(f"--workers is {workers}, it must be at least 1")
@@ -153,7 +153,7 @@ def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[
     if marker.is_file():
         try:
             found = json.loads(marker.read_text())
-            made_with, done = (
+            existing, done = (
                 {**found["parameters"], "version": found["version"]},
                 list(found["layouts"]),
             )
@@ -162,25 +162,24 @@ def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[
                 f"{marker} cannot be read; remove {out} or choose another folder"
             ) from error
         wanted = {**asdict(parameters), "version": VERSION}
-        if made_with == wanted:
+        if existing == wanted:
             return [layout for layout in done if (out / layout).is_dir()]
         if not overwrite:
             differing = (
-                f"{key} {made_with.get(key)} instead of {wanted[key]}"
+                f"{key} {existing.get(key)} instead of {wanted[key]}"
                 for key in wanted
-                if made_with.get(key) != wanted[key]
+                if existing.get(key) != wanted[key]
             )
             raise ValueError(
-                f"{out} holds quickstart data made with {', '.join(differing)}; choose another "
-                "folder or "
-                "give --overwrite"
+                f"{out} contains quickstart data with {', '.join(differing)}; choose another "
+                "folder or give --overwrite"
             )
         for layout in LAYOUTS:
             shutil.rmtree(out / layout, ignore_errors=True)
     elif out.is_dir() and any(out.iterdir()):
         raise ValueError(
-            f"{out} is not empty and holds no quickstart data; choose another folder, nothing was "
-            "touched"
+            f"{out} contains files that are not quickstart data; choose another folder "
+            "(nothing was changed)"
         )
     out.mkdir(parents=True, exist_ok=True)
     _write_marker(out, parameters, [])
@@ -200,9 +199,10 @@ def _render(root: Path, layout: str, parameters: Parameters, workers: int) -> in
     own = IMAGE if layout == "market1501" else TRACKLET
     jobs = [Job(layout, own, pid) for pid in ids]
     jobs += [
-        Job(layout, DISTRACTOR, number) for number in range(_some(parameters.distractors, layout))
+        Job(layout, DISTRACTOR, number)
+        for number in range(_num_extra(parameters.distractors, layout))
     ]
-    jobs += [Job(layout, JUNK, number) for number in range(_some(parameters.junk, layout))]
+    jobs += [Job(layout, JUNK, number) for number in range(_num_extra(parameters.junk, layout))]
     for folder in FOLDERS[layout]:
         (root / folder).mkdir(parents=True)
     if workers == 1:
@@ -219,8 +219,8 @@ def _render(root: Path, layout: str, parameters: Parameters, workers: int) -> in
     return len(names)
 
 
-def _some(count: int, layout: str) -> int:
-    """A tenth of the number for tracklets, because they have many frames."""
+def _num_extra(count: int, layout: str) -> int:
+    """The number of distractors or junk items; a tenth for tracklets, which have many frames."""
     return count if layout == "market1501" else -(-count // 10)
 
 

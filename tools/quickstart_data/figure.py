@@ -1,8 +1,8 @@
 """The figure of the quickstart data: a jointed 3D body of tapered, rounded parts.
 
-Body axes: x to the person's left, y forward, z up, in fractions of the person's height, the ground
-at z = 0. A camera that the person faces has yaw 0; at yaw pi it sees the back. Images are
-float32, premultiplied RGBA [h, w, 4].
+Body axes: x to the left of the person, y forward, z up, in fractions of the height of the person;
+the ground is at z = 0. A camera with yaw 0 sees the person from the front, with yaw pi from the
+back. Images are float32, premultiplied RGBA [h, w, 4].
 """
 
 from dataclasses import dataclass
@@ -14,20 +14,27 @@ from ember_reid.tools.quickstart_data.people import Person
 
 @dataclass(frozen=True)
 class View:
-    """How a figure appears in the image."""
+    """How a figure appears in the image; angles in radians.
+
+    Attributes:
+        tilt: downward tilt of the camera.
+        pixels: pixels per unit of body height.
+        x, y: pixel position of the ground point between the feet.
+        light: direction to the light: right, up, toward the camera.
+    """
 
     yaw: float
-    tilt: float  # looking down by this angle
+    tilt: float
     roll: float
-    pixels: float  # pixels per unit of body height
-    x: float  # where the ground point between the feet is, pixels
+    pixels: float
+    x: float
     y: float
-    light: Vector  # direction to the light: right, up, toward the camera
+    light: Vector
     ambient: float
 
 
 def draw_figure(shape: tuple[int, int], person: Person, pose: Pose, view: View) -> np.ndarray:
-    """The person on a transparent background: float32 premultiplied RGBA [h, w, 4]."""
+    """Draw a person on a transparent background: float32, premultiplied RGBA [h, w, 4]."""
     canvas = np.zeros((*shape, 4), dtype=np.float32)
     parts = build_parts(person, pose)
 

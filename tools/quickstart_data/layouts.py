@@ -6,14 +6,16 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from ember_reid.tools.quickstart_data.cameras import CAMERAS, Sighting, draw_sighting, render_frame
+from ember_reid.tools.quickstart_data.cameras import CAMERAS
 from ember_reid.tools.quickstart_data.people import Person, draw_person
+from ember_reid.tools.quickstart_data.sightings import Sighting, draw_sighting, render_frame
 from scipy.io import savemat
 
 LAYOUTS = ("market1501", "mars")
-# What a random stream is for; the numbers 4 and 5 belong to scenes and passers-by.
+# Purpose of a random stream; 4 and 5 are used for scenes and passersby.
 PERSON, IMAGE, TRACKLET, DISTRACTOR, JUNK = 0, 1, 2, 3, 6
-EMPTY = 6  # every sixth distractor shows no person
+# Every sixth distractor shows no person.
+EMPTY = 6
 
 
 FOLDERS = {
@@ -24,23 +26,26 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Parameters:
-    """Settings on which the content of the data depends."""
+    """Settings on which the content of the data depends; `frames` is the longest tracklet."""
 
     seed: int
     train_ids: int
     test_ids: int
     distractors: int
     junk: int
-    frames: int  # longest tracklet
+    frames: int
 
 
 @dataclass(frozen=True)
 class Job:
-    """A unit of work: the images of one identity, or one distractor or junk image."""
+    """A unit of work: the images of one identity, or one distractor or junk image.
+
+    `number` is the pid, or the number of the distractor or junk image.
+    """
 
     layout: str
     kind: int
-    number: int  # pid, or number of the distractor or junk image
+    number: int
 
 
 def render_job(root: Path, parameters: Parameters, job: Job) -> list[str]:
@@ -60,7 +65,7 @@ def market_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]
     """(file name, JPEG bytes) of one identity, distractor or junk box, as in Market-1501."""
     seed = parameters.seed
     if job.kind != IMAGE:
-        person, camera, sighting, rng = _extra(parameters, job)
+        person, camera, sighting, rng = _draw_distractor_or_junk(parameters, job)
         pid = "0000" if job.kind == DISTRACTOR else "-1"
         name = _market_name(pid, camera, _frame_number(rng), job.number % 100)
         yield f"bounding_box_test/{name}", render_frame(person, camera, sighting, rng, seed=seed)
@@ -91,7 +96,7 @@ def mars_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
     """(file name, JPEG bytes) of the tracklets of one identity, distractor or junk number."""
     seed = parameters.seed
     if job.kind != TRACKLET:
-        person, camera, sighting, rng = _extra(parameters, job)
+        person, camera, sighting, rng = _draw_distractor_or_junk(parameters, job)
         pid, walks = (
             "0000" if job.kind == DISTRACTOR else "00-1",
             [(camera, job.number + 1, sighting, rng)],
@@ -113,21 +118,21 @@ def mars_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
 
 
 def identity(seed: int, pid: int) -> Person:
-    """The person of `pid`, the same in both layouts."""
+    """The person with this pid, the same in both layouts."""
     return draw_person(_stream(seed, PERSON, pid))
 
 
-def _extra(
+def _draw_distractor_or_junk(
     parameters: Parameters, job: Job
 ) -> tuple[Person | None, int, Sighting, np.random.Generator]:
-    """The person on a distractor box (a new one, or None) or on a junk box (a test identity)."""
+    """Draw a distractor (a new person or none) or a junk box (a test identity)."""
     rng = _stream(parameters.seed, job.kind, job.number, LAYOUTS.index(job.layout))
     camera = int(rng.integers(len(CAMERAS)))
     if job.kind == JUNK:
         person = identity(
             parameters.seed, parameters.train_ids + 1 + int(rng.integers(parameters.test_ids))
         )
-        return person, camera, draw_sighting(rng, CAMERAS[camera], person, badly=True), rng
+        return person, camera, draw_sighting(rng, CAMERAS[camera], person, badly_cropped=True), rng
     person = draw_person(rng)
     sighting = draw_sighting(rng, CAMERAS[camera], person)
     return None if job.number % EMPTY == EMPTY - 1 else person, camera, sighting, rng

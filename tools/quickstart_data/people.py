@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 Color = tuple[float, float, float]
-Texture = Callable[[np.ndarray, np.ndarray], np.ndarray]  # u, t, both [h, w] -> RGB [h, w, 3]
+# (u, t), both [h, w] -> RGB [h, w, 3].
+Texture = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-# Only a few colors: many people share them, so that pattern, cut, bag and build matter as well.
+# There are few colors, so many people share them, and pattern, cut, bag and build matter as well.
 FABRICS: dict[str, Color] = {
     "black": (0.09, 0.09, 0.10),
     "gray": (0.47, 0.48, 0.50),
@@ -80,17 +81,28 @@ class Garment:
 
 @dataclass(frozen=True)
 class Person:
-    """The appearance of an identity, equal under all cameras.
+    """The appearance of an identity, which is the same under all cameras.
 
-    Lengths are fractions of the height.
+    Attributes:
+        height: in meters. All other lengths are fractions of the height.
+        girth: width of torso and limbs; 1 is average.
+        shoulder, hip: half widths.
+        leg: height of the hip joint.
+        head: size of the head; 1 is average.
+        sleeve: covered part of the arm; 0.45 is a T-shirt, 2 a long sleeve.
+        hem: height at which the upper garment ends.
+        lower_kind: trousers, shorts or skirt.
+        bag_side: -1 or 1.
+        stride: amplitude of a step in radians.
+        stoop: forward lean in radians.
     """
 
-    height: float  # meters
-    girth: float  # 1 is average; widens torso and limbs
-    shoulder: float  # half width
-    hip: float  # half width
-    leg: float  # height of the hip joint
-    head: float  # 1 is average
+    height: float
+    girth: float
+    shoulder: float
+    hip: float
+    leg: float
+    head: float
     skin: Color
     hair: Color
     hair_style: str
@@ -98,24 +110,24 @@ class Person:
     hat: str
     hat_color: Color
     upper: Garment
-    sleeve: float  # covered part of the arm: 0.45 is a T-shirt, 2 a long sleeve
+    sleeve: float
     sleeve_color: Color
-    hem: float  # height at which the upper garment ends
+    hem: float
     hood: bool
     lower: Garment
-    lower_kind: str  # trousers, shorts or skirt
+    lower_kind: str
     lower_width: float
     shoe: Color
     sole: Color
     bag: str
     bag_color: Color
     bag_side: int
-    stride: float  # amplitude of the step, radians
-    stoop: float  # forward lean, radians
+    stride: float
+    stoop: float
 
 
 def draw_person(rng: np.random.Generator) -> Person:
-    """An identity, fully determined by the state of `rng`."""
+    """Draw an identity, which depends on the state of `rng` only."""
     sleeve = float(rng.choice([0.42, 0.5, 1.25, 2.0, 2.0, 2.0]))
     upper = _draw_garment(rng, UPPER_PATTERNS, UPPER_WEIGHTS)
     lower = _draw_garment(rng, LOWER_PATTERNS, LOWER_WEIGHTS)

@@ -1,4 +1,4 @@
-"""`python -m tools.recipes` in a checkout, `python -m ember_reid.tools.recipes` elsewhere."""
+"""The command `python -m tools.recipes`."""
 
 import sys
 

@@ -3,9 +3,9 @@
     python -m tools.recipes market1501 ibn
     python -m tools.recipes --min-map 85
 
-A recipe is listed if its name, dataset or network contains every word. Scores are those that the
-header of the recipe states. "published" means that the authors of the method report it, "measured"
-means that this program reached it; see the header and docs/benchmarks/results.md.
+A recipe is listed if its name, dataset and network together contain every word. Scores come from
+the headers of the recipes. "published" scores are those of the authors of the method; "measured"
+scores were reached by this program. See the headers and docs/benchmarks/results.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ class Recipe:
     """A shipped recipe.
 
     Attributes:
-        name: what -c and `ember-reid train` accept.
+        name: the name for -c and `ember-reid train`.
         datasets: training sets.
         network: backbone and head.
         source: published | measured | "".
@@ -51,7 +51,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def read_score(header: RecipeHeader) -> tuple[str, float | None, float | None]:
-    """("published" | "measured" | "", mAP, Rank-1) as the header of a recipe states."""
+    """("published" | "measured" | "", mAP, Rank-1) from the header of a recipe."""
     if header.scores:
         values = dict(header.scores[0].values)
         return "published", values.get("mAP"), values.get("Rank-1")
@@ -65,7 +65,7 @@ def _find_percent(text: str, key: str) -> float | None:
 
 
 def find_recipes(words: Sequence[str] = (), *, min_map: float | None = None) -> Iterator[Recipe]:
-    """The shipped recipes that contain every word and reach `min_map` percent, by name."""
+    """Find shipped recipes that contain every word and reach `min_map` percent, sorted by name."""
     for name in recipe_names():
         recipe = read_recipe(name)
         text = f"{name} {recipe.datasets} {recipe.network}".lower()
@@ -75,7 +75,7 @@ def find_recipes(words: Sequence[str] = (), *, min_map: float | None = None) -> 
 
 
 def format_table(recipes: Sequence[Recipe]) -> list[str]:
-    """One line per recipe below a line of titles."""
+    """A header line, and one line per recipe."""
     rows = [("recipe", "dataset", "network", "mAP", "Rank-1", "score")]
     rows += [
         (one.name, one.datasets, one.network, _percent(one.mAP), _percent(one.rank1), one.source)
@@ -93,12 +93,12 @@ def _percent(value: float | None) -> str:
 
 
 def describe_plugins(imported: Sequence[str]) -> list[str]:
-    """One line for the installed plug-ins, and one for each kind of what the imported ones add."""
+    """Describe the installed plug-ins, and what the imported ones register."""
     installed = installed_plugins()
     names = ", ".join(sorted(installed))
     lines = [f"installed plug-ins, for IMPORTS: {names}"] if installed else []
     if imported:
-        # It imports torch.
+        # This import loads torch.
         from ember_reid.engine.plugins import load_plugins, registered_names
 
         load_plugins(imported)

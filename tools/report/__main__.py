@@ -1,4 +1,4 @@
-"""`python -m tools.report` in a checkout, `python -m ember_reid.tools.report` elsewhere."""
+"""The command `python -m tools.report`."""
 
 import sys
 

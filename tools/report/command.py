@@ -5,10 +5,10 @@
     python -m tools.report runs/quickstart --plain
     python -m tools.report runs/quickstart DATASETS.ROOT datasets
 
-The page shows recipe, curves, scores and ranked lists. It contains its images and loads nothing.
-The default file is report.html in the folder of the first run. --plain uses only the files of the
-run, without network and data. KEY VALUE pairs change the configuration, for example the
-location of the data. The page lists what cannot be shown.
+The page shows recipe, curves, scores and ranked lists. It contains its images and needs no other
+files. By default it is written to report.html in the folder of the first run. --plain uses only the
+files of the run, without network and data. KEY VALUE pairs change the configuration, for example
+the location of the data. The page states which parts are missing, and why.
 """
 
 import argparse
@@ -52,13 +52,16 @@ class Settings:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "words", nargs="+", metavar="RUN_DIR [KEY VALUE]", help="runs, then keys of their recipes"
+        "words",
+        nargs="+",
+        metavar="RUN_DIR [KEY VALUE]",
+        help="folders of runs, then configuration keys",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="default: report.html in the first run's folder"
     )
     parser.add_argument(
-        "--plain", action="store_true", help="from the run's files alone, without the network"
+        "--plain", action="store_true", help="use only the files of the run, not the network"
     )
     parser.add_argument(
         "--heatmaps", action="store_true", help="heatmaps of each query and its first match (slow)"
@@ -78,25 +81,25 @@ def run(options: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> Path:
-    """Read the runs, examine their test sets, write the page; returns its path."""
+    """Read the runs, analyze their test sets, and write the page; return its path."""
     for name in ("count", "top"):
         if getattr(arguments, name) < 1:
             raise ValueError(f"--{name} is {getattr(arguments, name)}, it must be at least 1")
     overrides, words = split_overrides(arguments.words)
     folders = [Path(word) for word in words]
     if not folders:
-        raise ValueError("no run is named: python -m tools.report runs/x")
+        raise ValueError("no run is given, for example: python -m tools.report runs/x")
     settings = Settings(arguments.count, arguments.top, arguments.heatmaps, tuple(overrides))
     runs = [read_run(folder) for folder in folders]
     out = arguments.out or folders[0] / "report.html"
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}")
-    reports = [RunReport(run) if arguments.plain else look(run, settings) for run in runs]
+        raise FileNotFoundError(f"--out {out}: the folder {out.parent} does not exist")
+    reports = [RunReport(run) if arguments.plain else analyze_run(run, settings) for run in runs]
     write_page(out, reports)
     return out
 
 
-def look(run: Run, settings: Settings) -> RunReport:
+def analyze_run(run: Run, settings: Settings) -> RunReport:
     """Analyze the network of a run; the page states why if that is not possible."""
     if run.weights is None:
         return RunReport(
@@ -116,7 +119,7 @@ def look(run: Run, settings: Settings) -> RunReport:
             analyses.append(analysis)
             images[name] = load_images(analysis, benchmark)
             if settings.heatmaps:
-                heats[name] = draw_heats(analysis, benchmark, cfg, model, device)
+                heats[name] = draw_heatmaps(analysis, benchmark, cfg, model, device)
     except (ValueError, OSError) as error:
         problem = f"Distances and images are missing: {' '.join(str(error).split())}"
         logger.warning("%s: %s", run.name, problem)
@@ -146,7 +149,7 @@ def analyze_benchmark(name: str, benchmark: Benchmark, settings: Settings) -> Re
 def load_images(
     analysis: RetrievalAnalysis, benchmark: Benchmark
 ) -> dict[tuple[str, int], tuple[str, Image.Image]]:
-    """("query" | "gallery", position) -> (file name, thumbnail) of all images that are shown."""
+    """Map ("query" | "gallery", position) to (file name, thumbnail) for all images shown."""
     wanted = {("query", ranked.index) for ranked in analysis.lists}
     wanted |= {("gallery", entry.index) for ranked in analysis.lists for entry in ranked.entries}
     images = {}
@@ -156,10 +159,10 @@ def load_images(
     return images
 
 
-def draw_heats(
+def draw_heatmaps(
     analysis: RetrievalAnalysis, benchmark: Benchmark, cfg: Config, model, device
 ) -> dict[int, list[Image.Image]]:
-    """Heatmaps of each query and its first match, which explain their cosine (tools.heatmaps)."""
+    """Heatmaps that explain the cosine of each query and its first match (tools.heatmaps)."""
     normalize, heats = build_normalization(cfg), {}
     model.requires_grad_(False)
     for ranked in analysis.lists:

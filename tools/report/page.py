@@ -1,4 +1,4 @@
-"""The report as an HTML page: scores, curves, recipes, and ranked lists that can be filtered."""
+"""The report as an HTML page: scores, curves, recipes, and ranked lists with filters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,7 +58,7 @@ def write_page(path: Path, reports: Sequence[RunReport]) -> None:
 
 
 def unique_names(runs: Sequence[Run]) -> list[str]:
-    """The names of the runs' folders; their paths if two names are equal."""
+    """The names of the folders of the runs, or their paths if two names are equal."""
     names = [run.name for run in runs]
     if len(set(names)) == len(names):
         return names
@@ -128,7 +128,7 @@ def _fingerprints(runs: Mapping[str, Run]) -> Table:
 
 
 def _run(report: RunReport, name: str) -> dict:
-    """Everything about one run."""
+    """The content of the page about one run."""
     run = report.run
     found, flat = fingerprint(run), flatten(run.config)
     hints = (
@@ -201,11 +201,11 @@ def _curves(run: Run) -> list[str]:
 
 
 def _by_epoch(run: Run, key: str) -> tuple[tuple[float, float], ...]:
-    """(epochs, value), thinned to about `MAX_POINTS` points."""
+    """Points (epoch, value), reduced to about `MAX_POINTS`."""
     rows = [row for row in run.train if isinstance(row.get(key), int | float)]
     if not rows:
         return ()
-    # The last line of an epoch tells the number of iterations per epoch.
+    # The last row of an epoch contains the number of iterations per epoch.
     length = max(row["iteration"] / max(row["epoch"], 1) for row in rows) or 1
     step = max(len(rows) // MAX_POINTS, 1)
     return tuple((row["iteration"] / length, row[key]) for row in rows[::step])
@@ -250,7 +250,7 @@ def _test(report: RunReport, one: RetrievalAnalysis) -> dict:
 
 
 def _distance_chart(one: RetrievalAnalysis) -> str:
-    """The histogram of distances, in the range in which there are any."""
+    """The histogram of distances, over the range that contains any."""
     counts = {
         "same identity": one.histograms.same.sum(axis=0),
         "different": one.histograms.different.sum(axis=0),
@@ -271,7 +271,7 @@ def _distance_chart(one: RetrievalAnalysis) -> str:
 
 
 def _ranked(ranked: RankedQuery, one: RetrievalAnalysis, report: RunReport) -> dict:
-    """A ranked list with the text by which it is found."""
+    """A ranked list with the text for the filters."""
     images = report.images.get(one.name, {})
     name, image = images.get(("query", ranked.index), ("", None))
     words = [str(ranked.pid), name]

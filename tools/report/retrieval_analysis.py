@@ -20,8 +20,10 @@ from ember_reid.tools.calibrate.calibration import Histograms, collect_histogram
 from torch import Tensor
 
 KINDS = ("best", "median", "worst", "suspect")
-MOST_CAMERAS = 20  # camera pairs are scored one by one, up to so many cameras
-GROUPS = ((1, 1), (2, 4), (5, 9), (10, 19), (20, 10**9))  # true matches of a query
+# Camera pairs are scored one by one up to this number of cameras.
+MAX_CAMERAS = 20
+# Ranges of the number of true matches of a query.
+MATCH_COUNT_RANGES = ((1, 1), (2, 4), (5, 9), (10, 19), (20, 10**9))
 
 
 class Labeled(NamedTuple):
@@ -38,16 +40,22 @@ class Labeled(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """Nearest match, nearest other identity and number of matches of each query."""
+    """Distances to the nearest entries of each query, and its number of matches.
 
-    same: np.ndarray  # float32 [Q], inf without a match
-    different: np.ndarray  # float32 [Q]
-    num_matches: np.ndarray  # int64 [Q]
+    Attributes:
+        same: float32 [Q], distance to the nearest match; inf without a match.
+        different: float32 [Q], distance to the nearest other identity.
+        num_matches: int64 [Q].
+    """
+
+    same: np.ndarray
+    different: np.ndarray
+    num_matches: np.ndarray
 
 
 @dataclass(frozen=True)
 class CameraScore:
-    """mAP, and the number of queries that count."""
+    """mAP, and the number of queries with a match."""
 
     mAP: float
     count: int
@@ -55,18 +63,25 @@ class CameraScore:
 
 @dataclass(frozen=True)
 class RetrievalAnalysis:
-    """One test set, examined."""
+    """The analysis of a test set.
+
+    Attributes:
+        cmc: [max_rank].
+        camera_pairs: (query camera, gallery camera) -> score.
+        match_counts: number of matches -> (mean AP, number of queries).
+        lists: ranked lists; their `choice` is one of KINDS.
+        notes: index of the query -> why its label is suspect.
+    """
 
     name: str
     protocol: str
     mAP: float
-    cmc: np.ndarray  # [max_rank]
+    cmc: np.ndarray
     histograms: Histograms
-    # (query camera, gallery camera) -> score
     camera_pairs: dict[tuple[int, int], CameraScore]
-    match_counts: dict[str, tuple[float, int]]  # number of matches -> mean AP, queries
-    lists: tuple[RankedQuery, ...]  # `choice` is one of KINDS
-    notes: dict[int, str]  # about suspects, by index of the query
+    match_counts: dict[str, tuple[float, int]]
+    lists: tuple[RankedQuery, ...]
+    notes: dict[int, str]
 
 
 def analyze_retrieval(
@@ -87,7 +102,8 @@ def analyze_retrieval(
         ValueError: no query has a match.
     """
     rule = protocol if protocol == "all" else "cross-camera"
-    if rule == "all":  # no camera of a query equals one of the gallery, so nothing is left out
+    if rule == "all":
+        # With disjoint cameras of queries and gallery, no entry is excluded.
         scored = (
             query._replace(camids=query.camids * 0),
             gallery._replace(camids=gallery.camids * 0 + 1),
@@ -152,10 +168,10 @@ def find_nearest(query: Labeled, gallery: Labeled, *, metric: str = "cosine") ->
 def find_suspects(
     nearest: Nearest, near: float, far: float, *, count: int
 ) -> tuple[list[int], dict[int, str]]:
-    """Queries whose label may be wrong, the largest gap first, with a note on each.
+    """Find queries whose label may be wrong, by decreasing gap, with a note on each.
 
-    A suspect has another identity within `near`, the median distance of true pairs, and no match
-    within `far`, the 90% quantile.
+    A query is suspect if another identity is within `near`, the median distance of true pairs,
+    and no match is within `far`, the 90% quantile.
     """
     gap = np.where(np.isfinite(nearest.same), nearest.same, -np.inf) - nearest.different
     suspects = np.flatnonzero(
@@ -163,17 +179,17 @@ def find_suspects(
     )
     suspects = suspects[np.argsort(-gap[suspects], kind="stable")][:count].tolist()
     notes = {
-        k: "Likely label error, or two who look alike: another identity is at "
-        f"{nearest.different[k]:.3f}, nearer than half of all true pairs ({near:.3f}); its own "
-        f"identity begins at {nearest.same[k]:.3f}, where nine in ten true pairs ({far:.3f}) are "
-        "nearer."
+        k: "Likely label error, or two similar identities: another identity is at "
+        f"{nearest.different[k]:.3f}, nearer than half of all true pairs ({near:.3f}); the nearest "
+        f"image of its own identity is at {nearest.same[k]:.3f}, farther than nine in ten true pairs "
+        f"({far:.3f})."
         for k in suspects
     }
     return suspects, notes
 
 
 def quantile(histograms: Histograms, share: float) -> float:
-    """The distance up to which `share` of the same-identity pairs lie, to the end of a bin."""
+    """The distance (end of a bin) within which `share` of the same-identity pairs lie."""
     cumulative = histograms.same.sum(axis=0).cumsum()
     return float(histograms.edges[1 + np.searchsorted(cumulative, share * cumulative[-1])])
 
@@ -198,7 +214,7 @@ def _rank(
     metric: str,
     rule: str,
 ):
-    """The lists of these queries, in their order."""
+    """The ranked lists of these queries, in order."""
     if not chosen:
         return []
     few = query.take(np.array(chosen))
@@ -213,10 +229,10 @@ def score_camera_pairs(
     """Score the queries of each camera in the gallery of each camera.
 
     Returns:
-        (query camera, gallery camera) -> score; empty if there are more than `MOST_CAMERAS`.
+        (query camera, gallery camera) -> score; empty if there are more than `MAX_CAMERAS`.
     """
     cameras = np.unique(np.concatenate([query.camids, gallery.camids]))
-    if len(cameras) > MOST_CAMERAS:
+    if len(cameras) > MAX_CAMERAS:
         return {}
     scores = {}
     for query_camid in cameras.tolist():
@@ -227,7 +243,7 @@ def score_camera_pairs(
                 continue
             matched = queries.take(np.flatnonzero(np.isin(queries.pids, entries.pids)))
             if len(matched.pids):
-                # A camera of its own, so that nothing is excluded.
+                # A separate camera number, so that nothing is excluded.
                 matched = matched._replace(camids=np.full_like(matched.camids, -1))
                 result = _score(matched, entries, metric)
                 scores[query_camid, camid] = CameraScore(float(result.mAP), int(result.num_valid))
@@ -235,9 +251,9 @@ def score_camera_pairs(
 
 
 def score_match_counts(num_matches: np.ndarray, ap: np.ndarray) -> dict[str, tuple[float, int]]:
-    """mAP of queries with few and with many matches; groups without a query are left out."""
+    """mAP by the number of matches of a query; ranges without queries are left out."""
     scores = {}
-    for low, high in GROUPS:
+    for low, high in MATCH_COUNT_RANGES:
         group = (num_matches >= low) & (num_matches <= high)
         if group.any():
             label = (

@@ -1,4 +1,4 @@
-"""The files in the folder of a run, read without its data and its network."""
+"""Read the files in the folder of a run, without its data and network."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from typing import Any
 
 from ember_reid.config.yaml_reader import read_yaml
 
+# Entries of environment.json about the machine; the others are versions.
 MACHINE = (
     "system",
     "processor",
@@ -16,49 +17,60 @@ MACHINE = (
     "GPU",
     "CUDA",
     "processes x threads",
-)  # of environment.json; the rest are versions
-ELSEWHERE = (
+)
+# Keys that the hash of a recipe does not contain.
+UNHASHED = (
     "OUTPUT_DIR",
     "OVERWRITE",
     "LOG",
     "DEVICE",
     "NUM_PROCESSES",
     "NUM_THREADS",
-)  # no part of a recipe's hash
+)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run by its files; what is missing is empty."""
+    """The files of a run; entries of missing files are empty.
+
+    Attributes:
+        config: config.yml.
+        train: rows of metrics.jsonl: {"epoch", "iteration", values...}.
+        tests: the same for each test set.
+        results: results.json.
+        distillation: distillation.json.
+        calibration: the calibration file beside the weights.
+        weights_hash: SHA-256 of the weights.
+        machine: the line of log.txt that describes network, device and data.
+        starts: environment.json, one entry for each start of the run.
+    """
 
     name: str
     folder: Path
-    config: dict  # as in config.yml
-    train: tuple[dict, ...]  # rows of metrics.jsonl: {"epoch", "iteration", values...}
-    tests: dict[str, tuple[dict, ...]]  # the same for each test set
-    results: dict[str, dict]  # results.json
-    distillation: dict  # distillation.json
-    calibration: dict  # the calibration beside the weights
+    config: dict
+    train: tuple[dict, ...]
+    tests: dict[str, tuple[dict, ...]]
+    results: dict[str, dict]
+    distillation: dict
+    calibration: dict
     weights: Path | None
     weights_hash: str
-    machine: str  # the run's first words in log.txt
-    starts: tuple[
-        dict, ...
-    ]  # environment.json: each start of the run with its versions and machine
+    machine: str
+    starts: tuple[dict, ...]
 
 
 def read_run(folder: Path) -> Run:
     """Read an OUTPUT_DIR.
 
     Raises:
-        FileNotFoundError: it is no folder, or holds none of a run's files.
+        FileNotFoundError: `folder` does not exist or is not the folder of a run.
         ValueError: a file in it is damaged.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; name the OUTPUT_DIR of a run")
+        raise FileNotFoundError(f"{folder} is not a folder; give the OUTPUT_DIR of a run")
     if not (folder / "config.yml").is_file() and not (folder / "results.json").is_file():
         raise FileNotFoundError(
-            f"{folder} holds no run: there is neither config.yml nor results.json in it"
+            f"{folder} is not the folder of a run: it has neither config.yml nor results.json"
         )
     weights = next(
         (
@@ -80,7 +92,7 @@ def read_run(folder: Path) -> Run:
         calibration=_read_calibration(Path(f"{weights}.calibration.json")) if weights else {},
         weights=weights,
         weights_hash=hash_file(weights) if weights else "",
-        machine=_first_words(folder / "log.txt"),
+        machine=_run_description(folder / "log.txt"),
         starts=_read_starts(_environment_file(folder)),
     )
 
@@ -96,7 +108,7 @@ def hash_file(path: Path) -> str:
 
 def hash_config(config: dict) -> str:
     """SHA-256 of the keys that affect training and scores; output settings are left out."""
-    kept = {key: value for key, value in config.items() if key not in ELSEWHERE}
+    kept = {key: value for key, value in config.items() if key not in UNHASHED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -112,7 +124,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path, *, kind: type = dict) -> Any:
-    """The content of a JSON file, an empty one if there is no file."""
+    """The content of a JSON file, or an empty object if there is no file."""
     if not path.is_file():
         return kind()
     try:
@@ -175,7 +187,7 @@ def _read_calibration(path: Path) -> dict:
 
 
 def _environment_file(folder: Path) -> Path:
-    """environment.json, or made_with.json, its name in older runs."""
+    """environment.json, or made_with.json as in older runs."""
     current = folder / "environment.json"
     return current if current.is_file() else folder / "made_with.json"
 
@@ -196,7 +208,7 @@ def _read_metrics(path: Path) -> tuple[tuple[dict, ...], dict[str, tuple[dict, .
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise ValueError(f"{path}, line {number} is not a line of metrics") from error
+            raise ValueError(f"{path}, line {number} is not a row of metrics") from error
         if what == "train":
             train.append(row)
         elif what.startswith("test/"):
@@ -210,11 +222,11 @@ def _read_metrics_line(line: str) -> tuple[str, dict]:
     if not all(_is_number(value) for value in position.values()):
         raise ValueError("epoch and iteration must be numbers")
     if not isinstance(row["what"], str):
-        raise TypeError("`what` must be a text")
+        raise TypeError("`what` must be text")
     return row["what"], {**position, **row["values"]}
 
 
-def _first_words(path: Path) -> str:
+def _run_description(path: Path) -> str:
     """The line of log.txt that describes the network, the device and the data."""
     if not path.is_file():
         return ""
@@ -236,10 +248,10 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def describe_making(starts: tuple[dict, ...]) -> dict[str, str]:
-    """Commit, versions, machine and starts of a run; values that changed on resume are listed."""
+def describe_environment(starts: tuple[dict, ...]) -> dict[str, str]:
+    """Describe commit, versions, machine and starts; lists values that changed on resume."""
     if not starts:
-        return {"Versions": "not recorded: the run is older than this record, or was only tested"}
+        return {"Versions": "not recorded (an old run, or a test without training)"}
     found: dict[str, str] = {}
     for key in dict.fromkeys(key for start in starts for key in start):
         found[key] = ", then ".join(dict.fromkeys(str(start.get(key, "none")) for start in starts))
@@ -268,18 +280,18 @@ def fingerprint(run: Run) -> dict[str, str]:
         if flat.get("DATALOADER.SAMPLER", "identity") != "random":
             geometry += f" = {images // instances} identities x {instances}"
         steps = flat.get("SOLVER.ACCUMULATION_STEPS", 1)
-        geometry += f", {steps} forward pass(es) a step, pairs {flat.get('SOLVER.MINING')}"
+        geometry += f", {steps} forward pass(es) per step, mining {flat.get('SOLVER.MINING')}"
     protocols = dict.fromkeys(scores.get("protocol") for scores in run.results.values()) or (None,)
     protocol = " and ".join(str(one or flat.get("TEST.PROTOCOL")) for one in protocols)
     scoring = (
         f"{flat.get('TEST.METRIC')}, {protocol}, embedding {flat.get('TEST.NECK_FEAT')} the neck"
     )
-    scoring += ", flipped too" if flat.get("TEST.FLIP") else ""
+    scoring += ", flip averaging" if flat.get("TEST.FLIP") else ""
     chosen = "held-out identities" if flat.get("TEST.VALIDATION") else "the test set"
     found = {
         "Recipe (SHA-256)": hash_config(run.config)[:16] if run.config else "",
         "Weights (SHA-256)": f"{run.weights_hash[:16]}  {run.weights.name}" if run.weights else "",
-        "Begun from": str(flat.get("MODEL.BACKBONE.WEIGHTS", "")),
+        "Initial weights": str(flat.get("MODEL.BACKBONE.WEIGHTS", "")),
         "Network": f"{flat.get('MODEL.BACKBONE.NAME')}, head {flat.get('MODEL.HEAD.NAME')}",
         "Input": f"{flat.get('INPUT.SIZE_TEST')} (height, width)",
         "Batch": geometry,
@@ -294,4 +306,4 @@ def fingerprint(run: Run) -> dict[str, str]:
         for key, value in found.items()
         if value and (run.config or "SHA" in key or key == "Run")
     }
-    return found | describe_making(run.starts)
+    return found | describe_environment(run.starts)

@@ -1,4 +1,4 @@
-"""`python -m tools.search` in a checkout, `python -m ember_reid.tools.search` elsewhere."""
+"""The command `python -m tools.search`."""
 
 import sys
 

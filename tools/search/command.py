@@ -1,4 +1,4 @@
-"""Search the embeddings of tools.extract for the identities on query images.
+"""Search a file of embeddings (tools.extract) for the identities of query images.
 
     python -m tools.search features.npz datasets/quickstart/market1501/query --top 5 --rerank
     python -m tools.search features.npz query.jpg photos/1.jpg
@@ -45,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "features", type=Path, metavar="FEATURES.npz", help="gallery, written by tools.extract"
     )
     parser.add_argument(
-        "queries", nargs="+", metavar="QUERY", help="images, folders, csv lists, or one .npz"
+        "queries", nargs="+", metavar="QUERY", help="images, folders, CSV files, or one .npz file"
     )
     parser.add_argument(
         "--top", type=int, default=10, help="matches per query (default %(default)s)"
@@ -58,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rerank", type=int, nargs="?", const=100, default=0, metavar="K",
-        help="re-rank the K nearest by k-reciprocal encoding (100 when K is left out)",
+        help="re-rank the K nearest by k-reciprocal encoding (default K: 100)",
     )  # fmt: skip
     parser.add_argument(
         "--faiss", action="store_true", help="approximate search; its recall is printed"
@@ -67,12 +67,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--recall",
         type=float,
         default=0.99,
-        help="share of the exact neighbors that faiss must find; less is faster "
+        help="share of the exact neighbors that faiss must find; lower is faster "
         "(default %(default)s)",
     )
-    parser.add_argument("--weights", metavar="FILE", help="the network, if its file was moved")
     parser.add_argument(
-        "--out", type=Path, default=Path("search"), metavar="DIR", help="(default %(default)s)"
+        "--weights", metavar="FILE", help="weight file of the network, if it was moved"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("search"), metavar="DIR", help="default: %(default)s"
     )
     add_trust_argument(parser)
 
@@ -80,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     setup_logging()
-    # Re-ranking would log its plan for every query.
+    # Re-ranking would log its memory plan for every query.
     logging.getLogger("ember").setLevel(logging.WARNING)
     for line in search(options):
         echo(line)
@@ -101,7 +103,7 @@ def search(arguments: argparse.Namespace) -> list[str]:
         check_faiss()
     features, metadata = load_features(arguments.features)
     if not len(features.paths):
-        raise ValueError(f"{arguments.features} holds no embeddings")
+        raise ValueError(f"{arguments.features} contains no embeddings")
     threshold = choose_threshold(arguments.threshold, features, metadata, arguments.weights)
     paths, query = embed_queries(arguments, features, metadata)
     gallery = torch.from_numpy(features.embeddings)
@@ -112,9 +114,8 @@ def search(arguments: argparse.Namespace) -> list[str]:
         reached = reach_recall(index, query, gallery, min(k, len(gallery)), wanted=arguments.recall)
         lines.append(
             f"faiss finds {reached.recall:.2%} of the exact {min(k, len(gallery))} nearest "
-            f"({reached.num_queries} queries) in "
-            f"{reached.num_probed} of {reached.num_cells} cells; "
-            f"{1000 * reached.faiss_seconds:.2f} ms a query, exact search "
+            f"({reached.num_queries} queries) in {reached.num_probed} of {reached.num_cells} "
+            f"cells; {1000 * reached.faiss_seconds:.2f} ms a query, exact search "
             f"{1000 * reached.exact_seconds:.2f} ms"
         )
         found = nearest_faiss(index, query, k)
@@ -138,7 +139,7 @@ def search(arguments: argparse.Namespace) -> list[str]:
 def choose_threshold(
     given: str, features: Features, metadata: ExportMetadata, weights: str | None
 ) -> float | None:
-    """The cosine distance up to which two images are the same identity; None if not known."""
+    """The cosine distance up to which two images show the same identity; None if unknown."""
     if given == "none":
         return None
     if given != "auto":
@@ -158,11 +159,13 @@ def choose_threshold(
 def embed_queries(
     arguments: argparse.Namespace, features: Features, metadata: ExportMetadata
 ) -> tuple[list[str], Tensor]:
-    """Paths and embeddings [Q, D] of the queries, from the network of the features."""
+    """Paths and embeddings [Q, D] of the queries, from the network that wrote the features."""
     files = [query for query in arguments.queries if query.endswith(".npz")]
     if files:
         if len(arguments.queries) > 1:
-            raise ValueError(f"{files[0]} must be the only query: it already holds many")
+            raise ValueError(
+                f"an .npz file must be the only query, but {files[0]} is one of several"
+            )
         queries, other = load_features(Path(files[0]))
         check_same(metadata, other, arguments.features, files[0])
         return queries.paths.tolist(), torch.from_numpy(queries.embeddings)
@@ -175,22 +178,21 @@ def embed_queries(
 
 
 def _open(weights: str | None, features: Features, source: Path, *, trust: bool) -> Embedder:
-    """The network of the features, with the configuration stored in them.
+    """Load the network that wrote the features, with the configuration stored in them.
 
-    The features only name a file. They never cause a program to be loaded: that takes --weights and
-    --trust.
+    The file of features only contains the name of the network. A program is loaded only with
+    --weights and --trust.
     """
     path = Path(weights or features.weights)
     if not path.is_file():
         raise FileNotFoundError(
-            f"the network of {source}, {path}, is not there; name it with --weights FILE"
+            f"the network of {source}, {path}, does not exist; name it with --weights FILE"
         )
     kind = detect_format(path)
     if kind in PROGRAMS and not weights:
         raise ValueError(
             f"{source} names the program {path} ({kind}) as its network, and loading it would "
-            "execute its code: "
-            f"if you trust it, name it yourself with --weights {path} --trust"
+            f"execute its code: if you trust it, name it yourself with --weights {path} --trust"
         )
     if kind != "checkpoint" or not features.config:
         return load_model(path, trust=trust)
@@ -205,16 +207,16 @@ def check_same(
     if metadata.fingerprint != other.fingerprint:
         raise ValueError(
             f"{features} was made by the network {metadata.fingerprint}, {source} is "
-            f"{other.fingerprint}, and embeddings of "
-            "two networks do not compare: extract again, or name the network it was made by with "
-            "--weights"
+            f"{other.fingerprint}, and embeddings of two networks do not compare: extract again, "
+            "or name the network it was made by with --weights"
         )
 
 
 def _rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
-    if (found.indices < 0).any():  # faiss may find fewer than k
+    # faiss may find fewer than k.
+    if (found.indices < 0).any():
         raise ValueError(
-            "faiss found too few neighbors to re-rank: give a smaller K, or leave --faiss out"
+            "faiss found too few neighbors to re-rank: use a smaller K, or omit --faiss"
         )
     return rerank(query, gallery, found)
 
@@ -246,7 +248,7 @@ def _describe_query(
     if known is False:
         decision = f"unknown (the nearest is at {closest:.3f})"
     else:
-        # Re-ranking may put an entry beyond the threshold first.
+        # After re-ranking, the first entry may be beyond the threshold.
         first = next(match for match in matches if match["same"] is not False)
         decision = f"{first['pid'] or first['path']} at {first['distance']:.3f}"
     return {
@@ -270,7 +272,7 @@ def _write(
     arguments.out.mkdir(parents=True, exist_ok=True)
     page, data = arguments.out / "index.html", arguments.out / "search.json"
     rule = (
-        "There is no threshold, so no query is unknown. tools.calibrate finds a threshold."
+        "Without a threshold, no query is unknown. tools.calibrate finds a threshold."
         if threshold is None
         else f"Same: a cosine distance of at most {threshold:.4f}; unknown: no entry within that "
         "distance."

@@ -16,13 +16,14 @@ import torch
 from ember_reid.evaluate import rerank_distances
 from torch import Tensor
 
-TILE = 65536  # gallery entries that are compared at a time
-# Cells that faiss searches at first; the number is doubled until the recall is reached.
+# Gallery entries per tile.
+TILE = 65536
+# Initial number of cells that faiss searches; it is doubled until the recall is reached.
 FIRST_PROBED = 8
 
 
 class Nearest(NamedTuple):
-    """The nearest entries of each query in order: cosine distances and positions [Q, k]."""
+    """The nearest entries of each query, sorted: cosine distances and positions [Q, k]."""
 
     distances: Tensor
     indices: Tensor
@@ -38,7 +39,8 @@ def nearest(query: Tensor, gallery: Tensor, k: int, *, tile: int = TILE) -> Near
     distances = query.new_empty(len(query), 0)
     indices = torch.empty(len(query), 0, dtype=torch.int64)
     for first in range(0, len(gallery), tile):
-        part = 1 - query @ gallery[first : first + tile].T  # [Q, tile]
+        # [Q, tile]
+        part = 1 - query @ gallery[first : first + tile].T
         values, where = part.topk(min(k, part.shape[1]), dim=1, largest=False)
         distances = torch.cat([distances, values], dim=1)
         indices = torch.cat([indices, where + first], dim=1)
@@ -54,14 +56,15 @@ def rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
     """Sort the entries of each query by k-reciprocal re-ranking; cosine distances are kept."""
     orders = []
     for row, indices in zip(query, found.indices, strict=True):
-        distances = rerank_distances(row[None], gallery[indices])[0]  # [k]
+        # [k]
+        distances = rerank_distances(row[None], gallery[indices])[0]
         orders.append(distances.argsort(stable=True))
     order = torch.stack(orders)
     return Nearest(found.distances.gather(1, order), found.indices.gather(1, order))
 
 
 def check_faiss() -> None:
-    """Raise ValueError with the command that installs faiss if it is not installed."""
+    """Raise ValueError if faiss is not installed, with the command that installs it."""
     if importlib.util.find_spec("faiss") is None:
         raise ValueError(
             "--faiss needs faiss, which is not installed: python -m pip install faiss-cpu"
@@ -69,11 +72,11 @@ def check_faiss() -> None:
 
 
 def open_faiss(gallery: np.ndarray, path: Path):
-    """An inverted-file index of embeddings [N, D].
+    """Read or build an inverted-file index of embeddings [N, D].
 
     Args:
         gallery: the embeddings.
-        path: start of the file name. The digest of the embeddings is appended, so that an index of
+        path: prefix of the file name. A digest of the embeddings is appended, so that an index of
             other embeddings is never used.
     """
     import faiss
@@ -84,7 +87,7 @@ def open_faiss(gallery: np.ndarray, path: Path):
         try:
             index = faiss.read_index(str(file))
         except RuntimeError:
-            # Damaged; it is built again.
+            # The file is damaged, so the index is built again.
             index = None
         if index is not None and (index.ntotal, index.d) == gallery.shape:
             return index
@@ -99,7 +102,7 @@ def open_faiss(gallery: np.ndarray, path: Path):
 
 
 def build_faiss(gallery: np.ndarray):
-    """An index of embeddings [N, D] with 4 sqrt(N) cells, trained on 64 entries per cell."""
+    """Build an index of embeddings [N, D] with 4 sqrt(N) cells, trained on 64 entries per cell."""
     import faiss
 
     count, dim = gallery.shape
@@ -140,13 +143,14 @@ def reach_recall(
     """Double index.nprobe, the number of cells searched, from 8 until the recall is `wanted`.
 
     The recall of the k nearest is measured on the queries [Q, D] and on `num_samples` entries of
-    the gallery [N, D]. That an entry finds itself does not count.
+    the gallery [N, D]. An entry that finds itself does not count.
     """
     chosen = torch.from_numpy(np.random.default_rng(0).permutation(len(gallery))[:num_samples])
     probes = torch.cat([query, gallery[chosen]])
     itself = torch.cat([torch.full((len(query),), -1), chosen])
     start = time.perf_counter()
-    exact = nearest(probes, gallery, k).indices  # [Q + num_samples, k]
+    # [Q + num_samples, k]
+    exact = nearest(probes, gallery, k).indices
     exact_seconds = (time.perf_counter() - start) / len(probes)
     others = exact != itself[:, None]
     index.nprobe = min(FIRST_PROBED, index.nlist)

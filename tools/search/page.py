@@ -26,7 +26,7 @@ def _create_section(query: Mapping) -> Section:
 
 
 def _load(path: str) -> str:
-    """The image as a data URI, "" if it cannot be read any more."""
+    """The image as a data URI, or "" if it cannot be read."""
     try:
         return image_source(open_image(Path(path)))
     except ImageError:

@@ -1,4 +1,4 @@
-"""`python -m tools.visualize` in a checkout, `python -m ember_reid.tools.visualize` elsewhere."""
+"""The command `python -m tools.visualize`."""
 
 import sys
 

@@ -35,7 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_recipe(parser)
     parser.add_argument(
-        "--queries", default="random", help=f"a list with commas of {', '.join(CHOICES)}"
+        "--queries", default="random", help=f"comma-separated list of {', '.join(CHOICES)}"
     )
     parser.add_argument(
         "--count", type=int, default=10, help="queries of each choice (default %(default)s)"
@@ -65,7 +65,7 @@ def visualize(arguments: argparse.Namespace) -> list[Path]:
     for choice in choices:
         if choice not in CHOICES:
             raise ValueError(
-                f"--queries is '{arguments.queries}', it must be a list with commas of "
+                f"--queries is '{arguments.queries}', it must be a comma-separated list of "
                 f"{', '.join(CHOICES)}"
             )
     for name in ("count", "top"):
@@ -83,7 +83,7 @@ def visualize(arguments: argparse.Namespace) -> list[Path]:
     )
     written = []
     for name, benchmark in build_benchmarks(cfg, tests, model, device).items():
-        # The name of a dataset must not lead out of the folder.
+        # A dataset name must not point outside the folder.
         folder = out if len(tests) == 1 else out / re.sub(r"[^\w@-]+", "_", name)
         lists, facts = _rank(benchmark, choices, arguments, seed=cfg.SEED)
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def visualize(arguments: argparse.Namespace) -> list[Path]:
 def _rank(
     benchmark: Benchmark, choices: list[str], arguments: argparse.Namespace, *, seed: int
 ) -> tuple[list[RankedQuery], list[str]]:
-    """The ranked lists of one test set, and lines about it."""
+    """The ranked lists of one test set, and lines that describe it."""
     embedded, settings, num_query = benchmark.embed(), benchmark.settings, len(benchmark.query)
     scores = retrieval_scores(embedded, num_query, replace(settings, rerank=None))
     columns = (embedded.embeddings.cpu(), embedded.pids.cpu(), embedded.camids.cpu())

@@ -1,4 +1,4 @@
-"""From the KD section of the configuration to losses."""
+"""Build the losses of the KD section of the configuration."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -36,7 +36,7 @@ from torch import nn
 
 
 def check_student(cfg: Config, student: ReidModel) -> None:
-    """Raises ValueError if the student does not have the feature maps that the losses need."""
+    """Raise ValueError if the student does not have the feature maps that the losses need."""
     name, head = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.HEAD.NAME
     num_stages = len(stage_channels(student)) if head == "global" else 0
     if cfg.KD.FEATURE.WEIGHT > 0:
@@ -64,7 +64,7 @@ def uses_self_distillation(cfg: Config) -> bool:
 def needs_student_maps(cfg: Config, student: ReidModel) -> bool:
     """Whether a loss reads `ReidOutput.maps` of the student.
 
-    Those of a ResNet are compared in front of their ReLU, where hooks keep them.
+    The maps of a ResNet are read before the last ReLU of a stage, by hooks.
     """
     has_hooks = isinstance(student.backbone, ResNet)
     return uses_self_distillation(cfg) or (cfg.KD.FEATURE.WEIGHT > 0 and not has_hooks)
@@ -77,8 +77,8 @@ def build_losses(
     kd, relation = cfg.KD, cfg.KD.RELATION
     gather = gather_rows if cfg.SOLVER.MINING == "global" else nn.Identity()
     dims = [embedding_dim(teacher.model) for teacher in teachers]
-    # A factory is called only if its weight is above 0; the order determines the random numbers
-    # with which the losses' parameters are initialized.
+    # A factory is called only if its weight is above 0. The order determines the initial random
+    # parameters of the losses.
     factories: dict[str, tuple[float, Callable[[], Callable]]] = {
         "kd": (
             kd.LOGITS.WEIGHT,

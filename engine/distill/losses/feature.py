@@ -27,9 +27,10 @@ class FeatureLoss(nn.Module):
             with the teacher's deepest stages.
         teachers: with maps, in the order of `batch.teachers`.
         stage_weights: per stage of the teacher; 1/8, 1/4, 1/2, 1 in the paper.
-        rectified_stages: to the maps of these stages, a ReLU is applied on both sides. FastReID's
-            program does this for stages 1 to 3: the next stage's in-place ReLU overwrites them.
-        every: compare the maps of each n-th image (or frame of a clip) and scale the loss by n.
+        rectified_stages: stages whose maps pass through a ReLU, for student and teacher. FastReID
+            does this for stages 1 to 3, because the in-place ReLU of the next stage overwrites
+            them.
+        every: compare the maps of every n-th image (or frame of a clip), and scale the loss by n.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class FeatureLoss(nn.Module):
 
 
 def _every_nth(maps: Tensor, n: int) -> Tensor:
-    """Each n-th of maps [N, C, H, W].
+    """Every n-th of maps [N, C, H, W].
 
     The slice is taken with channels last, so that the gradient has this memory format as well.
     """

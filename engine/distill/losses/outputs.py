@@ -17,11 +17,12 @@ from ember_reid.modeling.adapters import create_projection
 from torch import Tensor, nn
 
 BatchLoss = Callable[[ReidOutput, Batch], Tensor]
-PairLoss = Callable[[Tensor, Tensor], Tensor]  # (student's rows, teacher's rows) -> scalar
+# (rows of the student, rows of the teacher) -> scalar.
+PairLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def add(values: Sequence[Tensor]) -> Tensor:
-    """The sum of tensors of equal shape, in their order."""
+    """The sum of tensors of equal shape, in order."""
     return reduce(torch.add, values)
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 
 class SelfDistillationLoss(nn.Module):
-    """Euclidean distances between the stages' outputs behind attention adapters.
+    """Euclidean distances between the outputs of stages, after attention adapters.
 
-    No gradient flows from the distances into the teaching stage. Its adapter is trained by its
-    classifier alone.
+    The teaching stage and its adapter receive no gradient from the distances; the adapter is
+    trained only by its classifier.
 
     Args:
         channels: of the stages.

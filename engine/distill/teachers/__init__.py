@@ -1,1 +1,1 @@
-"""Frozen teachers: their input, their outputs and how their classes map to the student's."""
+"""Frozen teachers: their input, their outputs, and the mapping of their classes to the student."""

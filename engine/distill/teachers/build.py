@@ -1,4 +1,4 @@
-"""From a checkpoint to a teacher."""
+"""Load a teacher from a checkpoint."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def build_teacher(
     device: torch.device,
     amp_dtype: torch.dtype | None,
 ) -> tuple[Teacher, ModelEntry]:
-    """A teacher from its checkpoint alone, which contains its configuration and its identities.
+    """Load a teacher from its checkpoint, which contains its configuration and identities.
 
     Args:
         cfg: of the student.
@@ -90,8 +90,8 @@ def _read_classes(
 ) -> Sequence[Sequence[str]]:
     """The identities in a checkpoint.
 
-    A checkpoint without identities is accepted if it was trained on as many classes of the
-    student's datasets.
+    A checkpoint without identities is accepted if it was trained on the datasets of the
+    student and has as many classes.
     """
     if content.get("classes"):
         return content["classes"]
@@ -111,7 +111,7 @@ def _read_classes(
 
 
 def _build_input_adapter(cfg: Config, own: Config, path: str, device: torch.device) -> InputAdapter:
-    """Converts the student's images to the teacher's; warns if they differ."""
+    """Create the conversion from the student's images to the teacher's; warn if they differ."""
     size: tuple[int, int] | None = None
     if tuple(own.INPUT.SIZE_TEST) != tuple(cfg.INPUT.SIZE_TRAIN):
         height, width = own.INPUT.SIZE_TEST
@@ -127,7 +127,7 @@ def _build_input_adapter(cfg: Config, own: Config, path: str, device: torch.devi
     if torch.equal(mean, own_mean) and torch.equal(std, own_std):
         return InputAdapter(size)
     logger.warning(
-        "teacher %s has another PIXEL_MEAN or PIXEL_STD: its images are normalized accordingly",
+        "teacher %s has a different PIXEL_MEAN or PIXEL_STD: its images are normalized accordingly",
         path,
     )
     return InputAdapter(size, (std / own_std).to(device), ((mean - own_mean) / own_std).to(device))

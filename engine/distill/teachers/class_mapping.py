@@ -10,7 +10,8 @@ from torch import Tensor
 
 logger = logging.getLogger("ember.distill")
 
-Identity = tuple[str, str]  # (dataset, its label for the identity)
+# (dataset, its label for the identity).
+Identity = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ class ClassMapping:
 
 @lru_cache
 def _to_index(columns: tuple[int, ...], device: torch.device) -> Tensor:
-    """The columns as a tensor, cached: copying it to a GPU in each iteration would wait for it."""
+    """The columns as a tensor; cached, because each copy to a GPU would wait for the device."""
     return torch.tensor(columns, device=device)
 
 
 def match_classes(
     student: Sequence[Sequence[str]], teacher: Sequence[Sequence[str]], *, name: str
 ) -> ClassMapping:
-    """Find the identities that both know.
+    """Find the identities that both have.
 
     Args:
         student, teacher: the identity (dataset, label) of each class, in the order of the logits.

@@ -1,4 +1,4 @@
-"""The feature maps in front of the last ReLU of each stage of a ResNet."""
+"""The feature maps before the last ReLU of each stage of a ResNet."""
 
 from collections.abc import Callable
 from typing import cast
@@ -10,10 +10,10 @@ NUM_STAGES = 4
 
 
 class StageFeatureHooks:
-    """Forward hooks that keep the feature maps in front of the last ReLU of the four stages.
+    """Forward hooks that keep the feature maps before the last ReLU of the four stages.
 
-    These ReLUs no longer work in place, so that the maps are not overwritten. A block calls its
-    ReLU several times, the last time at its end; only the maps of this last call are kept.
+    These ReLUs are changed to work out of place, so that the maps are not overwritten. A block
+    calls its ReLU several times; only the input of the last call is kept.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -30,7 +30,7 @@ class StageFeatureHooks:
         return tuple(self._maps[index] for index in range(NUM_STAGES))
 
     def pop(self) -> tuple[Tensor, ...]:
-        """The maps, which are released here together with their graph."""
+        """Return the maps and release the references to them and their graph."""
         maps = self.maps
         self._maps = {}
         return maps
@@ -50,7 +50,7 @@ def last_blocks(backbone: nn.Module) -> list[nn.Module]:
     """
     if not isinstance(backbone, ResNet):
         raise ValueError(
-            "KD.FEATURE.WEIGHT compares the maps in front of the last ReLU of each stage, which "
+            "KD.FEATURE.WEIGHT compares the maps before the last ReLU of each stage, which "
             f"{type(backbone).__name__} does not have; set it to 0 or use ResNets for teacher and "
             "student"
         )

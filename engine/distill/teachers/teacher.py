@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 
 class InputAdapter:
-    """Converts the student's normalized images to those that the teacher was trained on.
+    """Converts the normalized images of the student to the input format of the teacher.
 
     Args:
         size: (height, width) of the teacher; None if it equals the student's.
-        scale, shift: [3] each. x * scale + shift replaces the student's normalization by the
-            teacher's; None if they are equal.
+        scale, shift: [3] each; x * scale + shift converts the student's normalization to the
+            teacher's. None if they are equal.
     """
 
     def __init__(
@@ -33,7 +33,8 @@ class InputAdapter:
         """float [B, (T,) 3, H, W] -> float [B, (T,) 3, H', W']."""
         if self.size is not None:
             resized = F.interpolate(
-                images.flatten(0, -4),  # [B*T, 3, H, W]
+                # [B*T, 3, H, W]
+                images.flatten(0, -4),
                 size=self.size,
                 mode="bilinear",
                 align_corners=False,
@@ -53,16 +54,16 @@ class Teacher:
     """A frozen network and its input preprocessing.
 
     Args:
-        model: it is frozen and set to evaluation mode.
-        statistics: what its batch norms normalize with, "running" or "batch". Running statistics
+        model: will be frozen and set to evaluation mode.
+        statistics: the statistics of its batch norms, "running" or "batch". Running statistics
             never change.
         fuse: fuse the batch norms of a copy of the model into its convolutions, if `statistics`
             is "running". Only for a model whose weights never change.
         amp_dtype: the dtype of autocast during training. Fused convolutions are stored in it,
             because autocast would convert frozen weights again in each iteration.
         adapt: converts the student's images.
-        classes: the columns of its logits that the student has as well.
-        keep_maps: return the maps in front of each stage's last ReLU.
+        classes: the mapping to the logits of the student.
+        keep_maps: return the maps before the last ReLU of each stage.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class Teacher:
 
 
 def set_statistics(model: nn.Module, statistics: str) -> None:
-    """Normalize with the statistics of the "batch" or with the "running" ones; update neither."""
+    """Normalize with "batch" or "running" statistics; the running ones are not updated."""
     for module in _batch_norms(model):
         module.train(statistics == "batch")
         module.track_running_stats = statistics != "batch"

@@ -1,4 +1,4 @@
-"""From LOSS.PLUGIN and LOSS.PML to losses."""
+"""Build the losses of LOSS.PLUGIN and LOSS.PML."""
 
 import difflib
 import importlib.util
