@@ -181,8 +181,8 @@ def find_suspects(
     notes = {
         k: "Likely label error, or two similar identities: another identity is at "
         f"{nearest.different[k]:.3f}, nearer than half of all true pairs ({near:.3f}); the nearest "
-        f"image of its own identity is at {nearest.same[k]:.3f}, farther than nine in ten true pairs "
-        f"({far:.3f})."
+        f"image of its own identity is at {nearest.same[k]:.3f}, farther than nine in ten true "
+        f"pairs ({far:.3f})."
         for k in suspects
     }
     return suspects, notes
