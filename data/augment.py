@@ -1,8 +1,8 @@
 """Augmentation of whole batches on their device, with random parameters per image.
 
 N is the number of images (all frames of a batch), H x W their size in pixels. All parameters are
-drawn on the CPU from the generator that is passed in. A CPU and a GPU therefore augment alike, and
-nothing waits for the device.
+drawn on the CPU from the generator that is passed in. CPU and GPU therefore augment in the same
+way, and nothing waits for the device.
 """
 
 from collections.abc import Callable

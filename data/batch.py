@@ -1,4 +1,4 @@
-"""The batch that the loader hands to the training step and to the evaluator."""
+"""The batch that the loader passes to the training step and to the evaluator."""
 
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8 [B, (T,) 3, H, W], RGB; float32 and normalized after the augmentation.
-        pids: int64 [B]. In training class indices 0..C-1.
+        pids: int64 [B]; class indices 0..C-1 in training.
         camids: int64 [B].
-        indices: int64 [B], positions in the dataset. Evaluation restores the order with them and
-            drops repeated items.
+        indices: int64 [B], positions in the dataset. Evaluation uses them to restore the order and
+            to drop repeated items.
         teachers: the outputs of the teachers, one entry each; empty without distillation.
     """
 

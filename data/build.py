@@ -1,4 +1,4 @@
-"""From the configuration to splits, loaders and augmentation."""
+"""Build splits, loaders and augmentation from the configuration."""
 
 import logging
 import signal
@@ -63,7 +63,7 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
     """Read and check all datasets of the configuration; without `train` only the test sets.
 
     Raises:
-        ValueError, OSError: in one sentence, before anything else is started.
+        ValueError, OSError: the data cannot be used.
     """
     root = Path(cfg.DATASETS.ROOT)
     train_specs = tuple(cfg.DATASETS.NAMES) if train else ()
@@ -161,8 +161,8 @@ def build_train_loader(
     """Training batches of SOLVER.IMS_PER_BATCH / world_size records.
 
     `loader.batch_sampler` has `set_epoch(epoch)`, to be called at the start of every epoch, and
-    `skip(num_batches)`. `device` is the device of the training: the cache may be there, and then
-    batches are. The training step cuts batches for gradient accumulation.
+    `skip(num_batches)`. `device` is the device of the training. If the images are cached there,
+    batches are on it too. The training step splits batches for gradient accumulation.
     """
     sampler = _build_train_sampler(cfg, records, rank=rank, world_size=world_size)
     size, frames = tuple(cfg.INPUT.SIZE_TRAIN), cfg.INPUT.NUM_FRAMES
@@ -211,9 +211,9 @@ def build_test_loader(
     world_size: int = 1,
     device: torch.device = CPU,
 ) -> DataLoader[Batch]:
-    """Every record once, in order, in batches of TEST.IMS_PER_BATCH; a rank's share is contiguous.
+    """Every record once, in order, in batches of TEST.IMS_PER_BATCH; contiguous parts per rank.
 
-    Tracklets give INPUT.NUM_FRAMES_TEST frames (0: as many as in training), images always one.
+    Tracklets have INPUT.NUM_FRAMES_TEST frames (0: as many as in training), images always one.
     """
     longest = max((len(record.paths) for record in records), default=1)
     frames = min(cfg.INPUT.NUM_FRAMES_TEST or cfg.INPUT.NUM_FRAMES, longest)
@@ -271,16 +271,16 @@ def _create_loader(
         pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available() and dataset.device == CPU,
         persistent_workers=persistent and workers > 0,
         worker_init_fn=_delay_signals,
-        # A generator of its own: starting an epoch does not change the global random state.
+        # With its own generator, starting an epoch does not change the global random state.
         generator=torch.Generator(),
     )
 
 
 @contextmanager
 def loader_processes(loader: DataLoader) -> Iterator[None]:
-    """Stop the processes of a training loader on leaving.
+    """Stop the processes of a training loader on exit.
 
-    The garbage collector would take five seconds for each of them.
+    The garbage collector would take five seconds for each process.
     """
     try:
         yield
@@ -295,7 +295,7 @@ def _delay_signals(_worker: int) -> None:
     """Keep a loader process alive for ten seconds after SIGINT or SIGTERM.
 
     Terminals and schedulers send these signals to all processes of a run, and the main process
-    wants to save a checkpoint first.
+    has to save a checkpoint first.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(10))

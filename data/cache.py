@@ -1,4 +1,4 @@
-"""The choice of where decoded images are kept: on a device, in memory, or nowhere."""
+"""Choose where decoded images are cached: on a device, in memory, or not at all."""
 
 import logging
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ def choose_cache(
     "auto" uses `device` if it is not the CPU and the images need at most `device_share` of its free
     memory. Otherwise it uses the main memory, if the images need at most `budget_gib` and a quarter
     of the free memory remains after `copies` of them. "device" only requires that a quarter of the
-    device's memory remains free, and continues like "auto". One log line tells the choice and why.
+    device's memory remains free, and otherwise works like "auto". One log line states the choice
+    and its reason.
 
     Args:
         num_images: images to keep.

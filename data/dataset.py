@@ -1,4 +1,4 @@
-"""From records to tensors: decoded images in memory, and the dataset of a loader."""
+"""Convert records to tensors: a cache of decoded images, and the dataset of a loader."""
 
 import logging
 import time
@@ -89,8 +89,8 @@ def used_paths(records: Sequence[Record], *, num_frames: int, sampling: str) -> 
 class ImageCache:
     """All images of a dataset, decoded once into one uint8 tensor [N, 3, H, W] on a device.
 
-    A batch is one gather. On a CPU the tensor lies in ordinary memory, because shared memory may be
-    as small as 64 MiB in a container; a loader with a cache has no processes.
+    A batch is one gather. On a CPU, the tensor is in ordinary memory, because shared memory may be
+    as small as 64 MiB in a container. A loader with a cache has no processes.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class ReidDataset(Dataset):
     With `num_frames` 1 a sample is one image, uint8 [3, H, W]; otherwise a clip, uint8
     [T, 3, H, W]. `sampling` chooses its frames: "even" (the first of each chunk), "chunk" (a random
     one of each chunk), "multiview" (random frames of random records of the same identity) or
-    "multiview-cameras" (the same, taking cameras in turn).
+    "multiview-cameras" (the same, with cameras in turn).
 
     Random choices depend on (seed, epoch, index, how often the index occurred before in the batch),
     not on workers or global random state. `epoch` is an int64 [1] tensor in shared memory, so that

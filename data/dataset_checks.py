@@ -1,4 +1,4 @@
-"""Checks of a dataset before training: its files, identities, cameras and queries; advice."""
+"""Check files, identities, cameras and queries of a dataset before training; suggest settings."""
 
 import hashlib
 import math
@@ -36,7 +36,7 @@ RERANK_ENTRIES = 200
 
 @dataclass(frozen=True)
 class FileFacts:
-    """An image file: its size, a digest of its bytes, and why it cannot be used ("" if it can)."""
+    """An image file: its size, a digest of its bytes, and why it is unusable ("" if it is not)."""
 
     width: int
     height: int
@@ -55,7 +55,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Advice:
-    """Settings that suit the data: size (height, width), a batch of P identities x K images."""
+    """Suggested settings: size (height, width), a batch of P identities x K images, protocol."""
 
     size: tuple[int, int]
     num_identities: int
@@ -127,7 +127,7 @@ def find_tiny(facts: dict[Path, FileFacts]) -> list[Finding]:
 def find_duplicates(splits: Splits, facts: dict[Path, FileFacts]) -> list[Finding]:
     """Files with the same bytes.
 
-    Reported are those with two identities, in training and test, in query and gallery (where a
+    These are duplicates with two identities, in training and test, in query and gallery (where a
     query would find itself), and repeated files.
     """
     uses: dict[str, set[tuple[str, int, Path]]] = defaultdict(set)
@@ -149,13 +149,17 @@ def find_duplicates(splits: Splits, facts: dict[Path, FileFacts]) -> list[Findin
             found_themselves.append(shown)
         if len(files) > 1:
             repeats.append(shown)
-    # In VehicleID's protocol query and gallery are the same images; a random draw divides them.
+    # In the protocol of VehicleID, query and gallery are random subsets of the same images.
     if splits.protocol == "one-per-identity":
         found_themselves = []
     cases = (
         (WARNING, collisions, "images have two identities: one of the labels is wrong"),
         (WARNING, leaks, "images are in training and test: scores will be too optimistic"),
-        (WARNING, found_themselves, "images are in query and gallery: such a query finds itself"),
+        (
+            WARNING,
+            found_themselves,
+            "images are in query and gallery: these queries find themselves",
+        ),
         (NOTE, repeats, "images occur several times under different names"),
     )
     return [
@@ -182,9 +186,7 @@ def find_training_problems(train: Sequence[Record]) -> list[Finding]:
         )
     single = sum(n == 1 for n in counts.values())
     if single:
-        text = (
-            f"{single} of {len(counts)} training identities have a single image: a batch repeats it"
-        )
+        text = f"{single} of {len(counts)} training identities have one image, which batches repeat"
         findings.append(Finding(WARNING if 2 * single > len(counts) else NOTE, text))
     if len({record.camid for record in train}) > 1:
         alone = sum(len(seen) == 1 for seen in cameras.values())
@@ -206,8 +208,8 @@ def find_test_problems(splits: Splits) -> list[Finding]:
     if absent:
         pids = sorted({record.pid for record in absent})
         text = (
-            f"{len(absent)} of {len(splits.query)} queries show an identity that the gallery does"
-            " not have"
+            f"{len(absent)} of {len(splits.query)} queries have an identity that is not in the"
+            " gallery"
         )
         findings.append(Finding(WARNING, text, tuple(f"identity {pid}" for pid in pids[:5])))
     if SCORING_RULES[checked.protocol] == CROSS_CAMERA:

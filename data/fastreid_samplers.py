@@ -1,6 +1,6 @@
 """Samplers with the batch composition and the epoch length of FastReID.
 
-FastReID draws from an endless stream of identities and calls floor(N / B) batches an epoch: 202 on
+FastReID draws from an endless stream of identities; floor(N / B) batches form an epoch: 202 on
 Market-1501 with batches of 64. The stream consists of rounds. An epoch ends where its last batch
 ends, usually within a round, and the next epoch continues there. Here round r depends on (seed, r)
 only, so the batches of an epoch are still a function of (seed, epoch).
@@ -60,10 +60,10 @@ class CameraBalancedSampler(PKSampler):
     """FastReID's RandomIdentitySampler of May 2020 (commit 35076d5; later BalancedIdentitySampler).
 
     A round is a random order of all identities, cut into batches of P; the remainder is dropped.
-    So identities are drawn uniformly, however many images they have. Each gives one random image
-    and K - 1 images of other cameras, or other images if one camera saw all of them, or the same
-    image again if there is only one. The K - 1 images are drawn with replacement if fewer than K
-    qualify.
+    Identities are therefore drawn uniformly, independent of their number of images. Each one
+    contributes a random image and K - 1 images of other cameras; other images if all are of one
+    camera; or the same image again if there is only one. The K - 1 images are drawn with
+    replacement if fewer than K qualify.
     """
 
     def _count_steps(self) -> int:

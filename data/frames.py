@@ -1,4 +1,4 @@
-"""The choice of the frames of a tracklet, or of the views of an identity, for a sample."""
+"""Choose the frames of a tracklet, or the views of an identity, for a sample."""
 
 from collections.abc import Sequence
 from pathlib import Path

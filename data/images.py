@@ -1,4 +1,4 @@
-"""Image files to uint8 tensors."""
+"""Decode image files to uint8 tensors."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamp
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 _EXIF_ORIENTATION = 0x0112
 _MAX_SHOWN = 300
-# What Pillow raises for damaged files.
+# Exceptions of Pillow for damaged files.
 _DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError),
     *(struct.error, zlib.error),
@@ -81,7 +81,7 @@ def find_file_problem(path: Path, *, may_be_empty: bool = False) -> str:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode a file into an 8-bit RGB image, rotated as its EXIF tag says.
+    """Decode a file into an 8-bit RGB image, rotated according to its EXIF tag.
 
     Grayscale, palette, CMYK and 16-bit files are converted, and transparency is dropped. Files with
     32-bit pixels are refused, because the range of their values is not known.
@@ -136,7 +136,7 @@ def _to_rgb(file: Image.Image, path: Path) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return "not an image format that Pillow knows" if "cannot identify" in text else text[:200]
+    return "not an image format that Pillow supports" if "cannot identify" in text else text[:200]
 
 
 def load_image(path: Path, *, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
@@ -174,13 +174,13 @@ def check_files(paths: Sequence[Path]) -> None:
 
 
 def raise_broken(messages: Sequence[str]) -> None:
-    """Raise ImageError with the first message and the number of the others, if there are any."""
+    """Raise ImageError with the first message and the number of others, if there are messages."""
     if messages:
         raise broken_error(messages[0], len(messages) - 1)
 
 
 def broken_error(message: str, num_others: int = 0) -> ImageError:
-    """The error for an unusable image file and `num_others` more, with the way to go on."""
+    """The error for an unusable image file and `num_others` more, with possible solutions."""
     more = f", and {num_others} more image files are unusable" if num_others else ""
     return ImageError(
         f"{message}{more}; repair or remove them, or train without them:"
@@ -211,7 +211,7 @@ def num_cpus() -> int:
 
 
 def free_memory(device: torch.device | None = None) -> int:
-    """Bytes that are free without swapping, or free on a GPU; 2^62 if the system does not say."""
+    """Bytes that are free without swapping, or free on a GPU; 2^62 if unknown."""
     if device is not None and device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:

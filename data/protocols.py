@@ -16,7 +16,7 @@ CHOICES = ("auto", *PROTOCOLS, *MODES)
 
 
 def apply_protocol(splits: Splits, protocol: str) -> Splits:
-    """Put a dataset under an evaluation protocol.
+    """Apply an evaluation protocol to a dataset.
 
     "auto" keeps the dataset's own protocol. A scoring rule of `PROTOCOLS` replaces it. A mode of
     `MODES` also changes the records: an image query is the first frame of its tracklet, an image

@@ -8,7 +8,7 @@ from pathlib import Path
 
 logger = logging.getLogger("ember.data")
 
-# The pid of gallery images that count neither as a match nor as a mistake.
+# The pid of gallery images that count neither as a match nor as an error.
 JUNK = -1
 # Gallery images with the query's own identity and camera are left out.
 CROSS_CAMERA = "cross-camera"
@@ -28,9 +28,8 @@ class Record:
 
     Attributes:
         paths: the files.
-        pid: a class index 0..C-1 in a training split. Elsewhere the number that the dataset gives
-            the identity, where `JUNK` marks images to ignore and 0 a distractor (a person that no
-            query shows).
+        pid: a class index 0..C-1 in a training split. Otherwise the number of the identity in the
+            dataset; `JUNK` marks images to ignore, 0 a distractor (a person who is in no query).
         camid: the camera, counted from 0.
     """
 
@@ -84,7 +83,7 @@ class Counts:
 
 
 def count(records: Iterable[Record]) -> Counts:
-    """Count one split as published tables do: a distractor 0 is one identity, junk is left out."""
+    """Count one split as published tables do: distractors are one identity, junk is left out."""
     records = list(records)
     kept = [record for record in records if record.pid != JUNK]
     return Counts(
@@ -118,7 +117,7 @@ def merge_train(splits: Sequence[Splits]) -> tuple[Record, ...]:
 
 
 def merged_classes(splits: Sequence[Splits]) -> tuple[tuple[str, str], ...]:
-    """(dataset, label of the identity) for each class of `merge_train`, to compare two networks."""
+    """(dataset, label of the identity) for each class of `merge_train`, to match two networks."""
     classes = []
     for part in splits:
         labels = part.train_labels
@@ -144,7 +143,7 @@ def is_video(splits: Splits) -> bool:
 
 
 def cameras_by_pid(records: Iterable[Record]) -> dict[int, set[int]]:
-    """The cameras that see each identity."""
+    """The cameras of each identity."""
     cameras: defaultdict[int, set[int]] = defaultdict(set)
     for record in records:
         cameras[record.pid].add(record.camid)

@@ -1,8 +1,8 @@
-"""Batch samplers: which records make up a batch, as a pure function of (seed, epoch).
+"""Batch samplers, which choose the records of a batch as a pure function of (seed, epoch).
 
-Every training sampler draws whole global batches (one per optimizer step) and gives each of
-`world_size` processes an equal number of contiguous rows. The identities of a step are therefore
-the same on one process and on eight.
+Every training sampler draws whole global batches (one per optimizer step). Each of `world_size`
+processes receives an equal number of contiguous rows. The identities of a step are therefore the
+same for any number of processes.
 """
 
 import threading
@@ -65,11 +65,11 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self._next_plan: _EpochPlan | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch whose batches the next pass yields."""
+        """Set the epoch of the next pass."""
         self.epoch.fill_(epoch)
 
     def skip(self, num_batches: int) -> None:
-        """Leave out the first batches of the next pass only, to resume within an epoch."""
+        """Skip the first batches of the next pass only, to resume within an epoch."""
         if not 0 <= num_batches <= len(self):
             raise ValueError(f"cannot skip {num_batches} batches of an epoch of {len(self)}")
         self._skip = num_batches
@@ -83,7 +83,7 @@ class GlobalBatchSampler(Sampler[list[int]]):
         return chain.from_iterable(plan() for plan in (self._batches,))
 
     def _batches(self) -> list[list[int]]:
-        """The batches of this rank for the present epoch, without those to skip."""
+        """The batches of this rank in the current epoch, without skipped ones."""
         # [batches, ranks, records of a rank]
         rows = self._planned(int(self.epoch)).reshape(len(self), self.world_size, -1)
         first, self._skip = self._skip, 0
@@ -111,7 +111,7 @@ class PKSampler(GlobalBatchSampler):
         num_identities: P of the global batch.
         num_records: records of the dataset.
         indices_by_pid: the record indices of each identity, in sorted order of pids.
-        num_groups: int64 [identities], groups of K images that `_groups` gives.
+        num_groups: int64 [identities], groups of K images that `_groups` returns.
         camids: int64 [records], or empty.
     """
 
@@ -177,7 +177,7 @@ class PKSampler(GlobalBatchSampler):
     def _groups(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Shuffle the images of one identity and cut them into groups of K: int64 [groups, K].
 
-        The remainder is left out. An identity with fewer than K images gives one group, drawn with
+        The remainder is left out. An identity with fewer than K images has one group, drawn with
         replacement.
         """
         k = self.num_instances
@@ -187,7 +187,7 @@ class PKSampler(GlobalBatchSampler):
 
 
 class IdentityBatchSampler(PKSampler):
-    """Batches for batch-hard mining (Hermans et al. 2017, arXiv 1703.07737), in epochs of one pass.
+    """Batches for batch-hard mining (Hermans et al. 2017, arXiv 1703.07737); epochs of one pass.
 
     Images are cut into groups of K, see `_groups`. A step takes one group each of P distinct
     identities, drawn in proportion to the groups they have left. (The strong baseline draws
@@ -196,7 +196,7 @@ class IdentityBatchSampler(PKSampler):
 
     The strong baseline stops when fewer than P identities have groups left, so its epochs differ
     in length. Here an epoch always has the largest possible number of steps T, which is the
-    largest T with sum_i min(groups_i, T) >= P * T. T steps can be filled if every step takes all
+    largest T with sum_i min(groups_i, T) >= P * T. To fill T steps, every step takes all
     identities that have as many groups left as there are steps left; the others are drawn.
     """
 

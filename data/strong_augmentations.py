@@ -1,8 +1,8 @@
 """Stronger augmentations of uint8 batches: AutoAugment, AugMix, random patches, affine.
 
 Images are uint8 [N, 3, H, W] in and out; the input is not changed. All random numbers come from the
-CPU generator that is passed in, so a CPU and a GPU augment alike. Each function processes the
-chosen images only; with the usual probabilities of 0.1 to 0.5 this costs less than decoding.
+CPU generator that is passed in, so CPU and GPU augment in the same way. Each function processes
+only the chosen images; with the usual probabilities of 0.1 to 0.5 this costs less than decoding.
 `prob` is one probability, or a CPU tensor [N] with one per image.
 """
 

@@ -15,7 +15,7 @@ def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits,
     Args:
         splits: the dataset.
         fraction: of the training identities to hold out.
-        seed: decides which.
+        seed: determines which ones.
 
     Returns:
         The dataset without the held-out identities, and the test set.
@@ -42,8 +42,8 @@ def hold_out(splits: Splits, fraction: float, *, seed: int = 0) -> tuple[Splits,
         key = (record.pid, record.camid if splits.protocol == CROSS_CAMERA else 0)
         (gallery if key in chosen else query).append(record)
         chosen.add(key)
-    # Queries are in the gallery too. Otherwise an identity with one record per camera would have no
-    # match.
+    # Queries are also in the gallery. Otherwise, an identity with one record per camera would have
+    # no match.
     if splits.protocol == CROSS_CAMERA:
         gallery.extend(query)
     held_out = Splits(

@@ -1,4 +1,4 @@
-"""From the configuration to optimizers and the schedule."""
+"""Build optimizers and the schedule from the configuration."""
 
 import logging
 import math

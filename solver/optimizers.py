@@ -69,7 +69,7 @@ def group_parameters(
     depths: Mapping[str, int] | None = None,
     embeddings: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Groups the trainable parameters of `model` by learning rate and weight decay.
+    """Group the trainable parameters of `model` by learning rate and weight decay.
 
     Args:
         model: the network.
@@ -119,7 +119,7 @@ def create_optimizer(
     nesterov: bool = False,
     fused: str = "auto",
 ) -> Optimizer:
-    """Creates the optimizer `name`, a key of OPTIMIZERS.
+    """Create the optimizer `name`, a key of OPTIMIZERS.
 
     Adam has betas (0.9, 0.999) and adds the weight decay to the gradient; AdamW decouples it.
 
@@ -150,7 +150,9 @@ def create_optimizer(
             return _create_apex(name, groups, options, devices=devices)
         except (ImportError, AttributeError, RuntimeError, TypeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            logger.warning("SOLVER.FUSED apex is not available, torch's is used: %s", reason)
+            logger.warning(
+                "SOLVER.FUSED apex is not available, the one of torch is used: %s", reason
+            )
     if fused != "none":
         if devices <= FUSED_DEVICES:
             return _initialize_momentum(OPTIMIZERS[name](groups, fused=True, **options))
@@ -167,7 +169,7 @@ def _create_apex(
 ) -> Optimizer:
     """The optimizer of NVIDIA apex.
 
-    The package `apex` on the Python package index is a different one and lacks these classes.
+    The package `apex` on the Python package index is a different one, without these classes.
     """
     from apex.optimizers import FusedAdam, FusedSGD
 
@@ -179,9 +181,9 @@ def _create_apex(
 
 
 def _initialize_momentum(optimizer: Optimizer) -> Optimizer:
-    """Fills the momentum buffers of SGD with zeros, so that frozen parameters can join later.
+    """Fill the momentum buffers of SGD with zeros, so that frozen parameters can be trained later.
 
-    Momentum buffers of zeros have the same effect as none.
+    Buffers of zeros have the same effect as none.
     """
 
     def fill(optimizer: Optimizer) -> None:

@@ -44,7 +44,7 @@ class ScheduleOptions:
         warmup_factor: first factor of the warm-up.
         warmup_method: one of WARMUPS.
         steps_after_warmup: count `steps` from the end of the warm-up, rounded up to whole epochs.
-            This is what FastReID's program does, although its recipes say otherwise.
+            FastReID's program does this, although its recipes state otherwise.
     """
 
     name: str = "multistep"
@@ -80,7 +80,7 @@ def warmup(t: float, *, epochs: float, factor: float, method: str) -> float:
 
 
 def create_schedule(options: ScheduleOptions) -> Schedule:
-    """Creates the schedule of `options`, multiplied by its warm-up.
+    """Create the schedule of `options`, multiplied by its warm-up.
 
     Raises:
         ValueError: the cosine would start after its end.

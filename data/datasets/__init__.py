@@ -1,4 +1,4 @@
-"""Datasets by name: one function `Path -> Splits` each; own data is a CSV list or folders."""
+"""Datasets by name, each with a reader Path -> Splits; your own data is a CSV list or folders."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -194,8 +194,8 @@ def resolve(spec: str, root: Path) -> Source:
 
     Args:
         spec: "NAME", "NAME:/path", "NAME@SPLIT", "csv:/path/list.csv" or "folder:/path".
-        root: where a bare NAME is looked for: in root/NAME, or in the folder that its archive
-            unpacks to. Upper and lower case are the same.
+        root: where NAME without a path is searched: in root/NAME, or in the folder that its archive
+            unpacks to. Case is ignored.
 
     Raises:
         ValueError: if the name or the split is unknown.
@@ -213,7 +213,7 @@ def resolve(spec: str, root: Path) -> Source:
     split = int(number or 0)
     if colon:
         if not place:
-            raise ValueError(f'"{spec}" lacks the path after the colon')
+            raise ValueError(f'"{spec}" has no path after the colon')
         return Source(name, Path(place).expanduser(), split)
     if name in ("csv", "folder"):
         example = "list.csv" if name == "csv" else "folder"
@@ -222,7 +222,7 @@ def resolve(spec: str, root: Path) -> Source:
 
 
 def _find_folder(name: str, root: Path) -> Path:
-    """The dataset's folder in `root`. Raises FileNotFoundError."""
+    """Find the folder of a dataset in `root`. Raises FileNotFoundError."""
     entries = sorted(root.iterdir()) if root.is_dir() else []
     by_name = {entry.name.lower(): entry for entry in entries}
     wanted = list(dict.fromkeys((*LAYOUTS[name].folders, name)))
@@ -237,7 +237,7 @@ def _find_folder(name: str, root: Path) -> Path:
 
 
 def read(source: Source) -> Splits:
-    """Read a dataset. Raises ValueError and OSError in one sentence each."""
+    """Read a dataset. Raises ValueError and OSError with one-line messages."""
     if source.name not in SPLIT_DATASETS:
         return DATASETS[source.name](source.path)
     splits = SPLIT_DATASETS[source.name].load(source.path, split=source.split)

@@ -1,4 +1,4 @@
-"""Shared by the dataset readers: find folders, list images, parse names, check counts."""
+"""Helpers of the dataset readers: find folders, list images, parse names, check counts."""
 
 import logging
 import re
@@ -26,10 +26,10 @@ _SEARCH_DEPTH = 3
 
 
 def find_root(path: Path, *, needed: Sequence[str], name: str) -> Path:
-    """The folder that holds one of the entries `needed`: `path`, or one folder below or above it.
+    """Find the folder that contains one of `needed`: `path`, or one folder below or above it.
 
     Raises:
-        FileNotFoundError: if there is none or several; the message names what was found.
+        FileNotFoundError: there is none or several; the message states what was found.
     """
     path = Path(path)
     if not path.exists():
@@ -60,7 +60,7 @@ def _holds(folder: Path, needed: Sequence[str]) -> str:
 
 
 def _holders(path: Path, needed: Sequence[str]) -> list[Path]:
-    """The folders nearest to `path`, at most _SEARCH_DEPTH below it, that hold one of `needed`."""
+    """The folders nearest to `path`, at most _SEARCH_DEPTH below it, with one of `needed`."""
     level = [path]
     for _ in range(_SEARCH_DEPTH + 1):
         found = [folder for folder in level if _holds(folder, needed)]
@@ -109,7 +109,7 @@ def parse_names(
         example: a file name, for messages.
 
     Raises:
-        ValueError: names the first file that does not match.
+        ValueError: a file name does not match; the message contains the first one.
     """
     records = []
     for path in paths:
@@ -125,7 +125,7 @@ def parse_names(
 
 
 def read_lines(path: Path, *, name: str) -> list[tuple[int, str]]:
-    """The lines of a list file that are not blank, with their numbers from 1.
+    """Read the non-blank lines of a list file, with line numbers from 1.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -141,7 +141,7 @@ def read_lines(path: Path, *, name: str) -> list[tuple[int, str]]:
 
 
 def read_mat(path: Path, key: str, *, name: str) -> np.ndarray[Any, Any]:
-    """A variable of a MATLAB file of version 5 to 7. Raises FileNotFoundError and ValueError."""
+    """Read a variable of a MATLAB file of version 5 to 7. Raises FileNotFoundError, ValueError."""
     # Importing scipy.io takes half a second, and few datasets need it.
     from scipy.io import loadmat
 
@@ -162,7 +162,7 @@ def read_mat(path: Path, key: str, *, name: str) -> np.ndarray[Any, Any]:
 
 
 def forbid_pids(records: Iterable[Record], pids: Sequence[int], *, name: str, subset: str) -> None:
-    """Raise ValueError when a record has an identity that is not allowed in this split."""
+    """Raise ValueError if a record has an identity that is not allowed in this split."""
     for record in records:
         if record.pid in pids:
             kind = "junk" if record.pid == JUNK else "a distractor"
@@ -193,7 +193,7 @@ def finish(
         gallery: gallery records.
         protocol: the evaluation rule.
         official: published sizes; junk does not count.
-        labels: the texts that pids stand for, if they are not numbers.
+        labels: the original labels by pid, if they are not numbers.
 
     Raises:
         FileNotFoundError: if there is no image.
@@ -224,7 +224,7 @@ def _check_numbers(name: str, records: Iterable[Record]) -> None:
 
 
 def _differences(splits: Splits, official: Official) -> list[str]:
-    """Where the sizes of the splits differ from the published ones; empty splits are skipped."""
+    """Differences between the sizes of the splits and the published ones, without empty splits."""
     differences = []
     for subset, expected in official.items():
         counts = count(getattr(splits, subset))

@@ -1,6 +1,6 @@
-"""CUHK03 (Li et al. 2014) as its authors publish it: cuhk-03.mat, a MATLAB file of version 7.3.
+"""CUHK03 (Li et al. 2014) in its original form: cuhk-03.mat, a MATLAB file of version 7.3.
 
-The images are unpacked once, into images_labeled/ or images_detected/ beside it. The 767/700
+The images are unpacked once, into images_labeled/ or images_detected/ beside the file. The 767/700
 protocol (Zhong et al. 2017) needs cuhk03_new_protocol_config_labeled.mat or ..._detected.mat. The
 classic protocol has 20 splits with 100 test identities.
 """
@@ -17,7 +17,7 @@ OFFICIAL: dict[str, Official] = {
     "labeled": {"train": (767, 7368, 2), "query": (700, 1400, 2), "gallery": (700, 5328, 2)},
     "detected": {"train": (767, 7365, 2), "query": (700, 1400, 2), "gallery": (700, 5332, 2)},
 }
-# More than any camera pair has: pid = pair * NUM_PERSONS + person.
+# An upper bound for each camera pair: pid = pair * NUM_PERSONS + person.
 NUM_PERSONS = 10_000
 MAT_NAME = "cuhk-03.mat"
 
@@ -106,7 +106,7 @@ def unpack_images(root: Path, boxes: str, *, name: str) -> Path:
 
 
 def _write_images(prefix: Path, cells: list[np.ndarray[Any, Any]]) -> None:
-    """Write the cells [H, W, 3] of one person; an empty cell has another shape and is skipped."""
+    """Write the images [H, W, 3] of one person; empty cells have other shapes and are skipped."""
     for number, pixels in enumerate(cells, start=1):
         if pixels.ndim == 3 and pixels.size:
             view = 1 if number <= 5 else 2

@@ -1,4 +1,4 @@
-"""Own data: a CSV list, or folders."""
+"""Your own data: a CSV list, or folders."""
 
 import csv
 import re
@@ -90,7 +90,7 @@ def _finish(name: str, path: Path, rows: Sequence[_Row], *, missing_cameras: str
     for row in rows:
         if camids and not row.camid:
             raise ValueError(
-                f"{row.where}: no camid, while other lines have one; give all lines one, or none"
+                f"{row.where}: no camid, but other lines have one; give all lines one, or none"
             )
     records = _to_records(rows, pids, camids)
     if not camids:
@@ -110,12 +110,12 @@ def _finish(name: str, path: Path, rows: Sequence[_Row], *, missing_cameras: str
 
 
 def _clean_name(name: str) -> str:
-    """A name that can be part of a file name: not "..", without separators or controls."""
+    """A name for use in file names: not "..", without separators and control characters."""
     return re.sub(r"[^\w@.+ -]", "_", name)[:100].strip(". ") or "data"
 
 
 def _read_rows(path: Path) -> list[_Row]:
-    """The rows in the order of the file. Raises FileNotFoundError and ValueError."""
+    """Read the rows in file order. Raises FileNotFoundError and ValueError."""
     rows = []
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:
@@ -164,7 +164,7 @@ def _parse_row(values: dict[str, str], where: str, folder: Path) -> _Row:
         )
     if values["pid"] == str(JUNK) and split != "gallery":
         raise ValueError(
-            f"{where}: pid -1 marks gallery images to ignore, it cannot be in the split {split}"
+            f"{where}: pid -1 marks gallery images to ignore; it is not allowed in {split}"
         )
     path = folder / values["path"]
     return _Row(where, path, values["pid"], values["camid"], split, values["tracklet"])
@@ -173,7 +173,7 @@ def _parse_row(values: dict[str, str], where: str, folder: Path) -> _Row:
 def _to_records(
     rows: Iterable[_Row], pids: dict[str, int], camids: dict[str, int]
 ) -> dict[str, list[Record]]:
-    """Join frames to tracklets. Each split keeps the order of the rows."""
+    """Group frames into tracklets. Each split keeps the order of the rows."""
     records: dict[str, list[Record]] = {split: [] for split in SUBSETS}
     previous = None
     for row in rows:
@@ -189,7 +189,7 @@ def _to_records(
 
 
 def number_labels(labels: Iterable[str], *, keep_integers: bool) -> dict[str, int]:
-    """Give every label a number; different labels always have different numbers.
+    """Assign a number to every label; different labels always have different numbers.
 
     Labels are integers only if all of them are canonical 64-bit integers ("7" and "-1"; not "07",
     "1_1" or "+7"). Then they are in numeric order. Otherwise all of them are text, in alphabetical
@@ -227,7 +227,7 @@ def _warn_lookalikes(path: Path, kind: str, labels: Iterable[str]) -> None:
     alike = [" and ".join(sorted(group)) for group in by_value.values() if len(group) > 1]
     if alike:
         logger.warning(
-            "%s: %s that look alike are treated as different: %s%s",
+            "%s: %s with similar spellings are treated as different: %s%s",
             path,
             kind,
             "; ".join(sorted(alike)[:5]),

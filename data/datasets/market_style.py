@@ -1,4 +1,4 @@
-"""Datasets in the layout of Market-1501: a folder per split, identity and camera in the file name.
+"""Datasets in the layout of Market-1501: one folder per split; pid and camera in file names.
 
 0002_c1s1_000451_03.jpg is identity 2 under camera 1. In a gallery, -1 is junk and 0 a distractor.
 """
@@ -21,7 +21,7 @@ from ember_reid.data.records import JUNK, Record, Splits
 
 @dataclass(frozen=True)
 class MarketLayout:
-    """What distinguishes the datasets of this layout.
+    """The properties of a dataset in this layout.
 
     Attributes:
         name: the dataset's name.
@@ -86,7 +86,7 @@ def load_market_style(
     Args:
         path: the folder that holds the three folders.
         layout: the dataset.
-        extra_gallery: records that are appended to the gallery.
+        extra_gallery: records to append to the gallery.
 
     Raises:
         FileNotFoundError: if a folder is missing or there are no images.
@@ -120,7 +120,7 @@ def load_market_style(
 
 
 def warn_withdrawn(name: str) -> None:
-    """Warn that a dataset consists of images of DukeMTMC."""
+    """Warn that the images of a dataset are from DukeMTMC."""
     logger.warning(
         "%s comes from DukeMTMC, which its owners withdrew in 2019: use it only to compare with"
         " published results",

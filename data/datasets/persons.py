@@ -74,7 +74,7 @@ def _load_msmt17(path: Path, name: str, train_lists: tuple[str, ...], official: 
 def load_viper(path: Path, *, split: int = 0) -> Splits:
     """VIPeR (Gray et al. 2007): cam_a/ and cam_b/ with one image each of 632 people.
 
-    Half of the people are for training. The authors publish no splits: ours are drawn with the
+    Half of the people are for training. There are no published splits. Ours are drawn with the
     number of the split as the seed. Camera A is the query, camera B the gallery.
     """
     name = "viper"
@@ -95,8 +95,8 @@ def load_viper(path: Path, *, split: int = 0) -> Splits:
 def load_cuhk01(path: Path, *, split: int = 0) -> Splits:
     """CUHK01 (Li et al. 2012): campus/0001001.png, two images of 971 people in each of two cameras.
 
-    485 people are for training and 486 for testing, with one gallery image each (single shot). The
-    authors publish no splits: ours are drawn with the number of the split as the seed.
+    485 people are for training and 486 for testing, with one gallery image each (single shot).
+    There are no published splits. Ours are drawn with the number of the split as the seed.
     """
     name = "cuhk01"
     path = Path(path)

@@ -31,8 +31,8 @@ def load_vehicleid_2400(path: Path) -> Splits:
 def _load_vehicleid(path: Path, num_identities: int) -> Splits:
     """VehicleID (Liu et al. 2016): image/0000001.jpg, lists of "image vehicle", no cameras.
 
-    Query and gallery are the same images here. The protocol draws one image of each vehicle as the
-    gallery, and the others are the queries, ten times.
+    Query and gallery contain the same images here. The protocol repeats ten times: one random image
+    of each vehicle is the gallery, and the others are the queries.
     """
     name = f"vehicleid-{num_identities}"
     root = find_root(path, needed=("train_test_split",), name=name)
@@ -128,7 +128,7 @@ def _load_veri_wild(path: Path, num_identities: int) -> Splits:
 
 
 def _read_veri_wild_cameras(path: Path, name: str) -> dict[str, int]:
-    """Cameras by "vehicle/image", from a heading and lines "vehicle/image;camera;..."."""
+    """Read the cameras by "vehicle/image": a header, then lines "vehicle/image;camera;..."."""
     cameras = {}
     for number, line in read_lines(path, name=name)[1:]:
         fields = [field.strip() for field in line.split(";")]

@@ -32,15 +32,15 @@ DUKE_OFFICIAL: Official = {
     "query": (702, 702, None),
     "gallery": (1110, 2636, None),
 }
-# Frames per tracklet; people with a shorter one are left out (Wang et al. 2014), 178 remain.
+# Minimum frames per tracklet; without people who have shorter ones (Wang et al. 2014), 178 remain.
 PRID_SHORTEST = 22
 
 
 def load_mars(path: Path) -> Splits:
     """MARS (Zheng et al. 2016): bbox_train/, bbox_test/ and info/ with name lists and tables.
 
-    The authors' tables are .mat files. Tables with the same columns as text are read too
-    (tracks_train_info.txt, tracks_test_info.txt, query_IDX.txt, numbers separated by blanks). The
+    The tables of the authors are .mat files. Text tables with the same columns are also read
+    (tracks_train_info.txt, tracks_test_info.txt, query_IDX.txt; numbers separated by blanks). The
     gallery includes the queries: without them 140 queries have no match.
 
     Raises:
@@ -255,9 +255,9 @@ def load_ilids_vid(path: Path, *, split: int = 0) -> Splits:
 def load_prid2011(path: Path, *, split: int = 0) -> Splits:
     """PRID2011 (Hirzer et al. 2011): multi_shot/cam_a/person_0001/, .../cam_b/.
 
-    Used are the people 1 to 200, who are seen by both cameras, with more than 21 frames in each:
-    178, half of them for training. The authors publish no splits: ours are drawn with the number of
-    the split as the seed. Camera A is the query, camera B the gallery.
+    People 1 to 200, who appear in both cameras, are used if they have more than 21 frames in each:
+    178 people, half of them for training. There are no published splits. Ours are drawn with the
+    number of the split as the seed. Camera A is the query, camera B the gallery.
     """
     name = "prid2011"
     root = find_root(path, needed=("multi_shot",), name=name)
@@ -283,7 +283,7 @@ def _two_cameras(root: Path, cameras: tuple[str, str], *, name: str) -> list[Rec
             digits = "".join(c for c in folder.name if c.isdecimal())
             frames = list_images(folder)
             if not digits:
-                raise ValueError(f"{name}: the folder {folder} has no person's number in its name")
+                raise ValueError(f"{name}: the folder {folder} has no person number in its name")
             if not frames:
                 raise ValueError(f"{name}: the tracklet {folder} has no frames")
             records.append(Record(tuple(frames), int(digits), camid))

@@ -87,9 +87,9 @@ def test_identities_in_training_and_test_are_reported(images, caplog):
         (["a.jpg,1,0,val"], 'line 2: the split is "val"; it must be train, query, gallery'),
         (
             ["a.jpg,-1,0,query"],
-            "line 2: pid -1 marks gallery images to ignore, it cannot be",
+            "line 2: pid -1 marks gallery images to ignore; it is not",
         ),
-        (["a.jpg,1,0,query", "b.jpg,1,,query"], "line 3: no camid, while other lines have one"),
+        (["a.jpg,1,0,query", "b.jpg,1,,query"], "line 3: no camid, but other lines have one"),
         ([], "has no rows"),
     ],
 )
@@ -122,7 +122,7 @@ def test_folders_without_cameras(tmp_path, caplog):
     [
         (["train/a.jpg"], "a.jpg is in train/ itself; expected train/IDENTITY/a.jpg"),
         (["query/-1/a.jpg"], "marks images to ignore, which can only be in gallery/"),
-        (["train/x/a.jpg", "train/x/cam/b.jpg"], "no camid, while other lines have one"),
+        (["train/x/a.jpg", "train/x/cam/b.jpg"], "no camid, but other lines have one"),
     ],
 )
 def test_bad_folders(tmp_path, files, message):
@@ -158,7 +158,7 @@ def test_resolve(tmp_path):
             "mars is not in .* \\(looked for MARS or mars\\); put it there",
         ),
         ("csv", ValueError, '"csv" needs a path: csv:/path/to/list.csv'),
-        ("mars:", ValueError, "lacks the path"),
+        ("mars:", ValueError, "has no path after the colon"),
         ("viper@10", ValueError, "viper has the splits 0 to 9"),
         ("market1501@1", ValueError, "market1501 has the splits 0 to 0"),
     ],
@@ -212,16 +212,17 @@ def test_labels_that_look_alike_stay_different_with_one_warning(images, caplog):
         ("d.jpg", 2, 1),
     ]
     assert splits.train_labels == ("01", "1", "11", "1_1")
-    assert caplog.text.count("look alike") == 2
+    assert caplog.text.count("with similar spellings") == 2
     assert (
-        "identities that look alike are treated as different: 01 and 1; 11 and 1_1" in caplog.text
+        "identities with similar spellings are treated as different: 01 and 1; 11 and 1_1"
+        in caplog.text
     )
-    assert "cameras that look alike are treated as different: 01 and 1" in caplog.text
+    assert "cameras with similar spellings are treated as different: 01 and 1" in caplog.text
 
 
 def test_padded_numbers_are_no_warning(images, caplog):
     splits = load_splits(write_list(images, "a.jpg,0002,1,train", "b.jpg,0010,1,train"))
-    assert splits.train_labels == ("0002", "0010") and "look alike" not in caplog.text
+    assert splits.train_labels == ("0002", "0010") and "with similar spellings" not in caplog.text
 
 
 def test_special_files_and_paths(images):

@@ -82,7 +82,7 @@ def test_a_query_in_the_gallery_matters_without_cameras_only():
     facts = same_bytes(splits, [])
     assert find_duplicates(splits, facts) == []
     (finding,) = find_duplicates(replace(splits, protocol="all"), facts)
-    assert "such a query finds itself" in finding.text
+    assert "these queries find themselves" in finding.text
     assert find_duplicates(replace(splits, protocol="one-per-identity"), facts) == []
 
 
@@ -99,7 +99,7 @@ def test_training_problems():
     ]
     texts = [(finding.level, finding.text) for finding in find_training_problems(train)]
     assert texts == [
-        ("note", "1 of 3 training identities have a single image: a batch repeats it"),
+        ("note", "1 of 3 training identities have one image, which batches repeat"),
         ("warning", "2 of 3 training identities are seen by one camera only"),
     ]
 

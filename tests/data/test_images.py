@@ -73,7 +73,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path):
     reasons = [
         "is empty \\(0 bytes\\)",
         "cannot be decoded",
-        "not an image format that Pillow knows",
+        "not an image format that Pillow supports",
         "does not exist",
     ]
     for path, reason in zip(broken_files(tmp_path), reasons, strict=True):

@@ -192,7 +192,7 @@ def test_apex_on_a_cpu_falls_back_with_one_warning(fake_apex, caplog):
     )
     assert optimizer.param_groups[0]["fused"]
     assert caplog.messages == [
-        "SOLVER.FUSED apex is not available, torch's is used: it works on GPUs only"
+        "SOLVER.FUSED apex is not available, the one of torch is used: it works on GPUs only"
     ]
 
 
@@ -202,7 +202,7 @@ def test_without_apex_there_is_one_warning(caplog):
     assert optimizer.param_groups[0]["fused"]
     (line,) = caplog.messages
     assert line.startswith(
-        "SOLVER.FUSED apex is not available, torch's is used: No module named 'apex'"
+        "SOLVER.FUSED apex is not available, the one of torch is used: No module named 'apex'"
     )
 
 

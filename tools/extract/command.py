@@ -55,13 +55,7 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class Job:
-    """Settings that all processes share.
-
-    Attributes:
-        words: configuration words.
-        chunk: images per part.
-        folder: folder of the parts.
-    """
+    """Settings of all processes; `chunk` is the number of images per part in `folder`."""
 
     images: list[ImageFile]
     config: str | None
