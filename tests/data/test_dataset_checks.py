@@ -108,7 +108,7 @@ def test_queries_without_a_match_and_why():
     query = (record("a", 1, 0), record("b", 2, 0), record("c", 3, 0))
     gallery = (record("d", 1, 1), record("e", 2, 0), record("f", -1, 1))
     absent, own = find_test_problems(Splits((), query, gallery))
-    assert absent.text.startswith("1 of 3 queries show an identity") and absent.examples == (
+    assert absent.text.startswith("1 of 3 queries have an identity") and absent.examples == (
         "identity 3",
     )
     assert own.text.startswith(
