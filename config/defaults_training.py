@@ -100,6 +100,8 @@ SOLVER.GAMMA = 0.1
 SOLVER.ETA_MIN_FACTOR = 0.01
 # Cosine schedule: epochs at BASE_LR before the descent.
 SOLVER.DELAY_EPOCHS = 0
+# Cosine schedule: compute the descent from epoch 0, as if there were no warm-up (TransReID).
+SOLVER.COSINE_FROM_START = False
 # Epochs of warm-up; fractions are allowed.
 SOLVER.WARMUP_EPOCHS = 10.0
 # First learning rate of the warm-up, as a part of BASE_LR.

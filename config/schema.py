@@ -152,6 +152,7 @@ CHECKS: dict[str, Check] = {
     "SOLVER.GAMMA": Range(0, 10),
     "SOLVER.ETA_MIN_FACTOR": _PROBABILITY,
     "SOLVER.DELAY_EPOCHS": Range(0, 1e6),
+    "SOLVER.COSINE_FROM_START": _FLAG,
     "SOLVER.WARMUP_EPOCHS": Range(0, 1e6),
     "SOLVER.WARMUP_FACTOR": _PROBABILITY,
     "SOLVER.WARMUP_METHOD": Choices(("linear", "constant", "exp")),

@@ -94,6 +94,7 @@ def build_schedule(cfg: CfgNode, iterations_per_epoch: int) -> Callable[[int], f
         gamma=s.GAMMA,
         eta_min=s.ETA_MIN_FACTOR,
         delay_epochs=delay_epochs,
+        cosine_from_start=s.COSINE_FROM_START,
         warmup_epochs=warmup_epochs,
         warmup_factor=s.WARMUP_FACTOR,
         warmup_method=s.WARMUP_METHOD,

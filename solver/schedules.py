@@ -40,6 +40,8 @@ class ScheduleOptions:
         eta_min: the last factor of the cosine.
         delay_epochs: the cosine starts here; before, the factor is 1. The warm-up is part of this
             time.
+        cosine_from_start: compute the cosine from epoch 0, and replace it by the warm-up in the
+            first epochs (timm, TransReID).
         warmup_epochs: length of the warm-up.
         warmup_factor: first factor of the warm-up.
         warmup_method: one of WARMUPS.
@@ -53,6 +55,7 @@ class ScheduleOptions:
     gamma: float = 0.1
     eta_min: float = 0.0
     delay_epochs: float = 0.0
+    cosine_from_start: bool = False
     warmup_epochs: float = 0.0
     warmup_factor: float = 0.01
     warmup_method: str = "linear"
@@ -96,7 +99,11 @@ def create_schedule(options: ScheduleOptions) -> Schedule:
     steps = [step + shift for step in options.steps]
 
     def schedule(t: float) -> float:
-        if options.name == "cosine":
+        if options.name == "cosine" and options.cosine_from_start:
+            is_warm = t >= options.warmup_epochs
+            end = options.max_epochs
+            factor = cosine(t, start=0, end=end, eta_min=options.eta_min) if is_warm else 1.0
+        elif options.name == "cosine":
             factor = cosine(t, start=start, end=options.max_epochs, eta_min=options.eta_min)
         else:
             factor = multistep(t, steps=steps, gamma=options.gamma)

@@ -124,3 +124,15 @@ def test_schedules_by_epoch(recipe, milestones, gamma, warmup):
     for i, factor in enumerate(ours(recipe, 10)):
         expected = multistep(i // 10 + 1, milestones, warmup, gamma)
         assert factor == pytest.approx(expected, abs=1e-12), i
+
+
+@pytest.mark.parametrize(("recipe", "warm"), [("cion/market1501/r50_ibn", 20)])
+def test_cosine_of_transreid_is_computed_from_the_first_epoch(recipe, warm):
+    # TransReID 6227ebd solver/cosine_lr.py and solver/scheduler_factory.py:8-41, stepped before
+    # each epoch, which is counted from 1 (processor/processor.py:47-51).
+    for i, factor in enumerate(ours(recipe, 10)):
+        t = i // 10 + 1
+        expected = 0.01 + t * 0.99 / warm
+        if t >= warm:
+            expected = 0.002 + 0.998 * (1 + math.cos(math.pi * t / 120)) / 2
+        assert factor == pytest.approx(expected, abs=1e-12), i
