@@ -140,6 +140,7 @@ _COMMANDS = {
     "demo": ("ember_reid.cli:demo", "render data, train and show results, in minutes"),
     "recipes": ("ember_reid.tools.recipes:main", "list recipes with dataset, network and score"),
     "explain": ("ember_reid.tools.explain:main", "describe a recipe, or compare two"),
+    "crops": ("ember_reid.tools.crops:main", "cut crops out of videos along tracks"),
     "doctor": ("ember_reid.tools.doctor:main", "check a dataset before training"),
     "report": ("ember_reid.tools.report:main", "write a page about training runs"),
     "visualize": ("ember_reid.tools.visualize:main", "show ranked retrieval results"),

@@ -2,11 +2,14 @@
 
     python -m tools.quickstart_data datasets/quickstart --images
     python -m tools.quickstart_data datasets/quickstart --images --tracklets
+    python -m tools.quickstart_data datasets/quickstart --videos
 
 --images writes OUT/market1501 in the layout of Market-1501, --tracklets writes OUT/mars in the
 layout of MARS, with the same people. On one machine, the same parameters produce identical files.
 Training and test identities are disjoint. Both datasets contain distractors (pid 0: people who are
 in no query, and boxes without a person) and junk (pid -1: badly cropped boxes).
+--videos writes two videos and their true tracks in the format of MOTChallenge:
+OUT/videos/cam1.mp4, cam1.txt, cam2.mp4 and cam2.txt.
 """
 
 import argparse
@@ -19,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from ember_reid.tools.common.cli import Command, echo
+from ember_reid.tools.common.cli import Command, check_at_least, echo
 from ember_reid.tools.quickstart_data.layouts import (
     DISTRACTOR,
     FOLDERS,
@@ -32,6 +35,7 @@ from ember_reid.tools.quickstart_data.layouts import (
     render_job,
     write_mars_tables,
 )
+from ember_reid.tools.quickstart_data.videos import write_videos
 
 MARKER = "quickstart.json"
 # Increased when the images change, so that older data is not reused.
@@ -65,6 +69,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=10,
         help="frames of the longest tracklet (default %(default)s)",
     )
+    parser.add_argument("--videos", action="store_true", help="write OUT/videos (needs PyAV)")
+    parser.add_argument(
+        "--video-people", type=int, default=10, help="people per video (default %(default)s)"
+    )
+    parser.add_argument(
+        "--video-frames", type=int, default=160, help="frames per video (default %(default)s)"
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -81,7 +92,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
     chosen = {"market1501": options.images, "mars": options.tracklets}
-    layouts = [layout for layout in LAYOUTS if chosen[layout]] or ["market1501"]
+    default = [] if options.videos else ["market1501"]
+    layouts = [layout for layout in LAYOUTS if chosen[layout]] or default
     parameters = Parameters(*(getattr(options, field.name) for field in fields(Parameters)))
     rendered = make(
         options.out, layouts, parameters, workers=options.workers, overwrite=options.overwrite
@@ -93,6 +105,28 @@ def run(options: argparse.Namespace) -> None:
             if seconds is None
             else f"{folder}: {count} images in {seconds:.0f} s"
         )
+    if options.videos:
+        echo(make_videos(options))
+
+
+def make_videos(options: argparse.Namespace) -> str:
+    """Render the videos unless they exist; returns one line about them.
+
+    Raises:
+        ValueError: a count is too small, or PyAV is not installed.
+    """
+    check_at_least(options, video_people=1, video_frames=2)
+    folder = options.out / "videos"
+    if folder.is_dir() and not options.overwrite:
+        return f"{folder} already exists"
+    partial, started = options.out / "videos.part", time.perf_counter()
+    shutil.rmtree(partial, ignore_errors=True)
+    count = write_videos(
+        partial, seed=options.seed, people=options.video_people, frames=options.video_frames
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return f"{folder}: {count} frames in {time.perf_counter() - started:.0f} s"
 
 
 def make(

@@ -158,12 +158,15 @@ def render_frame(
     )
     pose = Pose(sighting.phase + 0.55 * frame, sighting.stride, sighting.arms, sighting.side)
     if person is not None:
-        _draw_shadow(canvas, view, lens)
+        draw_shadow(canvas, view, lens)
         figure = draw_figure((height, width), person, pose, view)
         canvas *= 1 - figure[..., 3:]
         canvas += figure[..., :3]
     _draw_occluder(canvas, camera, sighting, seed)
-    return _apply_camera(canvas, lens, sighting, rng)
+    buffer = BytesIO()
+    pixels = apply_camera(canvas, lens, sighting, rng)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=sighting.quality)
+    return buffer.getvalue()
 
 
 @lru_cache(maxsize=16)
@@ -230,7 +233,8 @@ def _box_blur(canvas: np.ndarray, size: int) -> np.ndarray:
     return canvas
 
 
-def _draw_shadow(canvas: np.ndarray, view: View, lens: Camera) -> None:
+def draw_shadow(canvas: np.ndarray, view: View, lens: Camera) -> None:
+    """Draw the shadow of a person in place."""
     height, width = canvas.shape[:2]
     rows = np.arange(height, dtype=np.float32)[:, None]
     columns = np.arange(width, dtype=np.float32)[None, :]
@@ -269,11 +273,11 @@ def _draw_occluder(canvas: np.ndarray, camera: int, sighting: Sighting, seed: in
         _draw_passerby(canvas, passerby, side, 1.05, blur=0.0)
 
 
-def _apply_camera(
+def apply_camera(
     canvas: np.ndarray, lens: Camera, sighting: Sighting, rng: np.random.Generator
-) -> bytes:
-    """Simulate lens, sensor and compression: float [2 h, 2 w, 3] -> JPEG bytes of [h, w]."""
-    height, width = IMAGE_SIZE
+) -> np.ndarray:
+    """Simulate lens and sensor: float [2 h, 2 w, 3] -> uint8 [h, w, 3]."""
+    height, width = (side // SCALE for side in canvas.shape[:2])
     small = canvas.reshape(height, SCALE, width, SCALE, 3).mean(axis=(1, 3))
     gray = small @ np.array([0.3, 0.59, 0.11], dtype=np.float32)
     small = gray[..., None] + lens.saturation * (small - gray[..., None])
@@ -298,8 +302,4 @@ def _apply_camera(
     noise = rng.standard_normal((height, width, 3), dtype=np.float32)
     noise = 0.6 * noise + 0.6 * noise.mean(axis=2, keepdims=True)
     noisy = np.asarray(image, dtype=np.float32) + 255 * lens.noise * noise
-    buffer = BytesIO()
-    Image.fromarray(np.clip(noisy + 0.5, 0, 255).astype(np.uint8)).save(
-        buffer, "JPEG", quality=sighting.quality
-    )
-    return buffer.getvalue()
+    return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
