@@ -45,7 +45,7 @@ SCALED_DOWN = {
     "benchmark train": ["--iterations", "2", "--warmup", "1", *SMALL],
 }
 # Examples that need a dataset, a file of another code base, or an optional package.
-NEEDS = re.compile(r"/data\b|\.pth\b|--faiss")
+NEEDS = re.compile(r"/data\b|\.pth\b|\.mp4\b|--faiss")
 OPTIONAL = {"onnx": "onnxruntime"}
 
 
@@ -84,6 +84,7 @@ def workplace(tmp_path_factory, tiny_run, tiny_market) -> Path:
     (folder / "photos").mkdir()
     shutil.copy(images[1], folder / "photos" / "1.jpg")
     shutil.copy(images[2], folder / "query.jpg")
+    (folder / "tracks.csv").write_text("frame,track,left,top,width,height\n0,1,0,0,16,32\n")
     with open(folder / "cows.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "pid", "camid", "split"])

@@ -2,7 +2,7 @@ r"""Cut crops out of videos or frames along tracks, and write a CSV list to trai
 
     python -m tools.crops --source cam1 cam1.mp4 cam1.txt --source cam2 cam2.mp4 cam2.txt \
         --ids shared --out crops
-    python -m tools.crops --source yard frames/ tracks.xml --out crops --per-track 8 --every 5
+    python -m tools.crops --source yard photos tracks.csv --out crops --per-track 8 --min-height 8
     ember-reid train quickstart/people data=csv:crops/crops.csv
 
 FRAMES is a video or a folder of images. TRACKS are in the format of MOTChallenge, YOLO, COCO, CVAT,
