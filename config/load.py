@@ -1,4 +1,4 @@
-"""From files and command-line words to a frozen, checked configuration."""
+"""Load files and command-line words into a frozen, checked configuration."""
 
 import ast
 import difflib
@@ -84,7 +84,7 @@ def _read_recipe(
 
     Args:
         path: the file.
-        including: the files that include this one, to find circles.
+        including: the files that include this one, to detect cycles.
         files: all files that were read so far, to bound their number.
     """
     resolved = path.resolve()
@@ -271,7 +271,7 @@ def _parse_word(word: Any) -> Any:
 
 
 def _coerce(value: Any, default: Any) -> Any:
-    """The value in the default's type.
+    """Convert the value to the type of the default.
 
     Raises:
         TypeError: the wanted type, where a conversion would be a guess.

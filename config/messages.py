@@ -9,7 +9,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 
 
 def show(value: object) -> str:
-    """Return `repr(value)`, cut to at most 80 characters without building the whole text."""
+    """Return `repr(value)`, truncated to 80 characters without building the whole text."""
     try:
         text = _SHORT.repr(value)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Recipes by file or by name: the shipped ones are found from every directory."""
+"""Find recipes by file or by name; shipped recipes are found from every directory."""
 
 import difflib
 import logging
@@ -8,11 +8,11 @@ from ember_reid.config.messages import flatten
 
 logger = logging.getLogger("ember.config")
 
-# `configs/` beside this package: in a checkout and in an installed package alike.
+# `configs/` beside this package, both in a checkout and in an installed package.
 RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "configs"
 SUFFIXES = (".yml", ".yaml")
 
-# Recipes that were at the top of configs/ -> their present names.
+# Former names of recipes at the top of configs/ -> current names.
 MOVED_RECIPES = {
     "debug": "syncbn/debug",
     "debug_multi-gpu": "syncbn/debug_multi-gpu",

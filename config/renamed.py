@@ -11,7 +11,7 @@ logger = logging.getLogger("ember.config")
 
 @dataclass(frozen=True)
 class Renamed:
-    """The new name of a key, and how an old value becomes a new one.
+    """The new name of a key, and the conversion of old values.
 
     Attributes:
         new: the full name of the key that replaces the old one.
@@ -45,7 +45,7 @@ class Renamed:
 
 
 def _momentum_to_decay(momentum: float) -> float:
-    """The part that an average keeps, from the part that it takes; 0 stays 0, which is off."""
+    """Convert the weight of new values to the decay of an average; 0 (disabled) stays 0."""
     momentum = float(momentum)
     return 1.0 - momentum if momentum else 0.0
 
@@ -72,7 +72,7 @@ RENAMED_KEYS = {
 }
 
 
-# Keys that were removed -> the value under which they did nothing; None: any value.
+# Removed keys -> the value without effect; None: any value.
 REMOVED_KEYS = {
     "INPUT.CUTOUT_PROB": 0.0,
     "LOSS.FOCAL.GAMMA": None,
@@ -81,7 +81,7 @@ REMOVED_KEYS = {
 
 
 def check_removed(name: str, value: Any) -> None:
-    """Accept a removed key with the value under which it did nothing.
+    """Accept a removed key if its value has no effect.
 
     Raises:
         ValueError: another value.

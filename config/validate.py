@@ -1,4 +1,4 @@
-"""Check a configuration: the range of every key, and keys that must agree with each other."""
+"""Check a configuration: the range of every key, and the consistency of keys."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -28,7 +28,7 @@ def _get(cfg: Config, key: str) -> Any:
     return node
 
 
-# Each function below yields (whether the rule is broken, the sentence that says so).
+# Each function below yields (whether a rule is violated, the error message).
 Rules = Iterator[tuple[bool, str]]
 
 

@@ -1,4 +1,4 @@
-"""Plain YAML with limits: size, depth, expanded aliases, and no key twice."""
+"""Read plain YAML with limits on size, depth and expanded aliases, and without repeated keys."""
 
 from collections.abc import Hashable, Mapping
 
@@ -17,7 +17,7 @@ MAX_VALUES = 10_000
 
 
 class _UniqueKeyLoader(SafeLoader):
-    """PyYAML's safe loader; a key that appears twice in a mapping is an error."""
+    """The safe loader of PyYAML; a key that appears twice in a mapping is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[Hashable] = set()
@@ -45,7 +45,8 @@ def read_yaml(text: str, source: str) -> dict:
         raise ValueError(f"{source} has {len(text)} characters, at most {MAX_CHARACTERS} are read")
     try:
         _check_limits(text, source)
-        tree = yaml.load(text, _UniqueKeyLoader)  # a subclass of SafeLoader
+        # The loader is a subclass of SafeLoader.
+        tree = yaml.load(text, _UniqueKeyLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         if isinstance(error, ValueError) and str(error).startswith(source):
             raise
@@ -58,7 +59,7 @@ def read_yaml(text: str, source: str) -> dict:
 
 
 def _check_limits(text: str, source: str) -> None:
-    """Count nesting and values, with every alias as large as what it repeats."""
+    """Check nesting and number of values; aliases count with the size of their content."""
     open_sizes = [0]
     open_anchors: list[str | None] = []
     sizes: dict[str | None, int] = {}

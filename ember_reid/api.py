@@ -95,9 +95,8 @@ class Model:
     def _embed_records(self, records: Iterable[Record]) -> EmbeddingBatch:
         """Embed images, and tracklets as the mean over their frames."""
         records = list(records)
-        embeddings = torch.stack(
-            [self.embed(list(record.paths)).mean(dim=0) for record in records]
-        )  # [N, D]
+        # [N, D]
+        embeddings = torch.stack([self.embed(list(record.paths)).mean(dim=0) for record in records])
         return EmbeddingBatch(
             embeddings,
             torch.tensor([record.pid for record in records]),

@@ -146,7 +146,7 @@ _COMMANDS = {
     "visualize": ("ember_reid.tools.visualize:main", "show ranked retrieval results"),
     "heatmaps": ("ember_reid.tools.heatmaps:main", "show what embeddings depend on"),
     "calibrate": ("ember_reid.tools.calibrate:main", "find a decision threshold"),
-    "convert": ("ember_reid.tools.convert:main", "convert weights of other code bases"),
+    "convert": ("ember_reid.tools.convert:main", "convert weights of other codebases"),
     "export": ("ember_reid.tools.export:main", "export to ONNX and other formats"),
     "embed": ("ember_reid.tools.extract:main", "write the embeddings of images to a file"),
     "search": ("ember_reid.tools.search:main", "find similar images in a file of embeddings"),

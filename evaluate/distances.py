@@ -1,4 +1,4 @@
-"""Distances of all queries to the whole gallery, one block of queries at a time.
+"""Distances between all queries and the gallery, one block of queries at a time.
 
 Letters: Q queries, G gallery entries, D dimensions, b queries of a block.
 """
@@ -35,7 +35,7 @@ def distance_blocks(
 ) -> Iterator[DistanceBlock]:
     """Yields the distances of one block of queries after another, on the features' device.
 
-    Every block overwrites the one before.
+    Every block overwrites the previous one.
 
     Args:
         query, gallery: features [Q, D], [G, D].
@@ -66,7 +66,7 @@ def distance_blocks(
     spans = list(features.spans(0, num_query, block))
     for first, last in tqdm(spans, desc="distances", delay=TQDM_DELAY, disable=None, leave=False):
         out = buffer[: last - first]
-        # Not around the yield: the caller's own modes must not change.
+        # This must not enclose the yield, because it would change the modes of the caller.
         with torch.no_grad(), full_precision():
             left = features.left_factor(torch.arange(first, last, device=features.device))
             for low, high in features.spans(num_query, features.num_items, COLUMNS):

@@ -72,7 +72,8 @@ def _expand_once(
     )
     product = choose_product(features.device, float(num) ** 2 * features.dims)
     neighbors = nearest_neighbors(features, k, product, block, compiled=compiled)
-    cosines = 1 - neighbors.distances / 2  # [N, k]
+    # [N, k]
+    cosines = 1 - neighbors.distances / 2
     weights = cosines.clamp_(min=0).pow_(alpha) / k
     expanded = torch.empty(num, features.dims, device=features.device)
     for first, last in features.spans(0, num, block):

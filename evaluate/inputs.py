@@ -1,4 +1,4 @@
-"""The inputs of an evaluation and their checks: every error is one sentence in a `ValueError`.
+"""The inputs of an evaluation and their checks; every error is a one-sentence `ValueError`.
 
 Letters: Q queries, G gallery entries, N items, D feature dimensions.
 """
@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-MAX_RANK_LIMIT = 1_000_000  # a longer CMC curve is a mistake and would only cost memory
-SHOWN = 60  # characters of a value in an error message
+# A longer CMC curve is a mistake and would only cost memory.
+MAX_RANK_LIMIT = 1_000_000
+# Maximum characters of a value in an error message.
+SHOWN = 60
 
 
 class QueryGallery(NamedTuple):
@@ -90,7 +92,8 @@ def as_array(values, name: str) -> np.ndarray:
         return (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
     try:
         array = np.asarray(values)
-    except ValueError:  # rows of different lengths
+    # The rows have different lengths.
+    except ValueError:
         array = np.empty(0, object)
     if array.dtype == object:
         raise ValueError(
@@ -148,7 +151,7 @@ def check_distances(distances) -> np.ndarray:
 
 
 def check_not_empty(num_query: int, num_gallery: int) -> None:
-    """Refuses an evaluation without queries or without a gallery."""
+    """Raise ValueError if there are no queries or no gallery entries."""
     for name, count in (("query", num_query), ("gallery", num_gallery)):
         if count == 0:
             raise ValueError(f"The {name} set is empty: there is nothing to rank.")
@@ -210,7 +213,7 @@ def check_feature_pair(query, gallery) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check_choice(value: str, name: str, choices: Collection[str]) -> None:
-    """Refuses an unknown name and lists the known ones."""
+    """Raise ValueError for an unknown name; the message lists the known ones."""
     if value not in choices:
         raise ValueError(
             f"{name} must be one of {', '.join(map(str, choices))}, found {shown(value)}."

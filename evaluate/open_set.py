@@ -1,4 +1,4 @@
-"""Open-set identification: some queries are not in the gallery, and the system should say so.
+"""Open-set identification: queries that are not in the gallery have to be detected.
 
 A query is mated if its identity is in the gallery under another camera. At a threshold, a mated
 query is identified if its nearest gallery entry has its identity and is at most that far away

@@ -94,10 +94,12 @@ def single_shot_metrics(
     trials = []
     for generator in _generators(seed, num_trials):
         priority = generator.permutation(distances.shape[1])
-        own = first_by_priority(priority, matches.columns, matches.starts)  # [V]
+        # [V]
+        own = first_by_priority(priority, matches.columns, matches.starts)
         by_pid = real[np.lexsort((priority[real], ids.gallery_pids[real]))]
         first_of_pid = np.unique(ids.gallery_pids[by_pid], return_index=True)[1]
-        images = np.sort(by_pid[first_of_pid])  # [I]
+        # [I]
+        images = np.sort(by_pid[first_of_pid])
         ranks = count_single_shot(rows, own, images, ids.gallery_pids)
         trials.append(scores_from_ranks(ranks, one_match_each, max_rank))
     return tuple(trials)

@@ -1,8 +1,8 @@
 """CMC, average precision and inverse negative penalty from the ranks of the true matches.
 
-Only the ranks of the matches decide these scores. So nothing is sorted except the gallery
-entries that are at most as far away as a query's farthest match, and the compiled kernel counts
-even those without sorting.
+These scores depend only on the ranks of the matches. Only the gallery entries that are at most as
+far away as the farthest match of a query are sorted; the compiled kernel counts them without
+sorting.
 Letters: Q queries, G gallery entries, V valid queries (with at least one match), M matches of all
 valid queries, b queries of a block.
 """
@@ -224,7 +224,8 @@ def count_ranks_python(distances: np.ndarray, matches: Matches) -> np.ndarray:
     Args:
         distances: float32 or float64 [Q, G].
     """
-    relation = np.zeros(distances.shape[1], np.int8)  # 1: match, -1: excluded, 0: negative
+    # 1: match, -1: excluded, 0: negative.
+    relation = np.zeros(distances.shape[1], np.int8)
     relation[matches.junk] = -1
     ranks = np.empty(len(matches.columns), np.int64)
     for v, query in enumerate(matches.queries):
@@ -265,7 +266,7 @@ def count_ranks_cython(distances: np.ndarray, matches: Matches) -> np.ndarray:
 
 
 def raise_not_finite(query: int) -> None:
-    """Refuses NaN and infinity."""
+    """Raise ValueError for NaN and infinity."""
     raise ValueError(
         f"distances contain NaN or infinity, first in row {query}: such a row cannot be ranked."
     )

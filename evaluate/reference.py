@@ -1,9 +1,9 @@
-"""Retrieval evaluation from features to scores in plain numpy: short, slow, easy to follow.
+"""Retrieval evaluation in plain numpy, from features to scores: short and simple, but slow.
 
 Read this file to learn what is computed. The rest of `evaluate` computes the same numbers
 faster and with less memory, and is tested against this file. The steps are
 
-    1. `pairwise_distances`   how far every query is from every gallery entry
+    1. `pairwise_distances`   distances between all queries and gallery entries
     2. `label_pairs`          which gallery entries are correct, and which do not count
     3. `match_ranks`          at which ranks the correct entries of a query appear
     4. `reference_scores`     average precision, inverse negative penalty and CMC of these ranks
@@ -20,7 +20,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-JUNK_PID = -1  # the label of gallery images that are neither correct nor wrong
+# The label of gallery images that are neither correct nor wrong.
+JUNK_PID = -1
 
 Ids = TypeVar("Ids", np.ndarray, "torch.Tensor")
 
@@ -122,8 +123,8 @@ def reference_rerank(
     """k-reciprocal re-ranking of features [Q, D] and [G, D]: new distances, float64 [Q, G].
 
     Zhong, Zheng, Cao, Li: "Re-ranking Person Re-identification with k-reciprocal Encoding",
-    CVPR 2017. Two items are alike if they have the same neighbors, so the Jaccard distance of
-    neighbor sets is mixed with the original distance. The equations are quoted line by line.
+    CVPR 2017. Items with the same neighbors are similar, so the Jaccard distance of neighbor
+    sets is averaged with the original distance. The equations are quoted line by line.
     As in the authors' program, but not in the paper, V is divided by its sum, and k1 / 2 is
     rounded half to even.
     """
@@ -175,6 +176,6 @@ def round_ties(distances: np.ndarray, resolution: float = 2.0**-19) -> np.ndarra
     """Distances as multiples of `resolution`, so that rounding errors do not order equal ones.
 
     Without this step, which of two equally near items comes first depends on the order in which a
-    library adds up float32 numbers. The authors' program leaves it to chance.
+    library adds up float32 numbers. The program of the authors does not do this.
     """
     return np.round(distances / resolution) * resolution

@@ -1,4 +1,4 @@
-"""From features to scores in blocks of queries; no matrix of all distances is ever stored.
+"""Compute scores from features in blocks of queries, without a matrix of all distances.
 
 Each block computes whole rows, so the distance of a match and the distances that it is compared
 with come from the same tiles: equal features tie for every shape of the tiles.

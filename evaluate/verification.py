@@ -72,7 +72,7 @@ def verification_scores(
         raise ValueError(
             f"There is no pair of {kind} identities to verify, so acceptance rates are not defined."
         )
-    # One more than may be accepted: the first pair that must not be.
+    # One more than may be accepted: the nearest pair that must be rejected.
     nearest = SmallestValues(int(np.floor(max(fprs) * num_different)) + 1)
     same_parts = []
     for first, last, distances in distance_blocks(
@@ -107,12 +107,13 @@ class SmallestValues:
 
     def __init__(self, count: int):
         self.count = count
-        self.limit = float("inf")  # larger values need not be added
+        # Larger values need not be added.
+        self.limit = float("inf")
         self._parts: list[np.ndarray] = []
         self._size = 0
 
     def add(self, values: np.ndarray) -> None:
-        """Takes more values; drops those that cannot be among the smallest."""
+        """Add values; drop those that cannot be among the smallest."""
         self._parts.append(values)
         self._size += len(values)
         if self._size > 2 * self.count + 65536:

@@ -53,8 +53,10 @@ class BAM(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        channel = self.channel(maps.mean(dim=(2, 3)))[:, :, None, None]  # [N, C, 1, 1]
-        spatial = self.spatial(maps)  # [N, 1, H, W]
+        # [N, C, 1, 1]
+        channel = self.channel(maps.mean(dim=(2, 3)))[:, :, None, None]
+        # [N, 1, H, W]
+        spatial = self.spatial(maps)
         return maps * (1 + (channel * spatial).sigmoid())
 
 
@@ -84,6 +86,8 @@ class NonLocal(nn.Module):
         positions = maps.shape[2] * maps.shape[3]
         # Each is [N, width, H * W].
         theta, phi, g = (conv(maps).flatten(2) for conv in (self.theta, self.phi, self.g))
-        context = torch.bmm(g, phi.transpose(1, 2)) / positions  # [N, width, width]
-        attended = torch.bmm(context, theta).unflatten(2, maps.shape[2:])  # [N, width, H, W]
+        # [N, width, width]
+        context = torch.bmm(g, phi.transpose(1, 2)) / positions
+        # [N, width, H, W]
+        attended = torch.bmm(context, theta).unflatten(2, maps.shape[2:])
         return maps + self.W(attended)

@@ -10,7 +10,7 @@ EMPTY = -1
 
 
 class References(NamedTuple):
-    """The embeddings that the anchors [B, D] of a pair loss are compared with.
+    """The embeddings with which the anchors [B, D] of a pair loss are compared.
 
     Attributes:
         embeddings: [M, D].
@@ -70,7 +70,7 @@ class MemoryBank(nn.Module):
         """
         size = len(self.pids)
         if len(pids) > size:
-            raise ValueError(f"a memory of {size} embeddings cannot take {len(pids)} at once")
+            raise ValueError(f"a memory of {size} embeddings cannot store {len(pids)} at once")
         rows = (self.seen + torch.arange(len(pids), device=pids.device)) % size
         kept = torch.where(self.seen >= self.start, pids, EMPTY)
         self.embeddings.index_copy_(0, rows, embeddings.to(self.embeddings.dtype))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def no_autocast(tensor: Tensor) -> AbstractContextManager[None]:
-    """A context that turns autocast off for the device of `tensor`."""
+    """A context that disables autocast for the device of `tensor`."""
     kind = tensor.device.type
     # The meta device has no autocast.
     if not torch.amp.is_autocast_available(kind):

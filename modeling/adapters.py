@@ -46,7 +46,7 @@ def create_separable_halving(in_channels: int, out_channels: int) -> nn.Sequenti
 
 
 class AttentionAdapter(nn.Module):
-    """Turns the feature map of a stage into one vector per image.
+    """Converts the feature map of a stage to one vector per image.
 
     SCAN, Zhang et al., NeurIPS 2019.
 

@@ -1,4 +1,4 @@
-"""From the configuration to a model."""
+"""Build a model from the configuration."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """Converts checkpoints of other re-identification programs to our names and shapes.
 
 A layout is a table of patterns for names. `_reshape` does the rest: linear layers stored as 1x1
-convolutions, and biases that batch norm absorbs. The tables contain facts about the programs, none
-of their code.
+convolutions, and biases that batch norm absorbs. The tables contain facts about the programs, not
+their code.
 """
 
 import re

@@ -46,7 +46,7 @@ def _numpy_globals() -> list[Any]:
 
 _NUMPY_GLOBALS = _numpy_globals()
 _PARTS = (Tensor, Mapping, list, tuple, set)
-# What torch.load raises for damaged files, besides UnpicklingError.
+# Exceptions of torch.load for damaged files, besides UnpicklingError.
 _UNREADABLE = (
     *(RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError),
     *(AssertionError, ArithmeticError, struct.error),
@@ -133,7 +133,7 @@ def read_checkpoint(path: str | Path) -> Any:
             f"containers and loading it would execute code: {reason}"
         ) from error
     except _UNREADABLE as error:
-        reason = (str(error).splitlines() or ["it ends early"])[0]
+        reason = (str(error).splitlines() or ["it is incomplete"])[0]
         raise ValueError(
             f"weight file {path} is damaged or not a torch file ({path.stat().st_size} bytes): "
             f"{reason}"

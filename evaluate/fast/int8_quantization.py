@@ -1,8 +1,8 @@
 """8-bit quantization of features: approximate distances with a known error bound.
 
-A processor multiplies bytes about four times as fast as float32, and without rounding. So the
-nearest and the farthest items are searched for among 8-bit codes, and only candidates that the
-error bound cannot rule out are measured in float32: the results are those of float32.
+Products of bytes are about four times as fast as float32 products, and exact. The nearest and
+farthest items are therefore searched in 8-bit codes. Candidates that the error bound cannot exclude
+are then measured in float32, so the results are those of float32.
 
 Let u_i = scales[i] x_i be the vectors whose distances are needed (see `tiles.FeatureMatrix`) and c
 their mean:
@@ -20,10 +20,14 @@ import torch
 
 from .tiles import FeatureMatrix
 
-MAX_CODE = 127  # without -128, both signs have the same range
-MAX_DIMS = (2**31 - 1) // MAX_CODE**2  # products of longer codes could overflow 32 bits
-ROWS_AT_ONCE = 512  # bounds the temporary memory
-BYTES_PER_ITEM = 16  # besides one byte per dimension
+# Without -128, both signs have the same range.
+MAX_CODE = 127
+# Products of longer codes could overflow 32 bits.
+MAX_DIMS = (2**31 - 1) // MAX_CODE**2
+# Limits the temporary memory.
+ROWS_AT_ONCE = 512
+# In addition to one byte per dimension.
+BYTES_PER_ITEM = 16
 
 
 @dataclass(frozen=True, eq=False)

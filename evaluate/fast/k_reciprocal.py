@@ -41,9 +41,12 @@ from .tiles import (
     round_ties,
 )
 
-BOUNDS_BYTES = 17  # per gallery entry and thread, while ranks are found by bounds
-RESOLUTION = 2.0**-20  # of re-ranked distances, see `reference.round_ties`
-SPARSE_BYTES = 64  # per stored neighbor, in all sparse matrices that exist at once
+# Per gallery entry and thread, while ranks are computed from bounds.
+BOUNDS_BYTES = 17
+# Resolution of re-ranked distances, see `reference.round_ties`.
+RESOLUTION = 2.0**-20
+# Per stored neighbor, in all sparse matrices that exist at once.
+SPARSE_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class RerankingPlan:
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """What the tiles of re-ranked distances need.
+    """The data for tiles of re-ranked distances.
 
     Attributes:
         query: float32 [Q, N], V of the queries.
@@ -133,7 +136,7 @@ def encode(
     plan: RerankingPlan,
     shard: Shard = SINGLE_PROCESS,
 ) -> Encoding:
-    """From features to the sparse weights V (eq. 2 to 11)."""
+    """Compute the sparse weights V from features (eq. 2 to 11)."""
     neighbors = nearest_neighbors(
         features,
         min(rerank.k1 + 1, features.num_items),

@@ -2,8 +2,8 @@
 
 On a CPU the libraries differ by a factor of more than two (MKL in `torch.mm` does not use AVX-512
 on AMD processors, OpenBLAS in numpy and oneDNN in torch do), and the fastest one depends on the
-processor. So they are timed once per process, and so is the product of 8-bit integers, which is
-several times faster on some processors.
+processor. They are therefore timed once per process, together with the product of 8-bit integers,
+which is several times faster on some processors.
 Letters: m rows, n columns, D dimensions.
 """
 
@@ -19,21 +19,23 @@ import torch
 logger = logging.getLogger("ember.evaluate")
 
 Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-WORTH_MEASURING = 5e10  # floating point operations; below, every library is fast enough
-# How much faster than float32 the 8-bit product must be: what it finds is measured again.
+# Floating-point operations. With fewer, every library is fast enough.
+WORTH_MEASURING = 5e10
+# Required speedup of the 8-bit product over float32, because its candidates are measured again.
 MIN_INTEGER_SPEEDUP = 1.5
 INTEGERS = "8-bit integers"
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Result of the timing: the fastest float32 product, and whether 8-bit integers pay off."""
+    """Result of the timing: the fastest float32 product, and whether 8-bit integers are faster."""
 
     name: str
     integers: bool
 
 
-_measured: dict[int, Measurement] = {}  # by number of threads
+# By number of threads.
+_measured: dict[int, Measurement] = {}
 
 
 def product_numpy(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -54,7 +56,8 @@ def product_integers(
 
 
 PRODUCTS: dict[str, Product] = {
-    "torch": torch.nn.functional.linear,  # MKL on most CPUs, cuBLAS on a GPU
+    # MKL on most CPUs, cuBLAS on a GPU.
+    "torch": torch.nn.functional.linear,
     "numpy": product_numpy,
     "onednn": product_onednn,
 }
@@ -66,7 +69,7 @@ def fastest_product() -> Product:
 
 
 def prefer_integers(device: torch.device, work: float) -> bool:
-    """Whether 8-bit products save more time than it takes to check what they find."""
+    """Whether 8-bit products save more time than measuring their candidates takes."""
     return device.type == "cpu" and work >= WORTH_MEASURING and measure_products().integers
 
 
@@ -75,8 +78,8 @@ def measure_products() -> Measurement:
     threads = torch.get_num_threads()
     if threads not in _measured:
         floats = torch.full((256, 2048), 0.5), torch.full((1024, 2048), 0.25)
-        # The largest codes: some processors add pairs of products in 16 bits, and the wrong sum
-        # shows here.
+        # The largest codes: some processors add pairs of products in 16 bits, which gives wrong
+        # sums here.
         bytes_ = tuple(torch.full(side.shape, 127, dtype=torch.int8) for side in floats)
         out = torch.empty(256, 1024, dtype=torch.int32)
         runs = {name: partial(product, *floats) for name, product in PRODUCTS.items()}
@@ -110,7 +113,7 @@ def time_products(
             try:
                 result = float(run()[0, 0])
             except (RuntimeError, AttributeError, NotImplementedError):
-                # This build of torch lacks the operator.
+                # This build of torch does not have the operator.
                 result = float("nan")
             best[name] = min(best[name], time.perf_counter() - start)
             if result != sums[name]:

@@ -29,9 +29,12 @@ logger = logging.getLogger("ember.evaluate")
 
 # With codes: number of candidates for each wanted neighbor, and for the farthest item.
 NUM_NEAR, NUM_FAR = 4, 64
-REFINED_AT_ONCE = 4096  # items per kernel call; Ctrl-C works between calls
-PAIRS = 4096  # pairs measured at once
-ROWS_AT_ONCE = 64  # items compared with all others at once
+# Items per kernel call; Ctrl-C works between calls.
+REFINED_AT_ONCE = 4096
+# Pairs measured at once.
+PAIRS = 4096
+# Items compared with all others at once.
+ROWS_AT_ONCE = 64
 
 Tiles = Callable[[int, int], Iterator[tuple[int, torch.Tensor]]]
 
@@ -285,7 +288,8 @@ def fill_rows(lists: Lists, features: FeatureMatrix, items: torch.Tensor, produc
         distance_tile(features, left, low, high, product, constant=features.constant)
         for low, high in features.spans(0, features.num_items, COLUMNS)
     ]
-    rows = torch.cat(tiles, dim=1)  # [b, N]
+    # [b, N]
+    rows = torch.cat(tiles, dim=1)
     rows.add_(features.squares[items, None]).clamp_(min=0)
     round_ties(rows, features.resolution)
     each = torch.arange(len(items), device=features.device)
@@ -296,7 +300,8 @@ def fill_rows(lists: Lists, features: FeatureMatrix, items: torch.Tensor, produc
     values = rows[row_of, near]
     order = sort_within_rows(row_of, values)
     first_of_row = torch.searchsorted(row_of, each)
-    chosen = order[first_of_row[:, None] + torch.arange(k, device=features.device)]  # [b, k]
+    # [b, k]
+    chosen = order[first_of_row[:, None] + torch.arange(k, device=features.device)]
     lists.near[items] = near[chosen].int()
     lists.near_bounds[items] = values[chosen]
     lists.far_bounds[items, 0] = -rows.amax(dim=1)

@@ -21,7 +21,8 @@ from .neighbors import jaccard_cy, progress
 logger = logging.getLogger("ember.evaluate")
 
 LARGEST = np.finfo(np.float32).max
-QUERIES_AT_ONCE = 1024  # per kernel call; Ctrl-C works between calls
+# Per kernel call; Ctrl-C works between calls.
+QUERIES_AT_ONCE = 1024
 
 
 def fill_bounded_ranks(
@@ -36,7 +37,8 @@ def fill_bounded_ranks(
     query, gallery, neighbors = encoding.query, encoding.gallery, encoding.neighbors
     num_query = query.shape[0]
     indices = neighbors.indices[:num_query].numpy()
-    if indices.shape[1] == features.num_items:  # every item is a neighbor
+    # Every item is a neighbor.
+    if indices.shape[1] == features.num_items:
         beyond = np.full(num_query, LARGEST)
     else:
         beyond = neighbors.distances[:num_query, -1].numpy() - np.float32(features.rounding)

@@ -63,12 +63,13 @@ def merge_lists(
         part = part.to(_device()).contiguous()
         gathered.append([torch.empty_like(part) for _ in range(shard.world_size)])
         dist.all_gather(gathered[-1], part)
-    items, order = torch.cat(gathered[0], dim=1).sort(dim=1, stable=True)  # [N, W K]
+    # [N, W K]
+    items, order = torch.cat(gathered[0], dim=1).sort(dim=1, stable=True)
     bounds, by_bound = torch.cat(gathered[1], dim=1).gather(1, order).sort(dim=1, stable=True)
     items = items.gather(1, by_bound)
     return items[:, :length].contiguous().to(home), bounds[:, :length].contiguous().to(home)
 
 
 def _device() -> torch.device:
-    """Where the backend of torch.distributed can exchange tensors."""
+    """The device on which the backend of torch.distributed exchanges tensors."""
     return torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")

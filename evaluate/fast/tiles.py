@@ -19,7 +19,8 @@ from .matmul_backends import WORTH_MEASURING, Product, fastest_product
 logger = logging.getLogger("ember.evaluate")
 
 GIB = 2**30
-TQDM_DELAY = 3  # seconds; a progress bar appears only for work that takes longer
+# Seconds. A progress bar appears only for work that takes longer.
+TQDM_DELAY = 3
 # A tile of 512 x 4096 float32 is 8 MiB: it stays in the cache, and malloc reuses its memory.
 COLUMNS = 4096
 ROWS_CPU, ROWS_GPU = 512, 2048
@@ -28,7 +29,7 @@ METRICS = ("cosine", "euclidean")
 
 @dataclass(frozen=True, eq=False)
 class FeatureMatrix:
-    """Features of all items with what their squared distances need; the features are not copied.
+    """Features of all items, and terms of their squared distances; the features are not copied.
 
     The squared distance of items i and j is
         constant + squares[i] + squares[j] - 2 scales[i] scales[j] <x_i, x_j>
@@ -76,7 +77,7 @@ class FeatureMatrix:
         return 2.0 ** (np.ceil(np.log2(max(self.largest_square, 1e-30))) - 19)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """Both parts, scales and squares, as the kernels need them."""
+        """Both parts, scales and squares, in the form that the kernels expect."""
         tensors = (*self.parts, self.scales, self.squares)
         return tuple(tensor.contiguous().numpy() for tensor in tensors)
 
@@ -185,7 +186,8 @@ def choose_product(device: torch.device, work: float) -> Product:
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Products in true float32: TF32 and bfloat16 would change the order of near neighbors."""
-    mkldnn: Any = torch.backends.mkldnn  # sets itself as the module, which type checkers miss
+    # This object replaces its module, which type checkers do not see.
+    mkldnn: Any = torch.backends.mkldnn
     libraries = (torch.backends.cuda.matmul, mkldnn.matmul)
     previous = [library.fp32_precision for library in libraries]
     for library in libraries:

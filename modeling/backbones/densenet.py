@@ -1,4 +1,4 @@
-"""DenseNet-121 (Huang et al. 2017), torchvision's."""
+"""DenseNet-121 (Huang et al. 2017) of torchvision."""
 
 import torch.nn.functional as F
 from ember_reid.modeling.backbones.base import Backbone

@@ -1,4 +1,4 @@
-"""MobileNet-V2 (Sandler et al. 2018), torchvision's."""
+"""MobileNet-V2 (Sandler et al. 2018) of torchvision."""
 
 from ember_reid.modeling.backbones.base import Backbone
 from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported

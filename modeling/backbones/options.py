@@ -1,4 +1,4 @@
-"""Settings that the backbones have in common."""
+"""Settings shared by the backbones."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ logger = logging.getLogger("ember.train")
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """Settings of MODEL.BACKBONE besides name and weights. A backbone ignores those it lacks.
+    """Settings of MODEL.BACKBONE besides name and weights. A backbone ignores unsupported ones.
 
     Attributes:
         last_stride: stride of the last stage; 2 as published, 1 doubles height and width of the
@@ -40,7 +40,7 @@ class BackboneOptions:
     semantic_weight: float = 0.2
 
 
-# Fields that not every backbone has: configuration key and the value that changes nothing.
+# Fields that only some backbones have: configuration key, and the value without effect.
 _OPTIONAL: dict[str, tuple[str, object]] = {
     "last_stride": ("LAST_STRIDE", 2),
     "stem_relu": ("STEM_RELU", True),

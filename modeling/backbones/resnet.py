@@ -47,7 +47,7 @@ class IBNa(nn.Module):
 
 @dataclass(frozen=True)
 class BlockStyle:
-    """How the blocks of a family of ResNets differ from the plain ones.
+    """The differences between the blocks of a family of ResNets and plain blocks.
 
     Attributes:
         groups: groups of the 3x3 convolution of a bottleneck.

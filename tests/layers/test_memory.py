@@ -21,7 +21,7 @@ def test_the_oldest_entries_are_overwritten():
     references = bank.store(column(5, 6), torch.tensor([5, 6]))
     assert references.embeddings.flatten().tolist() == [6, 2, 3, 4, 5]
     assert references.pids.tolist() == [6, 2, 3, 4, 5] and references.own.tolist() == [4, 0]
-    with pytest.raises(ValueError, match="a memory of 5 embeddings cannot take 6 at once"):
+    with pytest.raises(ValueError, match="a memory of 5 embeddings cannot store 6 at once"):
         bank.store(torch.zeros(6, 1), torch.zeros(6, dtype=torch.int64))
 
 

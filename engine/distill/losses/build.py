@@ -44,9 +44,8 @@ def check_student(cfg: Config, student: ReidModel) -> None:
             last_blocks(student.backbone)
         elif not 2 <= num_stages <= 4:
             raise ValueError(
-                "KD.FEATURE.WEIGHT needs the maps of several stages, which "
-                f"{name} with MODEL.HEAD.NAME {head} does not have; "
-                "set it to 0 or choose another backbone"
+                f"KD.FEATURE.WEIGHT needs the maps of several stages, which {name} with "
+                f"MODEL.HEAD.NAME {head} does not have; set it to 0 or choose another backbone"
             )
     stage = cfg.KD.SELF.TEACHER
     if uses_self_distillation(cfg) and num_stages < stage:
