@@ -1,7 +1,6 @@
 """Record versions, commit and machine when a run starts. Missing details are not an error."""
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import ignite.distributed as idist
 import torch
 from ember_reid.data.images import num_cpus
+from ember_reid.engine.files import replace_text
 
 from ember_reid import __version__
 
@@ -93,6 +93,4 @@ def record_start(path: Path, env_info: Mapping[str, str], *, iteration: int) -> 
         *(starts if isinstance(starts, list) else []),
         {"time": now, "iteration": iteration, **env_info},
     ]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(starts, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    replace_text(path, json.dumps(starts, indent=2) + "\n")

@@ -9,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,10 @@ def _write_torchscript(
 ) -> None:
     with without_messages(), torch.inference_mode():
         traced = torch.jit.trace(network, (example,), check_trace=False)
-        torch.jit.save(traced, path, _extra_files={METADATA_KEY: metadata.to_json()})
+        # Not into the file: torch aborts the process if the disk is full.
+        content = BytesIO()
+        torch.jit.save(traced, content, _extra_files={METADATA_KEY: metadata.to_json()})
+    path.write_bytes(content.getbuffer())
 
 
 def _write_program(
@@ -117,7 +121,9 @@ def _write_program(
         program = torch.export.export(
             network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
-        torch.export.save(program, path, extra_files={METADATA_KEY: metadata.to_json()})
+        content = BytesIO()
+        torch.export.save(program, content, extra_files={METADATA_KEY: metadata.to_json()})
+    path.write_bytes(content.getbuffer())
 
 
 def quantize_onnx(

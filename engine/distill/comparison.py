@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ignite.distributed as idist
 import torch
+from ember_reid.engine.files import replace_text
 from ember_reid.engine.latency import count_gflops, count_parameters, measure_latency
 from torch import nn
 
@@ -71,6 +72,4 @@ def write_comparison(rows: Sequence[ComparisonRow], *, dataset: str, folder: Pat
         return
     logger.info("teacher and student\n%s", format_table(rows, dataset))
     content = {"dataset": dataset, "rows": [asdict(row) for row in rows]}
-    (folder / "distillation.json").write_text(
-        json.dumps(content, indent=2) + "\n", encoding="utf-8"
-    )
+    replace_text(folder / "distillation.json", json.dumps(content, indent=2) + "\n")

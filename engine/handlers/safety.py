@@ -168,6 +168,8 @@ class StopOnSignal:
 
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# From torch, for tensors that processes share.
+NO_SHARED_MEMORY = ("unable to resize file </torch_", "unable to write to file </torch_")
 LOST_PEER = (
     "connection closed by peer",
     "connection reset by peer",
@@ -222,6 +224,11 @@ def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:
     for text, explanation in GPU_FAILURES.items():
         if text in str(error).lower():
             return f"{explanation} ({reason})"
+    if any(text in str(error).lower() for text in NO_SHARED_MEMORY):
+        return (
+            f"the shared memory of this machine is full ({reason}): free some space in /dev/shm, "
+            "or enlarge it (docker run --shm-size 1g)"
+        )
     if any(text in str(error).lower() for text in LOST_PEER):
         return f"another process of this run ended, see its own message ({reason})"
     return ""

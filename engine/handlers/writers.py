@@ -2,13 +2,14 @@
 
 import csv
 import json
-import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from ember_reid.engine.files import replace_text, replaced_file
 from ignite.handlers import TensorboardLogger
 
 
@@ -88,7 +89,7 @@ class JsonLinesWriter(MetricWriter):
             for line in self.path.read_text(encoding="utf-8").splitlines()
             if _iteration_of(line) <= resumed_iteration
         ]
-        self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        replace_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def write(self, source: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
         entry = {"what": source, "epoch": epoch, "iteration": iteration, "values": dict(values)}
@@ -145,12 +146,13 @@ class CsvWriter(MetricWriter):
 
     def _replace(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Write the whole file, atomically."""
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
+        with (
+            replaced_file(self.path) as draft,
+            draft.open("w", encoding="utf-8", newline="") as file,
+        ):
             writer = self._rows(file)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(temporary, self.path)
 
 
 def _number(text: str | None) -> float:
@@ -173,11 +175,13 @@ class TensorBoardWriter(MetricWriter):
     def __init__(self, folder: Path, config: Mapping[str, object]):
         self.folder, self.config = folder, config
         self._writer: Any = None
+        self._excepthook: Any = None
 
     def load(self) -> None:
         from torch.utils import tensorboard  # noqa: F401
 
     def open(self, *, resumed_iteration: int | None = None) -> None:
+        self._excepthook, threading.excepthook = threading.excepthook, self._handle_error
         self._writer = TensorboardLogger(str(self.folder), purge_step=resumed_iteration)
         if resumed_iteration is None:
             rows = "".join(f"| {key} | {value} |\n" for key, value in self.config.items())
@@ -191,6 +195,15 @@ class TensorBoardWriter(MetricWriter):
     def write_image(self, title: str, iteration: int, image: np.ndarray) -> None:
         self._writer.add_image(title, image, iteration, dataformats="HWC")
 
+    def _handle_error(self, error: threading.ExceptHookArgs) -> None:
+        """Print no traceback of TensorBoard's thread: its next call raises the error again."""
+        if not type(error.thread).__module__.startswith("tensorboard."):
+            self._excepthook(error)
+
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            if self._excepthook is not None:
+                threading.excepthook = self._excepthook

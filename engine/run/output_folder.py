@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ember_reid.engine.checkpoint import LAST, PREVIOUS
+from ember_reid.engine.files import find_drafts, replace_text
 from ember_reid.engine.scores import describe_transfer
 
 import ember_reid
@@ -62,6 +63,9 @@ def check_output_folder(folder: Path, *, resume: bool, overwrite: bool) -> None:
             f"OUTPUT_DIR {folder} already contains a run ({', '.join(found)}): continue it with "
             "--resume, replace it with OVERWRITE True, or choose another OUTPUT_DIR"
         )
+    for name in (*RUN_FILES, "config.yml"):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise ValueError(f"OUTPUT_DIR: {folder / name} is not a regular file; remove it")
     is_ours = any((folder / name).is_file() for name in (ENVIRONMENT_FILE, "made_with.json"))
     written = [
         name for name in (*RUN_FILES, "config.yml", "tensorboard") if (folder / name).exists()
@@ -101,24 +105,19 @@ def has_checkpoint(folder: Path) -> bool:
 
 def prepare_output_folder(folder: Path, *, config: str, resume: bool) -> None:
     """Create the folder and `config.yml`. A new run deletes only the previous run's files."""
-    # Temporary files of a run that was killed while saving.
+    # Drafts of a run that was killed while saving.
     old = [*(folder / "checkpoints").glob(".*.tmp")]
     if not resume:
         old += [folder / "checkpoints" / name for name in CHECKPOINT_FILES]
         old += [folder / name for name in RUN_FILES]
         old += (folder / "tensorboard").glob("events.out.tfevents*")
         old += (folder / "trackers").glob("*.id")
+    for name in (*RUN_FILES, "config.yml"):
+        old += find_drafts(folder / name)
     for path in old:
         path.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace_text(folder / "config.yml", config)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    """Write a file atomically; a symbolic link is replaced, not followed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    replace_text(folder / "config.yml", config)
 
 
 def write_results(
@@ -127,7 +126,7 @@ def write_results(
     """Write `results.json`, and log a table if there are several test sets."""
     path = folder / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace_text(path, json.dumps(results, indent=2) + "\n")
+    replace_text(path, json.dumps(results, indent=2) + "\n")
     for line in describe_transfer(trained_on, dict(results)):
         logger.info(line)
     logger.info("results: %s", path)

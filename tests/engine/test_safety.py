@@ -47,8 +47,14 @@ from ignite.engine import Engine
             RuntimeError("CUDA driver version is insufficient for CUDA runtime version"),
             ["driver is older than the CUDA of this torch"],
         ),
+        (
+            RuntimeError(
+                "unable to resize file </torch_1_2_3> to the right size: No space left on device"
+            ),
+            ["the shared memory of this machine is full", "--shm-size 1g"],
+        ),
     ],
-    ids=["host", "cuda", "worker", "peer", "shared-gpu", "busy-gpu", "old-driver"],
+    ids=["host", "cuda", "worker", "peer", "shared-gpu", "busy-gpu", "old-driver", "shm"],
 )  # fmt: skip
 def test_failures_of_the_machine_have_one_sentence(error, fragments):
     text = explain_failure(error, load="8 images of 2x1")

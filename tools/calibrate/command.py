@@ -26,6 +26,7 @@ from ember_reid.engine.build import (
     read_test_config,
 )
 from ember_reid.engine.deploy.detect import check_checkpoint
+from ember_reid.engine.files import replace_text
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.evaluate import QueryGallery, identification_scores, verification_scores
 from ember_reid.tools.calibrate.calibration import (
@@ -117,7 +118,7 @@ def calibrate(arguments: argparse.Namespace) -> tuple[Path, dict]:
         **measure(embedded, len(benchmark.query), arguments, metric=cfg.TEST.METRIC, seed=cfg.SEED),
     }
     path = arguments.out or weights.with_name(weights.name + ".calibration.json")
-    path.write_text(json.dumps(calibration, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(calibration, indent=2, allow_nan=False) + "\n")
     return path, calibration
 
 

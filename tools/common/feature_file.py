@@ -3,7 +3,6 @@
 Letters: N images, D dimensions of an embedding, M images that could not be read.
 """
 
-import os
 import struct
 import zipfile
 import zlib
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
+from ember_reid.engine.files import replaced_file
 
 # Exceptions of numpy and zipfile for damaged files and for other kinds of files.
 UNREADABLE = (
@@ -72,15 +72,13 @@ def save_features(path: Path, features: Features) -> None:
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an .npz file; it appears only when it is complete."""
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with (
+        replaced_file(path) as draft,
+        zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
+    ):
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def load_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
+from ember_reid.engine.files import replace_text
 from ember_reid.tools.common.cli import printable
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -70,8 +71,8 @@ def render(template: str, content: Mapping[str, object]) -> Markup:
 
 
 def write_html(path: Path, template: str, content: Mapping[str, object]) -> None:
-    """Render a template into a file."""
-    path.write_text(render(template, content), encoding="utf-8")
+    """Render a template into a file, which is written completely or not at all."""
+    replace_text(path, render(template, content))
 
 
 def write_gallery(

@@ -38,6 +38,7 @@ from ember_reid.engine.deploy.export import (
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.deploy.runtimes import create_embedder
 from ember_reid.engine.evaluator import Benchmark
+from ember_reid.engine.files import draft_path, replace_text
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.scores import retrieval_scores
 from ember_reid.evaluate import QueryGallery, distance_blocks, label_block
@@ -116,7 +117,7 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
     network, metadata = build_deployed_network(cfg)
     reference = create_embedder(network, metadata, CPU)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    draft = arguments.out.with_name(f".{os.getpid()}.{arguments.out.name}")
+    draft = draft_path(arguments.out)
     try:
         if arguments.half:
             network, metadata = build_deployed_network(cfg, half=True)
@@ -150,7 +151,7 @@ def export(arguments: argparse.Namespace) -> Iterator[str]:
     report = {"metadata": metadata.to_dict(), "checkpoint": str(arguments.checkpoint)}
     sidecar = Path(f"{arguments.out}.json")
     content = json.dumps(report | {"compared": compared, "latency": latency}, indent=2)
-    sidecar.write_text(content + "\n", encoding="utf-8")
+    replace_text(sidecar, content + "\n")
     yield f"{arguments.out} ({arguments.out.stat().st_size / 2**20:.1f} MiB), measured: {sidecar}"
 
 

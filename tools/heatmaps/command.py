@@ -25,6 +25,7 @@ from ember_reid.data.images import load_image, open_image
 from ember_reid.data.records import Record, Splits
 from ember_reid.engine.build import build_device, read_test_config
 from ember_reid.engine.checkpoint import load_checkpoint
+from ember_reid.engine.files import replaced_file
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.plugins import check_plugins
 from ember_reid.modeling import build_model
@@ -258,7 +259,8 @@ def draw_heatmaps(arguments: argparse.Namespace) -> list[Path]:
     written = []
     for number, row in enumerate(rows, start=1):
         written.append(arguments.out / f"{number:03d}.png")
-        join(row.images).save(written[-1])
+        with replaced_file(written[-1]) as draft:
+            join(row.images).save(draft)
     title = (
         f"{arguments.what} of {splits.name}: {' and '.join(network.name for network in networks)}"
     )

@@ -21,6 +21,7 @@ from ember_reid.engine.deploy.build import build_embedder, load_model, read_thre
 from ember_reid.engine.deploy.detect import PROGRAMS, detect_format
 from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.deploy.metadata import ExportMetadata
+from ember_reid.engine.files import replace_text
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.common.feature_file import Features, load_features
@@ -292,7 +293,7 @@ def _write(
         "faiss": arguments.faiss,
         "queries": queries,
     }
-    data.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    replace_text(data, json.dumps(content, indent=2) + "\n")
     write_page(page, queries, facts=facts)
     return [rule, str(page), str(data)]
 

@@ -22,6 +22,7 @@ from ember_reid.engine.build import (
     read_test_config,
 )
 from ember_reid.engine.evaluator import Benchmark
+from ember_reid.engine.files import replaced_file
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.montage import draw_montage
 from ember_reid.engine.ranked_lists import CHOICES, ListOptions, RankedQuery, ranked_lists
@@ -140,7 +141,8 @@ def _write(
 
     page, montage = folder / "index.html", folder / "ranked.png"
     write_page(page, lists, load_query, load_gallery, title=title, facts=facts)
-    draw_montage(lists, load_query, load_gallery).save(montage)
+    with replaced_file(montage) as draft:
+        draw_montage(lists, load_query, load_gallery).save(draft)
     return [page, montage]
 
 
