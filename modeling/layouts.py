@@ -69,8 +69,22 @@ def _extract(prefix: str) -> Callable[[Mapping[str, Tensor]], Tensors]:
     return lambda tensors: drop(keep_prefix(tensors, prefix), _HEADS)
 
 
+def _extract_ours(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Our own checkpoints; the parts of JPM start as copies again."""
+    for prefix in ("backbone.vit.network.", "backbone.network."):
+        if has_prefix(tensors, prefix):
+            return keep_prefix(tensors, prefix)
+    return {}
+
+
 # In the order in which they are tried.
 CONTAINERS = (
+    Container(
+        "ember-reid",
+        lambda names: any(re.match(r"backbone\.(vit\.)?network\.", name) for name in names),
+        _extract_ours,
+        BICUBIC_ANTIALIASED,
+    ),
     Container(
         "iBOT and PersonViT",
         lambda names: has_prefix(names, "teacher.backbone."),

@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ IMAGENET_URLS = {
 # keep their initialization.
 IMAGENET_URLS |= {f"{name}_bam": IMAGENET_URLS[name] for name in ("resnet50", "resnet101")}
 _ADDED = re.compile(r"\.(bam|nl\d+)\.")
+# Names of Hugging Face transformers.
+_TRANSFORMERS = re.compile(r"(\w+\.)?(embeddings\.|encoder\.layers?\.\d|layer\.\d+\.attention)")
 # Classifiers of the 1000 ImageNet classes, which are not loaded.
 _CLASSIFIERS = ("fc", "classifier", "last_linear", "head")
 
@@ -160,6 +162,10 @@ def _fit_to_timm(
     # matched as it is, which reports what is wrong with it.
     except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, ValueError):
         return dict(tensors)
+    # timm drops the biases of DINOv3 if its variant has none; that is right only if they are 0.
+    dropped = {k: v for k, v in tensors.items() if k.endswith(".qkv.bias") and v.any()}
+    has_bias = any(k.endswith((".qkv.bias", ".q_bias")) for k in own)
+    fitted |= {} if has_bias else dropped
     return {k: v for k, v in fitted.items() if k in own or not _is_classifier(k)}
 
 
@@ -200,8 +206,7 @@ def _load_strictly(
     if not report.loaded or not (is_complete or partial):
         raise ValueError(
             f"MODEL.BACKBONE.WEIGHTS {source} is of another architecture or incomplete: {report}; "
-            "choose the matching MODEL.BACKBONE.NAME, or set MODEL.BACKBONE.PARTIAL True to load "
-            "what fits"
+            f"{_advise(tensors)}"
         )
     network.load_state_dict({k: tensors[k] for k in report.loaded}, strict=False)
     if is_complete:
@@ -209,6 +214,19 @@ def _load_strictly(
     else:
         logger.warning("backbone weights %s, loaded partially: %s", source, report)
     return report
+
+
+def _advise(names: Iterable[str]) -> str:
+    """What to do with a file that does not match."""
+    if any(_TRANSFORMERS.match(name) for name in names):
+        return (
+            "its names are those of Hugging Face transformers: use the file of the network's "
+            "authors, or timm's"
+        )
+    return (
+        "choose the matching MODEL.BACKBONE.NAME, or set MODEL.BACKBONE.PARTIAL True to load what "
+        "fits"
+    )
 
 
 def _download_timm(backbone: TimmBackbone, name: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import logging
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 
@@ -79,6 +80,27 @@ def test_position_embeddings_are_resampled_and_reported(tmp_path, caplog):
     )
     assert torch.equal(model.backbone.network.pos_embed, expected)
     assert caplog.messages[-1].endswith("150 tensors fit, 1 resampled (pos_embed)")
+
+
+def test_our_own_checkpoints_are_pretrained_weights(state, tmp_path):
+    content = {"model": prefixed(state, "backbone.network.") | {"head.neck.weight": torch.ones(1)}}
+    own = load(tmp_path, content).backbone.network.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["embeddings.cls_token", "encoder.layer.0.attention.query.weight"], "Hugging Face"),
+        (["layer1.0.conv1.weight"], "choose the matching MODEL.BACKBONE.NAME"),
+    ],
+)
+def test_safetensors_with_foreign_names_are_refused(names, message, tmp_path):
+    path = tmp_path / "weights.pth"
+    safetensors.torch.save_file({name: torch.zeros(1) for name in names}, path)
+    with pytest.raises(ValueError, match=f"0 tensors fit, .*unexpected.*{message}") as error:
+        build(f"timm:{VIT}", MODEL__BACKBONE__WEIGHTS=path, **SIZE)
+    assert "\n" not in str(error.value)
 
 
 def without(state, *names):

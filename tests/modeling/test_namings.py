@@ -22,6 +22,7 @@ from ember_reid.modeling.positions import (
     find_grid,
     resample_positions,
 )
+from ember_reid.modeling.pretrained import _fit_to_timm
 from ember_reid.modeling.weight_files import match_state_dict
 from timm.models.swin_transformer import SwinTransformerBlock
 
@@ -258,3 +259,13 @@ def test_the_semantic_weight_scales_and_shifts():
         merging.semantic_w.weight.zero_()
         plain = merging(maps) / torch.tensor(2.0).log()
     assert torch.allclose(found, plain * torch.tensor(1 + 2.718281828).log() + 6, atol=1e-4)
+
+
+def test_biases_that_a_variant_of_dinov3_lacks_are_not_ignored():
+    network = timm.models.Eva(
+        (32, 32), 16, embed_dim=8, depth=1, num_heads=1, num_classes=0, qkv_bias=False
+    )
+    file = {"storage_tokens": torch.zeros(1), "blocks.0.attn.qkv.bias": torch.zeros(24)}
+    assert "blocks.0.attn.qkv.bias" not in _fit_to_timm(network, file, None)
+    file["blocks.0.attn.qkv.bias"] += 1
+    assert "blocks.0.attn.qkv.bias" in _fit_to_timm(network, file, None)
