@@ -38,7 +38,8 @@ class BuildModules(build_py):
         return [*super().find_modules(), ("ember_reid", "main", "main.py")]
 
     def run(self):
-        self.py_modules = self.py_modules or ["ember_reid.main"]  # makes build_py call find_modules
+        # Makes build_py call find_modules.
+        self.py_modules = self.py_modules or ["ember_reid.main"]
         super().run()
 
 
@@ -47,7 +48,8 @@ def kernel(name: str) -> Extension:
         f"ember_reid.evaluate.eval_cylib.{name}",
         [f"{KERNELS}/{name}.pyx"],
         depends=[f"{KERNELS}/compact.h", f"{KERNELS}/items.pxi"],
-        optional=True,  # without a compiler the numpy implementation is used
+        # Without a compiler the numpy implementation is used.
+        optional=True,
     )
 
 

@@ -13,9 +13,9 @@ _HEAD = """# Recipes and published scores
 
 Generated from the headers of the recipes. Scores are in percent, as the authors of the named
 program published them; none of them was measured with ember-reid. A source is a page, the date of
-the commit that published the score, and the commit. "Settings of" is the program whose settings the recipe has.
-A recipe also inherits the settings and differences of the bases that it names; they are in
-[Programs and differences](#programs-and-differences).
+the commit that published the score, and the commit. "Settings of" is the program whose settings the
+recipe has. A recipe also inherits the settings and differences of the bases that it names; they are
+in [Programs and differences](#programs-and-differences).
 """
 
 

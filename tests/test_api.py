@@ -70,7 +70,7 @@ def test_resume_trains_the_missing_epochs(run, tiny_recipe, csv_file, tmp_path):
     assert whole.results == run.results
 
 
-def test_a_mistake_is_an_exception_of_one_line(tiny_recipe, tmp_path):
+def test_a_user_error_raises_a_one_line_exception(tiny_recipe, tmp_path):
     with pytest.raises(ValueError, match="MAX_EPOCHS .* must be a whole number, found 'many'"):
         er.train(tiny_recipe, out=tmp_path / "none", epochs="many")
     with pytest.raises(ValueError, match="unknown short name 'epoch'"):

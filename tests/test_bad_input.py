@@ -48,14 +48,14 @@ def first_image(market):
 # configuration
 
 
-def test_unknown_key_is_answered_with_the_nearest(complain):
+def test_an_unknown_key_suggests_similar_ones(complain):
     assert (
         "unknown key SOLVER.BASE_LRR" in (line := complain("SOLVER.BASE_LRR", "1"))
         and "SOLVER.BASE_LR" in line
     )
 
 
-def test_all_mistakes_at_once(complain):
+def test_all_errors_are_reported_at_once(complain):
     line = complain("SOLVER.IMS_PER_BATCH", "7", "DEVICE", "tpu", "SOLVER.STEPS", "(9, 3)")
     assert "7 is not divisible by DATALOADER.NUM_INSTANCES 2" in line
     assert (
@@ -68,7 +68,7 @@ def test_key_without_value(complain):
     assert "has no value" in complain("SOLVER.BASE_LR")
 
 
-def test_recipe_that_is_not_there(complain, tiny_recipe):
+def test_a_missing_recipe_is_refused(complain, tiny_recipe):
     wrong = tiny_recipe.with_name("tinny.yml")
     assert "does not exist; near it: tiny.yml" in complain(before=("-c", str(wrong)))
 
@@ -89,7 +89,7 @@ def test_yaml_tags_are_refused(complain, tmp_path):
     assert not (tmp_path / "executed").exists()
 
 
-def test_device_that_is_not_there(complain, monkeypatch):
+def test_a_missing_device_is_refused(complain, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "DEVICE is cuda, but torch finds no CUDA device" in complain("DEVICE", "cuda")
 
@@ -144,7 +144,7 @@ def test_a_loader_process_names_the_broken_image_too(tiny_recipe, market, tmp_pa
     assert f"{image} cannot be decoded" in err and err.count("\n") == 1 and "Traceback" not in err
 
 
-def test_skip_broken_goes_on_and_counts(tiny_recipe, market, tmp_path, capfd):
+def test_skip_broken_continues_and_counts(tiny_recipe, market, tmp_path, capfd):
     gray, palette, broken, empty = sorted((market / "bounding_box_train").iterdir())[:4]
     Image.open(gray).convert("L").save(gray)
     with Image.open(palette) as image:
@@ -185,7 +185,7 @@ def png_of(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     "size, reason", [((60000, 60000), "pixels"), ((0, 0), "decoded"), ((16, 32), "decoded")]
 )
-def test_images_made_to_hurt(complain, market, size, reason):
+def test_images_of_extreme_size_are_refused(complain, market, size, reason):
     image = first_image(market)
     image.write_bytes(png_of(*size))
     line = complain(*names(market))
@@ -200,9 +200,8 @@ def test_lists_do_not_lead_outside_or_break_the_line(complain, tmp_path, market)
         rows = f"a.jpg,1,0,train\n{name},1,1,train\na.jpg,2,0,query\na.jpg,2,1,gallery\n"
         (data / "list.csv").write_text(f"path,pid,camid,split\n{rows}")
         line = complain("DATASETS.NAMES", f"('csv:{data / 'list.csv'}',)")
-        assert (
-            "list.csv, line" in line or "line contains NUL" in line
-        )  # Python 3.10 stops at a NUL by itself
+        # Python 3.10 stops at a NUL by itself.
+        assert "list.csv, line" in line or "line contains NUL" in line
         assert line[:-1].isprintable()
 
 
@@ -254,12 +253,12 @@ def test_weights_of_another_network(complain, tiny_run, tiny_recipe):
     assert best in line and "missing" in line and "unexpected" in line
 
 
-def test_test_needs_a_checkpoint_that_is_there(complain, tmp_path):
+def test_testing_needs_an_existing_checkpoint(complain, tmp_path):
     assert "TEST.WEIGHT" in complain(before=("-t",))
     assert "does not exist" in complain("TEST.WEIGHT", str(tmp_path / "no.pt"), before=("-t",))
 
 
-def test_output_folder_that_holds_a_run(tiny_run, tiny_recipe, capfd):
+def test_an_output_folder_with_a_run_is_refused(tiny_run, tiny_recipe, capfd):
     before = {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")}
     assert main.main(["-c", str(tiny_recipe), "OUTPUT_DIR", str(tiny_run)]) == 2
     err = capfd.readouterr().err
@@ -267,7 +266,7 @@ def test_output_folder_that_holds_a_run(tiny_run, tiny_recipe, capfd):
     assert {path: path.stat().st_mtime_ns for path in tiny_run.rglob("*")} == before
 
 
-def test_output_folder_that_is_a_file(tiny_recipe, tmp_path, capfd):
+def test_an_output_folder_that_is_a_file_is_refused(tiny_recipe, tmp_path, capfd):
     (tmp_path / "file").write_text("mine")
     assert main.main(["-c", str(tiny_recipe), "OUTPUT_DIR", str(tmp_path / "file")]) == 2
     assert "is a file; name a folder" in capfd.readouterr().err
@@ -292,7 +291,7 @@ def test_resume_from_two_damaged_checkpoints(tiny_run, tiny_recipe, tmp_path, ca
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_overwrite_takes_away_the_old_run_and_nothing_else(tiny_run, tmp_path, train):
+def test_overwrite_deletes_only_the_old_run(tiny_run, tmp_path, train):
     folder = shutil.copytree(tiny_run, tmp_path / "copy")
     (folder / "notes.txt").write_text("mine")
     (folder / "checkpoints" / ".last.pt.1.tmp").write_text("left by a killed run")

@@ -76,7 +76,7 @@ def test_every_document_is_a_page(site):
     assert not list(site.rglob("*.py"))
 
 
-def test_pages_load_nothing_from_elsewhere(site):
+def test_pages_have_no_external_resources(site):
     for page in site.rglob("*.html"):
         sources = Loaded(page.read_text(encoding="utf-8")).sources
         assert sources

@@ -111,9 +111,8 @@ def test_files_of_a_run(tiny_run):
     assert set(results) == {"market1501"}
     assert set(results["market1501"]) == SCORES
     assert results["market1501"]["num_query"] == results["market1501"]["num_valid"] == 4
-    assert (
-        results["market1501"]["num_gallery"] == 13
-    )  # 12 of the four identities, a distractor, no junk
+    # 12 of the four identities, a distractor, no junk.
+    assert results["market1501"]["num_gallery"] == 13
     assert results["market1501"]["protocol"] == "cross-camera"
     assert all(0 <= results["market1501"][name] <= 1 for name in SCORES if name[0] in "mR")
     log = (tiny_run / "log.txt").read_text()
@@ -223,7 +222,7 @@ def test_loader_processes_change_nothing_and_resume(tiny_run, tiny_recipe, tmp_p
     assert_same(state_of(tmp_path), state_of(tiny_run))
 
 
-def test_finished_run_is_not_trained_again_and_more_epochs_go_on(
+def test_a_finished_run_is_not_repeated_and_more_epochs_continue_it(
     tiny_run, tiny_recipe, tmp_path, train
 ):
     folder = tmp_path / "copy"
@@ -245,16 +244,15 @@ def test_torchrun_restarts_its_own_run_where_it_stopped(
     with interrupt(6):
         assert run_again(tiny_recipe, tmp_path, resume=False) == 143
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert (
-        run_again(tiny_recipe, tmp_path, "SEED", "2", resume=False) == 2
-    )  # another run: not that one's business
+    # The checkpoint of another run is not used.
+    assert run_again(tiny_recipe, tmp_path, "SEED", "2", resume=False) == 2
     assert "already contains a run" in capfd.readouterr().err
     assert run_again(tiny_recipe, tmp_path, resume=False) == 0
     assert "resumed after epoch 1, iteration 6" in (tmp_path / "log.txt").read_text()
     assert_same(state_of(tmp_path), state_of(tiny_run))
 
 
-def test_fewer_epochs_than_done_is_a_mistake(tiny_run, tiny_recipe, tmp_path, capfd):
+def test_fewer_epochs_than_completed_is_an_error(tiny_run, tiny_recipe, tmp_path, capfd):
     folder = tmp_path / "copy"
     shutil.copytree(tiny_run, folder)
     assert run_again(tiny_recipe, folder, "SOLVER.MAX_EPOCHS", "1") == 2
@@ -289,7 +287,8 @@ def test_not_a_number_stops_with_terms_and_files(tiny_recipe, tmp_path, capfd):
     out, err = capfd.readouterr()
     assert err.startswith("main.py: the loss is not finite at iteration ") and err.count("\n") == 1
     assert "ce " in err and "triplet " in err and "SOLVER.BASE_LR" in err
-    assert "bounding_box_train/000" in out  # the batch's files, in the log
+    # The log contains the files of the batch.
+    assert "bounding_box_train/000" in out
 
 
 def test_full_disk_leaves_the_last_good_checkpoint(tiny_run, tiny_recipe, tmp_path, capfd):
@@ -298,9 +297,8 @@ def test_full_disk_leaves_the_last_good_checkpoint(tiny_run, tiny_recipe, tmp_pa
     before = state_of(folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        resource.setrlimit(
-            resource.RLIMIT_FSIZE, (8192, hard)
-        )  # a larger file fails as on a full disk
+        # Writing a larger file fails, as on a full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
         assert run_again(tiny_recipe, folder, "SOLVER.MAX_EPOCHS", "3") == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -311,7 +309,7 @@ def test_full_disk_leaves_the_last_good_checkpoint(tiny_run, tiny_recipe, tmp_pa
     assert not list((folder / "checkpoints").glob(".*"))
 
 
-def test_out_of_memory_is_one_line_with_the_keys_to_turn(tiny_recipe, tmp_path, capfd, monkeypatch):
+def test_out_of_memory_is_one_line_that_names_keys(tiny_recipe, tmp_path, capfd, monkeypatch):
     def no_memory(self, images):
         raise RuntimeError(
             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"

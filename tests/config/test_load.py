@@ -110,12 +110,12 @@ def test_a_copy_can_be_changed_and_the_original_stays():
 
 
 @pytest.mark.parametrize("method", ["merge_from_file", "merge_from_list", "merge_from_other_cfg"])
-def test_back_doors_of_yacs_are_closed(method):
+def test_merge_methods_of_yacs_raise_errors(method):
     with pytest.raises(AttributeError, match="merged by config.load_config"):
         getattr(get_defaults(), method)("x")
 
 
-def test_removed_keys_are_read_where_they_did_nothing(tmp_path):
+def test_removed_keys_are_accepted_with_values_without_effect(tmp_path):
     recipe = tmp_path / "old.yml"
     recipe.write_text("LOSS: {FOCAL: {WEIGHT: 0.0, GAMMA: 2.0}}\nINPUT: {CUTOUT_PROB: 0.0}\n")
     assert load_config(recipe).dump() == load_config(None).dump()

@@ -76,7 +76,7 @@ def test_the_ledger_is_up_to_date():
     )
 
 
-def test_scores_of_the_six_pairs_that_were_called_unpublished():
+def test_the_six_missing_pairs_have_published_scores():
     expected = {
         "market1501/R50-R34": (95.13, 87.28),
         "market1501/R50-R18": (94.18, 85.81),

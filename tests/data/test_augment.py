@@ -32,7 +32,7 @@ def test_normalization_equals_torchvision():
         Normalization(MEAN, (1, 1, 0))
 
 
-def test_all_off_is_normalization_and_leaves_the_input_alone():
+def test_without_augmentation_only_normalization_is_applied():
     images = random_images(4, 2, 3, 6, 5)
     before = images.clone()
     out = create()(images, torch.Generator())
@@ -57,7 +57,8 @@ def test_every_image_and_frame_has_its_own_draw():
     images = random_images(1, 1, 3, 16, 8).expand(8, 4, 3, 16, 8)
     out = create(padding=4)(images, torch.Generator().manual_seed(0)).flatten(0, 1)
     different = {tuple(image.flatten().tolist()) for image in out}
-    assert len(different) > 20  # of 32, out of 81 places
+    # Of 32 images, with 81 possible offsets.
+    assert len(different) > 20
     flipped = create(flip_prob=0.5)(images, torch.Generator().manual_seed(0)).flatten(0, 1)
     assert len({tuple(image.flatten().tolist()) for image in flipped}) == 2
 
@@ -85,7 +86,8 @@ def test_boxes_keep_area_and_aspect():
     )
     area = height * width / (64 * 32)
     assert 0.015 < area.min() and area.max() < 0.42
-    large = area > 0.1  # rounding to pixels matters little there
+    # Rounding to pixels has little effect there.
+    large = area > 0.1
     aspect = (height / width)[large]
     assert 0.27 < aspect.min() and aspect.max() < 3.6
 
@@ -107,7 +109,8 @@ def test_erased_pixels_have_the_fill_value(fill):
     assert 0.02 < changed.float().mean() < 0.4
     for image, mask in zip(out, changed, strict=True):
         rows, columns = mask.any(dim=1).sum(), mask.any(dim=0).sum()
-        assert mask.sum() == rows * columns > 0  # one rectangle
+        # One rectangle.
+        assert mask.sum() == rows * columns > 0
         assert torch.equal(image[:, mask], torch.tensor(fill)[:, None].expand(3, int(mask.sum())))
 
 
@@ -121,7 +124,8 @@ def test_erase_by_hand():
 
 def test_jitter_equals_torchvision_image_by_image():
     images = random_images(6, 3, 9, 7).float() / 255
-    images[0] = 0.3  # gray: no hue
+    # Gray, without a hue.
+    images[0] = 0.3
     factors = draw_jitter(6, (0.4, 0.4, 0.4, 0.3), torch.Generator().manual_seed(2))
     out = jitter_colors(images, factors)
     for image, result, (brightness, contrast, saturation, hue) in zip(
@@ -151,7 +155,8 @@ def test_jitter_probability():
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ranks_take_their_rows_of_the_global_draws(world_size):
     augment = create(flip_prob=0.5, padding=3, erase_prob=0.5, jitter_prob=0.5)
-    images = random_images(8, 2, 3, 24, 12)  # clips of two frames
+    # Clips of two frames.
+    images = random_images(8, 2, 3, 24, 12)
     whole = augment(images, torch.Generator().manual_seed(5))
     shares = [
         augment(share, torch.Generator().manual_seed(5), rank=rank, world_size=world_size)

@@ -40,7 +40,7 @@ def test_names_that_do_not_parse(tmp_path):
         ("bounding_box_train/0000_c1s1_1_1.jpg", "which cannot be in the training split"),
     ],
 )
-def test_identities_that_have_no_business_there(tmp_path, file, message):
+def test_identities_that_are_not_allowed_in_a_split_are_refused(tmp_path, file, message):
     write_image(write_market(tmp_path) / file)
     with pytest.raises(ValueError, match=message):
         DATASETS["market1501"](tmp_path)
@@ -201,7 +201,7 @@ def test_cuhk03_is_unpacked_once_with_its_pixels(tmp_path):
     assert splits.train[1].paths[0].read_bytes() == b"kept"
 
 
-def test_splits_that_are_not_there(tmp_path):
+def test_unknown_splits_are_refused(tmp_path):
     write_ilids_vid(tmp_path / "a")
     with pytest.raises(ValueError, match="ilids-vid: there is no split 5; choose 0 to 1"):
         DATASETS["ilids-vid"](tmp_path / "a", split=5)
@@ -216,10 +216,11 @@ def test_splits_differ_and_ilids_follows_the_file(tmp_path):
         {record.pid for record in DATASETS["ilids-vid"](tmp_path, split=split).query}
         for split in (0, 1)
     ]
+    # Persons 4, 1 and 1, 2 of the sorted folders 1, 4, 9, 12.
     assert tested == [
         {12, 1},
         {1, 4},
-    ]  # persons number 4, 1 and 1, 2 of the sorted folders 1, 4, 9, 12
+    ]
 
 
 def test_tracklets_without_frames(tmp_path):

@@ -15,8 +15,10 @@ from ember_reid.data.records import Record
 from tests.helpers.trees import write_image, write_images, write_market
 
 GPU = torch.device("cuda")
-META = torch.device("meta")  # a device that holds shapes and no numbers
-SIZE = (256, 128)  # 98304 bytes an image
+# A device with shapes and without values.
+META = torch.device("meta")
+# 98,304 bytes per image.
+SIZE = (256, 128)
 
 
 def test_cache_holds_each_file_once(tmp_path, caplog):
@@ -67,12 +69,14 @@ def test_auto_on_a_cpu(free, caplog):
 def test_auto_on_a_gpu_falls_back_step_by_step(free, caplog):
     words = {"size": SIZE, "mode": "auto", "budget_gib": 4.0, "device": GPU, "device_share": 0.3}
     free(10, 20)
-    assert choose_cache(12_936, **words) == GPU  # 1.18 of 3 GiB
+    # 1.18 of 3 GiB.
+    assert choose_cache(12_936, **words) == GPU
     assert caplog.messages[-1] == (
         "12936 decoded images need 1.18 GiB; the limit is 3.00 GiB of the 10.00 GiB free on cuda "
         "(DATALOADER.CACHE_SHARE): cached on cuda"
     )
-    assert choose_cache(40_000, **words) == CPU  # 3.66 GiB
+    # 3.66 GiB.
+    assert choose_cache(40_000, **words) == CPU
     assert (
         "the limit is 3.00 GiB" in caplog.messages[-1]
         and "4.00 GiB of the 20.00" in caplog.messages[-1]
@@ -84,8 +88,10 @@ def test_auto_on_a_gpu_falls_back_step_by_step(free, caplog):
 def test_device_takes_more_of_a_gpu_and_is_memory_on_a_cpu(free, caplog):
     free(10, 1)
     words = {"size": SIZE, "mode": "device", "budget_gib": 4.0}
-    assert choose_cache(80_000, device=GPU, **words) == GPU  # 7.32 of 7.5 GiB
-    assert choose_cache(83_000, device=GPU, **words) is None  # neither 7.6 there nor 0.75 here
+    # 7.32 of 7.5 GiB.
+    assert choose_cache(80_000, device=GPU, **words) == GPU
+    # Neither 7.6 there nor 0.75 here.
+    assert choose_cache(83_000, device=GPU, **words) is None
     assert len(caplog.messages) == 2
     assert choose_cache(10**9, device=CPU, **words) == CPU
     assert choose_cache(10**9, device=GPU, **words | {"mode": "ram"}) == CPU
@@ -95,7 +101,7 @@ def test_device_takes_more_of_a_gpu_and_is_memory_on_a_cpu(free, caplog):
         choose_cache(1, **words | {"mode": "disk"})
 
 
-def test_batches_are_born_on_the_device_of_the_cache(tmp_path):
+def test_batches_are_on_the_device_of_the_cache(tmp_path):
     records = [
         Record(tuple(write_image(tmp_path / f"{i}-{f}.png") for f in range(3)), i // 2, i % 2)
         for i in range(4)

@@ -5,7 +5,8 @@ from ember_reid.data.records import Record, Splits, merge_train, merged_classes
 
 
 def test_classes_keep_their_data_set_and_label():
-    records = tuple(Record((), pid, 0) for pid in (2, 0, 2))  # identity 1 was held out
+    # Identity 1 was held out.
+    records = tuple(Record((), pid, 0) for pid in (2, 0, 2))
     first = Splits(records, (), (), name="a", train_labels=("0007", "0009", "0020"))
     second = Splits((Record((), 0, 0),), (), (), name="b", train_labels=("0007",))
     assert merged_classes([first, second]) == (("a", "0007"), ("a", "0020"), ("b", "0007"))

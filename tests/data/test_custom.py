@@ -202,7 +202,7 @@ def test_labels_are_integers_only_if_all_are_canonical(labels, pids, camids):
         assert number_labels(labels, keep_integers=False) == camids
 
 
-def test_labels_that_look_alike_stay_different_with_one_warning(images, caplog):
+def test_labels_with_similar_spellings_differ_and_give_one_warning(images, caplog):
     rows = ("a.jpg,1,1,train", "b.jpg,01,01,train", "c.jpg,1_1,1,train", "d.jpg,11,1,train")
     splits = load_splits(write_list(images, *rows))
     assert describe(splits.train) == [

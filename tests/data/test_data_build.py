@@ -52,7 +52,8 @@ def test_several_datasets_train_together_and_are_tested_one_by_one(market):
     data = build_splits(config(market, "DATASETS.NAMES", ("market1501", own)))
     assert data.num_classes == 7
     cameras = {record.camid for record in data.train}
-    assert cameras == {0, 1, 2, 3}  # the list's images have a camera of their own
+    # The images of the list have their own camera.
+    assert cameras == {0, 1, 2, 3}
     assert {name: splits.protocol for name, splits in data.tests.items()} == {
         "market1501": "cross-camera",
         "own": "all",
@@ -112,9 +113,8 @@ def test_train_loader(market, cache):
     loader.batch_sampler.set_epoch(2)
     state = torch.get_rng_state()
     batches = list(loader)
-    assert torch.equal(
-        torch.get_rng_state(), state
-    )  # an epoch leaves the global random state alone
+    # An epoch does not change the global random state.
+    assert torch.equal(torch.get_rng_state(), state)
     assert len(batches) == len(loader) == 2
     for batch in batches:
         assert batch.images.shape == (8, 3, 32, 16) and batch.images.dtype == torch.uint8
@@ -177,7 +177,7 @@ def test_test_loader(market):
     )
 
 
-def test_images_are_tested_as_single_pictures_whatever_training_does(market):
+def test_images_are_tested_as_single_images_for_any_training(market):
     cfg = config(market, "INPUT.NUM_FRAMES", 4, "INPUT.FRAME_SAMPLING", "multiview-cameras")
     data = build_splits(cfg)
     splits = data.tests["market1501"]

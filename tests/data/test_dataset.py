@@ -24,7 +24,7 @@ def clips(tmp_path) -> list[Record]:
     return records
 
 
-def test_pictures_with_and_without_a_cache(clips):
+def test_images_are_equal_with_and_without_a_cache(clips):
     paths = [path for record in clips for path in record.paths]
     cache = ImageCache(paths, size=(16, 8))
     plain = ReidDataset(clips, size=(16, 8))
@@ -74,7 +74,8 @@ def test_chunk_clips_depend_on_epoch_index_and_occurrence_only(clips):
         epoch.fill_(number)
         draws.add(tuple(frames([0, 0])))
     assert {frame for pair in draws for frame in pair} == {0, 1, 2, 3, 4}
-    assert any(a != b for a, b in draws)  # a repeated index is drawn again
+    # A repeated index is drawn again.
+    assert any(a != b for a, b in draws)
 
 
 def test_used_paths(clips):

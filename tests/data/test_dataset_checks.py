@@ -69,7 +69,7 @@ def test_examine_files(tmp_path):
         ([], []),
     ],
 )
-def test_duplicates(groups, expected):
+def test_duplicate_files_are_found(groups, expected):
     train = (record("a", 0), record("b", 1), record("c", 0))
     splits = Splits(train, (record("d", 0),), (record("e", 0, 1), record("f", 5, 1)))
     findings = find_duplicates(splits, same_bytes(splits, groups))
@@ -159,7 +159,7 @@ def test_suggested_size(size, expected):
     assert suggest_size([size, size, (1, 1)]) == expected
 
 
-def test_advice():
+def test_settings_are_suggested():
     train = tuple(record(f"{pid}{i}", pid) for pid in range(9) for i in range(3))
     splits = Splits(train, (record("q", 1),), (record("g", 1),))
     assert advise(splits, {}) == Advice((256, 128), 8, 2, "all")

@@ -14,13 +14,14 @@ TUTORIAL = (DOCS / "tutorials" / "your-own-data.md").read_text(encoding="utf-8")
 
 
 def test_every_dataset_and_protocol_is_documented():
+    # Listed after the first dataset of this kind.
     suffixes = (
         "-1600",
         "-2400",
         "-5000",
         "-10000",
         "-detected",
-    )  # given after the first of their kind
+    )
     for name in DATASETS:
         if not name.endswith(suffixes) and not name.startswith(("quickstart", "tiny")):
             assert re.search(rf"`{name}[`@]|{name}:/", TEXT), name

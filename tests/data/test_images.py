@@ -41,7 +41,7 @@ def test_resize_equals_torchvision(tmp_path, interpolation):
     assert difference.abs().max() <= 1
 
 
-def test_modes(tmp_path):
+def test_color_modes_are_converted(tmp_path):
     gray = save(tmp_path / "gray.png", Image.new("L", (4, 4), 77))
     assert open_image(gray).getpixel((0, 0)) == (77, 77, 77)
     palette = Image.new("P", (4, 4), 1)
@@ -56,7 +56,8 @@ def test_modes(tmp_path):
 def test_exif_orientation_is_applied(tmp_path):
     image = Image.new("RGB", (6, 2))
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
+    # Rotation by 90 degrees.
+    exif[0x0112] = 6
     image.save(tmp_path / "turned.jpg", exif=exif)
     assert open_image(tmp_path / "turned.jpg").size == (2, 6)
 

@@ -183,7 +183,7 @@ def test_every_dataset_is_tested():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_reader(name, tmp_path):
+def test_each_dataset_is_read(name, tmp_path):
     splits = load(name, tmp_path)
     train, query, gallery = EXPECTED[name]
     assert describe(splits.train) == train

@@ -74,7 +74,7 @@ def test_check_falls_back_to_all(caplog, query_cameras, gallery_cameras, reason)
     assert reason in caplog.text and 'protocol "all" is used' in caplog.text
 
 
-def test_check_counts_unanswerable_queries(caplog):
+def test_check_counts_queries_without_a_match(caplog):
     query = (record(1, 0), record(2, 0), record(9, 0))
     gallery = (record(1, 1), record(2, 0))
     with caplog.at_level(logging.WARNING):

@@ -37,7 +37,8 @@ def test_batches_are_p_identities_of_k_images(seed):
 
 
 def test_length_of_the_baseline_example():
-    pids = [pid for pid in range(8) for _ in range(6)]  # one group of 4 each, 2 identities a batch
+    # One group of 4 per identity, 2 identities per batch.
+    pids = [pid for pid in range(8) for _ in range(6)]
     assert len(IdentityBatchSampler(pids, num_instances=4, batch_size=8)) == 4
 
 
@@ -48,13 +49,15 @@ def test_most_steps_equals_a_search():
         p = int(rng.integers(1, len(groups) + 1))
         fits = [t for t in range(1, 80) if np.minimum(groups, t).sum() >= p * t]
         assert most_steps(groups, p) == max(fits)
-    assert most_steps(np.array([9, 1, 1]), 2) == 2  # the big identity needs a partner in every step
+    # The large identity needs another one in every step.
+    assert most_steps(np.array([9, 1, 1]), 2) == 2
 
 
 def test_once_an_epoch():
     pids = [pid for pid in range(10) for _ in range(pid + 1)]
     batches = list(IdentityOnceSampler(pids, num_instances=4, batch_size=16))
-    assert [len(batch) for batch in batches] == [16, 16]  # floor(10 identities / 4)
+    # floor(10 identities / 4).
+    assert [len(batch) for batch in batches] == [16, 16]
     drawn = [pids[index] for batch in batches for index in batch[::4]]
     assert len(set(drawn)) == 8
 

@@ -129,7 +129,8 @@ def test_affine_without_strength_is_the_identity_and_rotation_turns():
     assert (still.int() - images.int()).abs().max() <= 1
     # A rotation moves a bright spot but keeps its distance from the center, also if H != W.
     spot = torch.zeros(1, 3, 40, 20, dtype=torch.uint8)
-    spot[:, :, 19:21, 17:19] = 255  # 7.5 to 8.5 pixels right of the center
+    # 7.5 to 8.5 pixels right of the center.
+    spot[:, :, 19:21, 17:19] = 255
     turned = random_affine(spot, 1.0, generator(1), degrees=90, scale=(1.0, 1.0), shear=0)[
         0, 0
     ].float()

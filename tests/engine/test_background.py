@@ -73,7 +73,7 @@ def test_a_service_that_hangs_does_not_stop_the_run(caplog):
     gate.set()
 
 
-def test_few_images_wait(caplog):
+def test_few_images_are_queued(caplog):
     gate = threading.Event()
     recorder = Recorder(gate=gate)
     writer = BackgroundWriter(recorder, "service")

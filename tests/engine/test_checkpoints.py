@@ -28,7 +28,7 @@ def test_the_checkpoint_before_stays(tmp_path, monkeypatch, link):
 
 
 @pytest.mark.parametrize("when", ["replace", "link"])
-def test_a_checkpoint_is_there_at_every_moment(tmp_path, monkeypatch, when):
+def test_a_checkpoint_exists_at_every_moment(tmp_path, monkeypatch, when):
     last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     save_checkpoint(last, {"value": 1}, previous=previous)
     save_checkpoint(last, {"value": 2}, previous=previous)
@@ -67,6 +67,5 @@ def test_a_damaged_checkpoint_costs_one_epoch_and_no_bit(
         json.loads(line)["iteration"]
         for line in (folder / "metrics.jsonl").read_text().splitlines()
     ]
-    assert (
-        places == sorted(places) and places.count(8) == 2
-    )  # nothing twice: the last losses and the last scores
+    # The last losses and the last scores, each once.
+    assert places == sorted(places) and places.count(8) == 2

@@ -95,16 +95,15 @@ def test_a_compiled_step_is_the_plain_one(batch, backend, caplog, parts, joint):
 
     backend(count)
     losses, state = run_steps(batch, compile_mode="default", parts=parts, joint=joint)
-    assert len(graphs) >= 2 and not said(
-        caplog
-    )  # network and losses, without a word of falling back
+    # Network and losses, without a warning about a fallback.
+    assert len(graphs) >= 2 and not said(caplog)
     for ours, theirs in zip(losses, plain_losses, strict=True):
         assert ours.keys() == theirs.keys()
         torch.testing.assert_close(list(ours.values()), list(theirs.values()), rtol=1e-5, atol=1e-6)
     assert difference(state, plain) < 1e-5
 
 
-def test_a_compiler_that_fails_is_one_line_and_changes_no_bit(batch, backend, caplog):  # noqa: F811
+def test_a_failing_compiler_gives_one_line_and_equal_results(batch, backend, caplog):  # noqa: F811
     plain_losses, plain = run_steps(batch, compile_mode="none")
     backend(refuse)
     losses, state = run_steps(batch, compile_mode="reduce-overhead")
@@ -114,7 +113,7 @@ def test_a_compiler_that_fails_is_one_line_and_changes_no_bit(batch, backend, ca
     assert "no compiler anywhere" in line and "\n" not in line
 
 
-def test_what_a_failed_step_changed_is_put_back(caplog):
+def test_a_failed_step_is_rolled_back(caplog):
     seen, state = [], torch.zeros(1)
     compilation = Compilation("default", state=[state])
 
@@ -130,7 +129,7 @@ def test_what_a_failed_step_changed_is_put_back(caplog):
     assert seen == ["undone"] and len(said(caplog)) == 1
 
 
-def test_no_room_is_no_fault_of_the_compiler():
+def test_lack_of_memory_does_not_disable_compilation():
     compilation = Compilation("default")
 
     def step():

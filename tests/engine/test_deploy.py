@@ -25,7 +25,8 @@ from tests.helpers.models import NAMES, build, randomize
 SIZE = (64, 32)
 CPU = torch.device("cpu")
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "exported-program": ".pt2"}
-NARROW = {"MODEL__BACKBONE__WIDTH": 0.125}  # for the backbones that have the switch
+# For the backbones that have the switch.
+NARROW = {"MODEL__BACKBONE__WIDTH": 0.125}
 MGN = {
     "name": "resnet50_ibn_a",
     **NARROW,
@@ -90,7 +91,8 @@ def deployed(words: dict[str, object]) -> DeployedNetwork:
     randomize(model)
     norms = [module for module in model.modules() if hasattr(module, "running_mean")]
     for norm in norms:
-        norm.momentum = 1.0  # of the last batch only
+        # Statistics of the last batch only.
+        norm.momentum = 1.0
     shift, scale = torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 0.02)
     with torch.no_grad():
         model.train()((pictures(8) - shift) * scale)
@@ -113,7 +115,9 @@ def pictures(count: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("target", "special"), list(cases()))
-def test_an_exported_file_answers_as_the_network(tmp_path: Path, target: str, special: str):
+def test_an_exported_file_gives_the_embeddings_of_the_network(
+    tmp_path: Path, target: str, special: str
+):
     for package in PACKAGES[target]:
         pytest.importorskip(package, reason="the extra `export` is not installed")
     network, path = deployed(EVERYTHING[special]), tmp_path / f"x{SUFFIXES[target]}"
@@ -127,7 +131,8 @@ def test_an_exported_file_answers_as_the_network(tmp_path: Path, target: str, sp
         found = exported.embed_batch(pictures(count))
         assert found.shape == expected.shape and found.dtype == torch.float32
         assert cosine_similarity(found, expected).min() > 0.9999
-    apart = (1 - expected @ expected.T).max()  # cosine distance of the two images that differ most
+    # Cosine distance of the two images that differ most.
+    apart = (1 - expected @ expected.T).max()
     assert apart > 1e-2, "all images look alike to this network: the comparison above says nothing"
     assert (found - expected).square().sum(dim=1).max() / 2 < apart / 100
 

@@ -188,9 +188,12 @@ def bytes_field(number: int, value: bytes) -> bytes:
     ("content", "expected"),
     [
         (varint_field(1, 8) + bytes_field(2, b"torch") + bytes_field(7, b"graph"), "onnx"),
-        (varint_field(1, 8) + bytes_field(2, b"torch"), "checkpoint"),  # no graph
-        (varint_field(1, 8) + bytes_field(7, b"graph")[:-1], "checkpoint"),  # ends early
-        (varint_field(1, 8) + bytes([7 << 3 | 2]) + b"\xff" * 12, "checkpoint"),  # endless length
+        # No graph.
+        (varint_field(1, 8) + bytes_field(2, b"torch"), "checkpoint"),
+        # Incomplete.
+        (varint_field(1, 8) + bytes_field(7, b"graph")[:-1], "checkpoint"),
+        # A length without end.
+        (varint_field(1, 8) + bytes([7 << 3 | 2]) + b"\xff" * 12, "checkpoint"),
         (b"", "checkpoint"),
         (b"PK\x03\x04 not an archive", "checkpoint"),
     ],

@@ -55,7 +55,8 @@ def test_batch_statistics_normalize_the_batch():
     model = make_model()
     images = 5 + torch.randn(16, 3, 16, 8)
     by_batch = Teacher(model, statistics="batch")(images).embedding
-    assert by_batch.mean(dim=0).abs().max().item() < 1e-4  # behind the neck, a batch norm
+    # After the neck, which is a batch norm.
+    assert by_batch.mean(dim=0).abs().max().item() < 1e-4
     by_running = Teacher(model, statistics="running")(images).embedding
     assert by_running.mean(dim=0).abs().max().item() > 1e-3
 
@@ -92,7 +93,8 @@ def test_average_of_the_student_by_hand():
     assert torch.allclose(average.teacher.model.backbone.stem[1].running_mean, torch.tensor(0.2))
     ramped = EmaTeacher(make_model(), decay=0.999, ramp=True, statistics="running")
     ramped.load_state_dict({k: torch.zeros_like(v) for k, v in ramped.state_dict().items()})
-    run_handlers(make_batch(2, 3, 16, 8), ramped)  # momentum (1 + 1) / (10 + 1)
+    # Momentum (1 + 1) / (10 + 1).
+    run_handlers(make_batch(2, 3, 16, 8), ramped)
     assert torch.allclose(
         ramped.teacher.model.head.classifier.weight, ramped.student.head.classifier.weight * 9 / 11
     )
@@ -224,7 +226,8 @@ def work(rank: int, port: int, rows: torch.Tensor, teacher: torch.Tensor, result
         "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
     )
     own = gradients(rows, teacher, slice(3 * rank, 3 * rank + 3))
-    for gradient in own:  # as a distributed model and ShareGradients do
+    # As a distributed model and ShareGradients do.
+    for gradient in own:
         torch.distributed.all_reduce(gradient)
         gradient /= 2
     if rank == 0:

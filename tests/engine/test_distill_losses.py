@@ -233,7 +233,8 @@ def self_loss(**options) -> SelfDistillationLoss:
 def test_self_distillation_by_hand():
     output, term = self_output(), self_loss().eval()
     vectors = [term.adapters[str(stage)](output.maps[stage]) for stage in range(3)]
-    assert vectors[0].shape == (3, 20)  # the last stage's 10 channels at 2 x 1
+    # The last stage's 10 channels at 2 x 1.
+    assert vectors[0].shape == (3, 20)
     expected = sum((vectors[i] - vectors[2]).square().sum(dim=1).sqrt().mean() for i in range(2))
     assert term(output, make_batch()).item() == pytest.approx(0.03 * expected.item(), rel=1e-5)
 

@@ -40,9 +40,8 @@ def test_a_distilled_checkpoint_contains_only_the_student(student_run, tmp_path)
         json.loads((d / "results.json").read_text())["market1501"]
         for d in (student_run, tmp_path / "out")
     ]
-    assert scores[0]["mAP"] == pytest.approx(
-        scores[1]["mAP"], abs=0.2
-    )  # best.pt may be of an earlier epoch
+    # best.pt may be of an earlier epoch.
+    assert scores[0]["mAP"] == pytest.approx(scores[1]["mAP"], abs=0.2)
 
 
 def test_all_losses_are_logged_and_finite(student_run):
@@ -59,7 +58,8 @@ def test_teacher_and_student_are_compared(student_run):
     rows = table["rows"]
     assert 0 <= rows[0]["mAP"] <= 1
     assert rows[0]["milliseconds"] > 0
-    assert rows[1]["gflops"] < rows[0]["gflops"]  # smaller images
+    # Smaller images
+    assert rows[1]["gflops"] < rows[0]["gflops"]
 
 
 def test_checkpoints_list_their_identities(teacher):
@@ -125,7 +125,7 @@ def run_and_read(capsys, tiny_recipe, out, *words) -> str:
         ),
     ],
 )
-def test_mistakes_end_in_one_line(capsys, tiny_recipe, tmp_path, teacher, words, message):
+def test_user_errors_are_one_line(capsys, tiny_recipe, tmp_path, teacher, words, message):
     words = words.replace("TEACHER'", f"{teacher}'").split()
     assert message in run_and_read(capsys, tiny_recipe, tmp_path / "out", *words)
 

@@ -26,7 +26,8 @@ def git(folder, *words):
 def test_a_commit_and_whether_files_differ_from_it(tmp_path):
     assert describe_commit(tmp_path) == "unknown: not a git checkout"
     git(tmp_path, "init")
-    assert describe_commit(tmp_path) == "unknown: not a git checkout"  # no commit yet
+    # No commit yet.
+    assert describe_commit(tmp_path) == "unknown: not a git checkout"
     (tmp_path / "a").write_text("1")
     (tmp_path / "inside").mkdir()
     git(tmp_path, "add", "a")
@@ -37,12 +38,11 @@ def test_a_commit_and_whether_files_differ_from_it(tmp_path):
     assert describe_commit(tmp_path) == clean
     (tmp_path / "a").write_text("2")
     assert describe_commit(tmp_path) == f"{clean} + changes"
-    assert (
-        describe_commit(tmp_path / "inside") == "unknown: not a git checkout"
-    )  # it is somebody else's
+    # The repository belongs to another project.
+    assert describe_commit(tmp_path / "inside") == "unknown: not a git checkout"
 
 
-def test_without_git_it_says_so(monkeypatch, tmp_path):
+def test_without_git_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert describe_commit() == "unknown: git is not installed"
 
@@ -69,7 +69,7 @@ def test_versions_and_machine_without_names_of_host_or_user():
 
 
 @pytest.mark.parametrize("before", ["", "[{", '{"a": 1}', None])
-def test_starts_are_listed_and_damage_is_survived(tmp_path, before):
+def test_starts_are_listed_and_damaged_files_are_replaced(tmp_path, before):
     path = tmp_path / "environment.json"
     if before is not None:
         path.write_text(before)

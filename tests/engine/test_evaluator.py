@@ -34,7 +34,8 @@ def test_embeddings_are_in_order_of_the_images_and_repeats_are_dropped():
     store = EmbeddingAccumulator()
     store.attach(evaluator)
     images = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 2, 2)
-    for _ in range(2):  # a second run forgets the first
+    # A second run clears the first one.
+    for _ in range(2):
         evaluator.run(
             [
                 batch_of([2, 0], images[[2, 0]]),
@@ -61,7 +62,7 @@ def criterion_of(*words):
     return build_criterion(load_config(None, words), num_classes=4, feature_dim=2)
 
 
-def test_terms_with_weight_zero_are_not_there():
+def test_losses_with_weight_zero_are_not_computed():
     assert list(criterion_of().terms) == ["ce", "triplet"]
     assert list(criterion_of("LOSS.CE.WEIGHT", "0", "LOSS.CIRCLE.WEIGHT", "2").terms) == [
         "triplet",
@@ -79,12 +80,11 @@ def test_losses_are_means_over_heads():
         output, batch_of([0, 1, 2, 3])._replace(pids=pids)
     )
     assert losses["ce"].item() == pytest.approx(3 * (math.log(4) + 0) / 2, abs=1e-5)
-    assert losses["triplet"].item() == pytest.approx(
-        0.3, abs=1e-5
-    )  # all distances equal: the margin
+    # All distances are equal, so the loss is the margin.
+    assert losses["triplet"].item() == pytest.approx(0.3, abs=1e-5)
 
 
-def test_center_loss_brings_parameters_of_its_own():
+def test_center_loss_has_its_own_parameters():
     criterion = criterion_of("LOSS.CENTER.WEIGHT", "0.5")
     assert [tuple(p.shape) for p in criterion.parameters()] == [(4, 2)]
     assert list(criterion_of().parameters()) == []

@@ -38,7 +38,8 @@ def test_one_norm_by_hand():
     ("name", "norms", "fused"),
     [
         ("resnet18", 20, 20),
-        ("resnet18_ibn_a", 20, 14),  # six blocks of stages 1 to 3 normalize half of their channels
+        # Six blocks of stages 1 to 3 normalize half of their channels.
+        ("resnet18_ibn_a", 20, 14),
         ("mobilenet_v2", 52, 52),
     ],
 )

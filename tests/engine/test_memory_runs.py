@@ -50,7 +50,8 @@ def test_the_term_is_weighted_like_the_losses_it_extends():
     same = torch.zeros(4, 2, requires_grad=True)
     batch = batch_of([0, 1, 2, 3])._replace(pids=torch.tensor([0, 0, 1, 1]))
     losses = criterion(ReidOutput(same, (), (same,)), batch)
-    assert losses["triplet"].item() == pytest.approx(2 * 0.3)  # all distances equal: the margin
+    # All distances are equal, so the loss is the margin.
+    assert losses["triplet"].item() == pytest.approx(2 * 0.3)
     assert losses["xbm"].item() == pytest.approx(0.25 * 2 * 0.3)
 
 
@@ -58,7 +59,8 @@ def test_the_memory_fills_after_its_start_and_changes_training(alone, train, tmp
     bank = bank_of(alone)
     (pids,) = (value for name, value in bank.items() if name.endswith("bank.pids"))
     (seen,) = (value for name, value in bank.items() if name.endswith("bank.seen"))
-    assert int(seen) == 64 and len(pids) == 20 and (pids >= 0).all()  # 8 iterations of 8
+    # 8 iterations of 8.
+    assert int(seen) == 64 and len(pids) == 20 and (pids >= 0).all()
     assert difference(weights_of(alone), weights_of(train(tmp_path / "without", *PLAIN))) > 1e-4
 
 
@@ -106,6 +108,6 @@ def test_a_resumed_run_has_the_same_memory_and_bits(alone, launch, at_iteration)
         (["LOSS.XBM.SIZE", "64", "MODEL.HEAD.NAME", "mgn"], "MODEL.HEAD.NAME mgn has five"),
     ],
 )
-def test_what_makes_no_sense_is_refused(words, sentence):
+def test_invalid_values_are_refused(words, sentence):
     with pytest.raises(ValueError, match=sentence):
         load_config(None, words)

@@ -100,12 +100,12 @@ def no_waiting():
         lambda x: x.nonzero(),
     ],
 )
-def test_the_watch_sees_what_waits(wait):
+def test_the_watch_detects_synchronization(wait):
     with no_waiting(), pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
         wait(torch.empty(3, device=META))
 
 
-def test_the_watch_lets_pass_what_does_not():
+def test_the_watch_accepts_asynchronous_operations():
     x = torch.empty(3, device=META)
     with no_waiting():
         x.copy_(torch.ones(3), non_blocking=True)
@@ -114,7 +114,7 @@ def test_the_watch_lets_pass_what_does_not():
         assert torch.ones(3).sum().item() == 3
 
 
-def test_the_strongest_augmentation_does_not_wait():
+def test_the_strongest_augmentation_does_not_synchronize():
     always = {
         field: 1.0
         for field in (f.name for f in fields(AugmentationSettings))
@@ -123,7 +123,8 @@ def test_the_strongest_augmentation_does_not_wait():
     augmentation = Augmentation(
         Normalization((0.5,) * 3, (0.5,) * 3), AugmentationSettings(**always)
     )
-    images = torch.empty((1, 2, 3, 32, 16), dtype=torch.uint8, device=META)  # a clip of two frames
+    # A clip of two frames.
+    images = torch.empty((1, 2, 3, 32, 16), dtype=torch.uint8, device=META)
     with no_waiting():
         assert augmentation(images, torch.Generator().manual_seed(0)).shape == images.shape
         for operation in OPERATIONS.values():
@@ -131,7 +132,7 @@ def test_the_strongest_augmentation_does_not_wait():
 
 
 @pytest.mark.parametrize("mining", ["global", "local"])
-def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, tmp_path):
+def test_a_step_with_all_features_does_not_synchronize(mining, tiny_recipe, monkeypatch, tmp_path):
     """Cache on the device, augmentation, all losses, all handlers: as main.run builds them."""
     words = [*LOSSES.split(), *HANDLERS.split(), "SOLVER.MINING", mining, "SOLVER.OPTIMIZER", "sgd"]
     parts = [
@@ -163,7 +164,7 @@ def test_a_step_with_everything_does_not_wait(mining, tiny_recipe, monkeypatch, 
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_half_precision_does_not_ask_whether_gradients_are_finite(name):
+def test_half_precision_does_not_synchronize_to_check_gradients(name):
     """A scaler decides on the device whether to step, where the optimizer's kernels are fused."""
 
     class Count(TorchDispatchMode):

@@ -28,9 +28,8 @@ def fork(monkeypatch):
     """Children see what the test has patched."""
 
     def work(*args):
-        torch.set_num_threads(
-            1
-        )  # the threads of the parent are not there after a fork, but its handlers are
+        # After a fork, the threads of the parent do not exist, but its handlers do.
+        torch.set_num_threads(1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         original(*args)
 
@@ -101,9 +100,8 @@ def test_two_processes_train_and_score_like_one(launch, single, monkeypatch, tmp
     assert difference(weights_of(folder), weights_of(single)) < 1e-5
     ours = json.loads((folder / "results.json").read_text())["market1501"]
     theirs = json.loads((single / "results.json").read_text())["market1501"]
-    assert ours == pytest.approx(
-        theirs, abs=1e-6
-    )  # counts too: every image exactly once, 17 on 2 processes
+    # Counts too: every image exactly once, 17 on 2 processes.
+    assert ours == pytest.approx(theirs, abs=1e-6)
     assert (tmp_path / "rank0.json").read_text() == (tmp_path / "rank1.json").read_text()
 
 
@@ -127,7 +125,7 @@ def test_several_processes_without_a_classification_loss(launch):
     )
 
 
-def test_two_processes_go_on_with_what_one_began(launch, single, at_iteration):
+def test_two_processes_continue_the_work_of_one(launch, single, at_iteration):
     at_iteration(3, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert launch("one", *PLAIN)[0] == 143
     at_iteration(3, 0, lambda: None)
@@ -211,7 +209,7 @@ def test_a_rank_that_is_killed_ends_all(launch, at_iteration, capfd):
     assert "main.py: process 1 was killed by SIGKILL" in err and "Traceback" not in err
 
 
-def test_a_mistake_that_all_ranks_see_is_said_once(launch, capfd):
+def test_an_error_on_all_ranks_is_reported_once(launch, capfd):
     code, folder = launch("mistake", *TWO, "SOLVER.IMS_PER_BATCH", "32")
     assert code == 2 and not folder.exists()
     err = capfd.readouterr().err

@@ -90,7 +90,8 @@ def test_signals_save_once_and_a_second_one_stops_at_once(monkeypatch):
     stop = StopOnSignal(saved.append)
     with stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)  # the same one, from a launcher
+        # The same signal, sent by a launcher.
+        os.kill(os.getpid(), signal.SIGTERM)
         monkeypatch.setattr("time.monotonic", lambda: stop._received_at + 2)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -117,7 +118,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypa
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_checkpoints_of_others_are_refused(tmp_path):
+def test_foreign_checkpoints_are_refused(tmp_path):
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(
         ValueError, match="is not a checkpoint of this program .* its recipe with -c"
@@ -125,13 +126,14 @@ def test_checkpoints_of_others_are_refused(tmp_path):
         load_checkpoint(tmp_path / "other.pt")
 
 
-def test_a_resumed_run_forgets_the_future_of_its_metrics(tmp_path):
+def test_a_resumed_run_drops_later_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
     writer = JsonLinesWriter(path)
     for iteration in (2, 4, 6):
         writer.write("train", 1, iteration, {"loss": 1.0})
     with open(path, "a") as file:
-        file.write('{"what": "tra')  # killed while writing
+        # Killed while writing.
+        file.write('{"what": "tra')
     writer.open(resumed_iteration=4)
     writer.write("train", 1, 6, {"loss": 2.0})
     entries = [json.loads(line) for line in path.read_text().splitlines()]

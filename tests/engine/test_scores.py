@@ -12,9 +12,8 @@ from ember_reid.engine.scores import (
 from ember_reid.evaluate import Rerank
 
 ANGLES = torch.tensor([0.0, 40.0, 5.0, 10.0, 42.0, 60.0]).deg2rad()
-FEATURES = torch.stack(
-    [ANGLES.cos(), ANGLES.sin()], dim=1
-)  # queries at 0 and 40 degrees, then the gallery
+# Queries at 0 and 40 degrees, then the gallery.
+FEATURES = torch.stack([ANGLES.cos(), ANGLES.sin()], dim=1)
 PIDS = torch.tensor([1, 2, 1, 2, 1, 2])
 CAMIDS = torch.tensor([0, 0, 0, 1, 1, 1])
 EMBEDDED = EmbeddingBatch(FEATURES, PIDS, CAMIDS, torch.arange(6))
@@ -53,9 +52,8 @@ def test_draws_report_their_spread():
     single = retrieval_scores(EMBEDDED, 2, ScoreSettings(protocol="single-shot"))
     for scores, num_valid in ((one_each, 4), (single, 2)):
         assert (scores["num_draws"], scores["num_valid"]) == (10, num_valid)
-        assert (
-            0.5 <= scores["mAP"] <= 1 and scores["mAP"] == scores["mINP"]
-        )  # one match among two identities
+        # One match among two identities.
+        assert 0.5 <= scores["mAP"] <= 1 and scores["mAP"] == scores["mINP"]
         assert scores["mAP_spread"] >= 0
         assert any(line.startswith("means of 10 draws") for line in describe_scores(scores))
 

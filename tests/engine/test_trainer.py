@@ -159,13 +159,12 @@ def test_frozen_parts_stay_for_the_first_iterations_and_then_move(batch):
         }
 
     trainer.run([batch, batch, batch], max_epochs=1)
-    assert (
-        seen[1] == seen[2] == {"classify.weight", "classify.bias"}
-    )  # no weight decay, no statistics either
+    # Neither weight decay nor statistics.
+    assert seen[1] == seen[2] == {"classify.weight", "classify.bias"}
     assert seen[3] == set(before)
 
 
-def test_freezing_names_what_is_there():
+def test_freeze_errors_list_the_modules():
     with pytest.raises(ValueError, match="SOLVER.FREEZE names bodi, the model has body, classify"):
         Freeze(Net(), ("bodi",), 1)
 
@@ -206,7 +205,8 @@ def test_average_takes_its_part_of_every_step():
     average = EMA(net, 0.75)
     nn.init.constant_(net.weight, 3.0)
     average()
-    assert average.model.weight.item() == 1.5  # 0.75 * 1 + 0.25 * 3
+    # 0.75 * 1 + 0.25 * 3
+    assert average.model.weight.item() == 1.5
     average()
     assert average.model.weight.item() == 1.875
 

@@ -52,7 +52,7 @@ def server(tmp_path_factory):
         process.wait(timeout=10)
 
 
-def test_curves_and_pictures_reach_the_server(server, tmp_path):
+def test_curves_and_images_reach_the_server(server, tmp_path):
     writer = VisdomWriter(
         "http://127.0.0.1", server, env="ember", replay_file=tmp_path / "visdom.jsonl"
     )
@@ -70,7 +70,7 @@ def test_curves_and_pictures_reach_the_server(server, tmp_path):
     assert not (tmp_path / "visdom.jsonl").exists()
 
 
-def test_without_a_server_everything_goes_into_a_replay_file(server, tmp_path):
+def test_without_a_server_the_replay_file_is_written(server, tmp_path):
     replay = tmp_path / "visdom.jsonl"
     writer = VisdomWriter("http://127.0.0.1", free_port(), env="replayed", replay_file=replay)
     writer.open()
@@ -84,7 +84,7 @@ def test_without_a_server_everything_goes_into_a_replay_file(server, tmp_path):
     assert (curve["x"], curve["y"]) == ([30], [0.5])
 
 
-def test_a_run_sends_its_curves_and_ranked_pictures(server, tiny_recipe, tmp_path):
+def test_a_run_sends_its_curves_and_ranked_images(server, tiny_recipe, tmp_path):
     from ember_reid.main import main
 
     out = tmp_path / "shown"

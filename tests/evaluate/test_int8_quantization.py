@@ -21,7 +21,8 @@ def hard_features(kind, num=400, dims=48):
     """Features [num, dims] that are hard to quantize in one way."""
     generator = torch.Generator().manual_seed(3)
     features = torch.randn(num, dims, generator=generator)
-    features += 2 * torch.randn(20, dims, generator=generator)[torch.arange(num) % 20]  # identities
+    # Identities
+    features += 2 * torch.randn(20, dims, generator=generator)[torch.arange(num) % 20]
     if kind == "one-sided":
         features.relu_()
     if kind == "far from zero":
@@ -75,7 +76,8 @@ def test_distances_of_codes_are_within_the_error_bound(kind, metric):
     spread = codes.errors[:, None] * codes.reaches
     error = (spread + spread.t() + codes.slack).double()
     wrong = (found - true_distances(features, metric)).abs()
-    wrong.fill_diagonal_(0)  # by definition, not by the codes
+    # By definition, independent of the codes.
+    wrong.fill_diagonal_(0)
     assert bool((wrong <= error).all())
     # The quantization errors matter, not only the slack.
     assert float(wrong.max()) > 2 * (codes.slack - matrix.resolution)
@@ -101,7 +103,8 @@ def test_neighbors_are_those_of_float32(kind, metric, monkeypatch):
     rounding = 1.01 * feature_matrix(features, metric).resolution
     np.testing.assert_allclose(found.distances, expected.distances, rtol=0, atol=rounding)
     np.testing.assert_allclose(found.farthest, expected.farthest, rtol=0, atol=rounding)
-    if kind in ("plain", "one-sided"):  # elsewhere rounding orders what is as good as equally far
+    # Otherwise, rounding determines the order of nearly equal distances.
+    if kind in ("plain", "one-sided"):
         assert torch.equal(found.indices, expected.indices)
 
 

@@ -59,7 +59,8 @@ def test_one_per_identity():
         assert sorted([*query, *gallery]) == list(range(6))
         assert sorted(pids[gallery]) == [2, 5, 9]
         galleries.add(tuple(gallery))
-    assert len(galleries) == 6  # 3 x 2 x 1 choices
+    # 3 x 2 x 1 choices.
+    assert len(galleries) == 6
 
 
 def test_evaluate_random_galleries():

@@ -74,7 +74,8 @@ def random_case(seed):
         [np.float32, np.float64][seed % 2]
     )
     if seed % 3 == 0:
-        distances = np.round(distances * 8) / 8  # ties everywhere
+        # Ties everywhere
+        distances = np.round(distances * 8) / 8
     if seed % 7 == 0:
         distances[generator.random(distances.shape) < 0.1] = np.finfo(np.float32).max
     num_pids = [1, 2, 5, 40][seed % 4]

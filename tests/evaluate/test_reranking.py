@@ -126,10 +126,12 @@ def test_all_items_equal(path):
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_scores_without_the_matrix_are_those_of_the_matrix(path, metric):
     query, gallery = features(20, 90, seed=3)
-    if metric == "euclidean":  # with unit features both metrics are the same
+    # With unit features both metrics are the same.
+    if metric == "euclidean":
         query, gallery = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in (query, gallery))
     ids = random_ids(np.random.default_rng(1), 20, 90)
-    kept = ids[1] != -1  # junk must not influence the neighborhoods
+    # Junk must not influence the neighborhoods.
+    kept = ids[1] != -1
     distances = rerank_distances(query, gallery[kept])
     expected = rank_metrics(distances, ids[0], ids[1][kept], ids[2], ids[3][kept])
     scores = evaluate_features(query, gallery, *ids, metric=metric, rerank=Rerank())

@@ -186,10 +186,10 @@ def test_peak_memory_stays_within_the_budget(num_query, num_gallery, rerank, bud
     features = (num_query + num_gallery) * 32 * 4
     matrix = num_query * num_gallery * 4
     peak = json.loads(done.stdout) * 1024 - features
-    assert peak < budget * 2**30 + 2**22  # the ids and the ranks of the matches are not in the plan
-    assert (
-        quantized or peak < matrix
-    )  # codes need features of more dimensions to be small beside the matrix
+    # The plan does not include the ids and the ranks of the matches.
+    assert peak < budget * 2**30 + 2**22
+    # Codes are small relative to the matrix only with more dimensions.
+    assert quantized or peak < matrix
 
 
 SHARED = """

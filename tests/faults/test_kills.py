@@ -62,7 +62,8 @@ def kill_and_resume(recipe: Path, folder: Path, expected: Path, seconds: float) 
     process.kill()
     process.join()
     if (folder / "checkpoints" / "last.pt").exists():
-        load_checkpoint(folder / "checkpoints" / "last.pt")  # whole, whenever it is there
+        # If the file exists, it is complete.
+        load_checkpoint(folder / "checkpoints" / "last.pt")
         words = ["--resume"]
     else:
         words = ["OVERWRITE", "True"]

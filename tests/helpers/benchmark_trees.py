@@ -68,13 +68,15 @@ def write_cuhk03(root: Path) -> Path:
         reference = h5py.special_dtype(ref=h5py.Reference)
         empty = mat.create_dataset("#refs#/empty", data=np.zeros(2, dtype=np.uint64))
         for boxes in ("labeled", "detected"):
-            cells = np.empty((10, 3), dtype=reference)  # transposed, as MATLAB stores it
+            # Transposed, as MATLAB stores it.
+            cells = np.empty((10, 3), dtype=reference)
             for number in range(10):
                 for person in range(3):
                     value = pictures.get((person + 1, number + 1))
                     cell = empty
                     if value is not None:
-                        pixels = np.full((3, 6, 12), value, dtype=np.uint8)  # [3, W, H]
+                        # [3, W, H]
+                        pixels = np.full((3, 6, 12), value, dtype=np.uint8)
                         pixels[0] += boxes == "detected"
                         cell = mat.create_dataset(f"#refs#/{boxes}{person}{number}", data=pixels)
                     cells[number, person] = cell.ref
@@ -242,7 +244,8 @@ def write_prid2011(root: Path) -> Path:
             number = 2 if (camera, person) == ("cam_b", 3) else 22
             folder = root / "multi_shot" / camera / f"person_{person:04d}"
             folder.mkdir(parents=True)
-            for frame in range(1, number + 1):  # never decoded, so one image is enough
+            # The frames are never decoded, so one image is sufficient.
+            for frame in range(1, number + 1):
                 (folder / f"{frame:04d}.png").write_bytes(b"-")
     return root
 

@@ -115,7 +115,8 @@ def vkd_features(state):
     order = list(
         dict.fromkeys(k.split(".")[2] for k in state if k.startswith("backbone.features."))
     )
-    if "conv0" in order:  # numbers 2 and 3 have no weights
+    # Numbers 2 and 3 have no weights.
+    if "conv0" in order:
         order[2:2] = ["relu0", "pool0"]
     renamed = {}
     for name, tensor in state.items():

@@ -9,7 +9,8 @@ def test_non_local_equals_the_formula_of_the_paper():
     torch.nn.init.ones_(block.W[1].weight)
     x = torch.randn(2, 6, 3, 4)
     theta, phi, g = (conv(x).flatten(2) for conv in (block.theta, block.phi, block.g))
-    attention = theta.transpose(1, 2) @ phi / 12  # [N, 12, 12]
+    # [N, 12, 12]
+    attention = theta.transpose(1, 2) @ phi / 12
     y = (attention @ g.transpose(1, 2)).transpose(1, 2).unflatten(2, (3, 4))
     torch.testing.assert_close(block(x), x + block.W(y))
 
@@ -26,7 +27,8 @@ def test_squeeze_excite_multiplies_channels_by_their_gate():
     torch.nn.init.zeros_(block.fc2.weight)
     torch.nn.init.constant_(block.fc2.bias, 0.0)
     x = torch.randn(2, 32, 3, 2)
-    torch.testing.assert_close(block(x), x / 2)  # sigmoid(0)
+    # sigmoid(0)
+    torch.testing.assert_close(block(x), x / 2)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -74,7 +74,8 @@ def test_logit_matching_by_hand():
 
 def test_cosine_and_similarity_matching_by_hand():
     student = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
-    teacher = torch.tensor([[3.0, 0.0], [1.0, 0.0]])  # cosines 1 and 0
+    # Cosines 1 and 0.
+    teacher = torch.tensor([[3.0, 0.0], [1.0, 0.0]])
     assert cosine_matching(student, teacher).item() == 0.5
     with pytest.raises(ValueError, match="the cosine needs equal shapes"):
         cosine_matching(torch.zeros(2, 3), torch.zeros(2, 4))
@@ -87,7 +88,8 @@ def test_relational_distances_by_hand():
     # (distances 1, 1, 2, mean 4/3).
     student = torch.tensor([[0.0], [1.0], [3.0]])
     teacher = torch.tensor([[0.0], [1.0], [2.0]])
-    differences = [1 / 2 - 3 / 4, 3 / 2 - 3 / 2, 2 / 2 - 3 / 4]  # pairs 01, 02, 12, each twice
+    # Pairs 01, 02, 12, each twice.
+    differences = [1 / 2 - 3 / 4, 3 / 2 - 3 / 2, 2 / 2 - 3 / 4]
     expected = sum(2 * 0.5 * d**2 for d in differences) / 9
     assert relational_distances(student, teacher).item() == pytest.approx(expected, rel=1e-5)
 

@@ -52,10 +52,10 @@ def test_hard_triplet_by_hand():
     loss = triplet_loss(x, torch.tensor([0]), margin=0.5, references=references)
     assert loss.item() == pytest.approx(4 - 1 + 0.5)
     loss.backward()
-    assert x.grad.item() == pytest.approx(0.0)  # the gradients of both distances cancel
-    alone = References(
-        column(0, 1), torch.tensor([0, 1]), torch.tensor([0])
-    )  # no other image of identity 0
+    # The gradients of both distances cancel.
+    assert x.grad.item() == pytest.approx(0.0)
+    # No other image of identity 0.
+    alone = References(column(0, 1), torch.tensor([0, 1]), torch.tensor([0]))
     assert triplet_loss(x, torch.tensor([0]), margin=0.5, references=alone).item() == 0
 
 
@@ -92,7 +92,8 @@ def slow_triplet(x, pids, memory, memory_pids, own, margin):
 def test_losses_against_a_memory_equal_slow_loops(seed):
     bank = MemoryBank(20, 6).double()
     bank.store(*random_batch(seed + 10, counts=(3, 4)))
-    x, pids = random_batch(seed)  # 12 embeddings; the memory has one empty entry
+    # 12 embeddings; the memory has one empty entry.
+    x, pids = random_batch(seed)
     references = bank.store(x, pids)
     slow = (
         x,

@@ -135,7 +135,7 @@ def test_without_a_qualified_anchor_the_loss_is_zero_with_a_gradient(name, pids)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_order_of_the_batch_does_not_matter(name):
+def test_the_order_of_the_batch_has_no_influence(name):
     x, pids = random_batch(5)
     order = torch.randperm(len(pids), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(LOSSES[name](x[order], pids[order]), LOSSES[name](x, pids))
@@ -154,7 +154,8 @@ def test_losses_are_computed_in_float32_under_autocast(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_equal_finite_differences(name):
     x, pids = random_batch(2, counts=(2, 2, 3), dim=3)
-    if name == "circle":  # its weights are constants, so finite differences do not apply
+    # Its weights are constants, so finite differences do not apply.
+    if name == "circle":
         x = x.requires_grad_()
         LOSSES[name](x, pids).backward()
         assert x.grad.abs().sum() > 0

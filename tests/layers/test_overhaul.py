@@ -27,7 +27,8 @@ def test_margins_of_positive_and_constant_channels():
 
 
 def test_margin_relu_by_hand():
-    maps = torch.tensor([[[[-2.0, 1.0]], [[-0.1, -4.0]]]])  # [1, 2, 1, 2]
+    # [1, 2, 1, 2]
+    maps = torch.tensor([[[[-2.0, 1.0]], [[-0.1, -4.0]]]])
     out = margin_relu(maps, torch.tensor([-1.0, -0.5]))
     assert out.flatten().tolist() == pytest.approx([-1.0, 1.0, -0.1, -0.5])
 

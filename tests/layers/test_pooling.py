@@ -52,7 +52,7 @@ def test_ibn_a_normalizes_half_by_image_and_half_by_batch():
     maps = torch.stack([torch.zeros(5, 2, 2), torch.ones(5, 2, 2)]) + torch.arange(4.0).view(2, 2)
     out = layer(maps)
     assert layer.num_instance_channels == 2
-    torch.testing.assert_close(out[0, :2], out[1, :2])  # instance norm removes the offset
-    torch.testing.assert_close(
-        out[1, 2:] - out[0, 2:], torch.ones(3, 2, 2)
-    )  # running statistics keep it
+    # Instance norm removes the offset.
+    torch.testing.assert_close(out[0, :2], out[1, :2])
+    # Running statistics keep it.
+    torch.testing.assert_close(out[1, 2:] - out[0, 2:], torch.ones(3, 2, 2))

@@ -87,7 +87,8 @@ def test_every_tensor_is_converted_back(layout, name, more, rename, count):
     converted_names = {id(tensor): k for k, tensor in converted.tensors.items()}
     unchanged = [k for k, tensor in state.items() if id(tensor) in converted_names]
     assert all(converted_names[id(state[k])] == k for k in unchanged)
-    assert len(unchanged) >= len(state) - 40  # the others were reshaped
+    # The others were reshaped.
+    assert len(unchanged) >= len(state) - 40
 
 
 def test_our_checkpoints_are_not_recognized_as_foreign():
@@ -114,7 +115,8 @@ def test_the_bias_of_a_reduction_is_absorbed_by_batch_norm(tmp_path):
     )
     other = build("osnet_x0_25", **OSNET).eval()
     load_weights(other, tmp_path / "osnet.pth.tar")
-    model.head.reduction[0].bias = torch.nn.Parameter(bias)  # as torchreid computes it
+    # As torchreid computes it.
+    model.head.reduction[0].bias = torch.nn.Parameter(bias)
     images = torch.rand(2, 3, 64, 32)
     with torch.inference_mode():
         torch.testing.assert_close(

@@ -107,7 +107,8 @@ def test_new_non_local_blocks_are_the_identity_and_follow_the_last_blocks():
 
 def test_a_clip_is_the_mean_of_its_frames():
     model = build("resnet18").eval()
-    clips = torch.randn(2, 3, 3, 64, 32)  # two clips of three frames
+    # Two clips of three frames.
+    clips = torch.randn(2, 3, 3, 64, 32)
     with torch.inference_mode():
         output = model(clips)
         frames = [model(clips[:, t]) for t in range(3)]

@@ -99,7 +99,8 @@ def test_numpy_numbers_and_arrays_are_read(model, tmp_path):
 
 
 def test_a_file_that_would_execute_code_is_refused(tmp_path):
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")  # a pickled module
+    # A pickled module.
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
     with pytest.raises(ValueError, match="loading it would execute code: .*Linear"):
         read_checkpoint(tmp_path / "module.pt")
 
@@ -199,7 +200,8 @@ def test_check_model_raises_the_errors_of_build_model(tmp_path):
     ):
         with pytest.raises(error, match=message):
             check_model(load_config(None, words))
-    check_model(load_config(None, ["MODEL.BACKBONE.NAME", "resnet152"]))  # nothing is downloaded
+    # Nothing is downloaded.
+    check_model(load_config(None, ["MODEL.BACKBONE.NAME", "resnet152"]))
 
 
 def test_plain_weights_initialize_networks_with_additional_modules(tmp_path):

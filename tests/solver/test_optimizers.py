@@ -27,7 +27,8 @@ def test_equal_settings_give_one_group():
     groups = group_parameters(Tiny(), RateOptions(lr=0.1, weight_decay=0.01))
     assert len(groups) == 1
     assert groups[0]["initial_lr"] == 0.1
-    assert len(groups[0]["params"]) == 7  # all eight except the frozen bias of the neck
+    # All eight except the frozen bias of the neck.
+    assert len(groups[0]["params"]) == 7
 
 
 def test_biases_norms_and_head_have_separate_rates_and_decays():
@@ -101,7 +102,8 @@ def test_frozen_parameters_can_be_trained_later(name, fused):
     for step in range(3):
         optimizer.zero_grad()
         model(torch.ones(4, 3)).sum().backward()
-        if step == 0:  # frozen parameters have no gradient
+        # Frozen parameters have no gradient.
+        if step == 0:
             later.zero_grad()
         optimizer.step()
         assert torch.equal(later.weight, before) == (step == 0)

@@ -32,7 +32,8 @@ def test_the_default_configuration_is_the_strong_baseline():
     factor = build_schedule(load_config(), 100)
     for epoch, rate in BASELINE.items():
         assert 3.5e-4 * factor(100 * epoch) == pytest.approx(rate)
-        assert factor(100 * (epoch - 1) + 1) == factor(100 * epoch)  # constant within an epoch
+        # Constant within an epoch.
+        assert factor(100 * (epoch - 1) + 1) == factor(100 * epoch)
 
 
 def test_warmup_methods():

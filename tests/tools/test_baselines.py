@@ -14,7 +14,8 @@ def normalized(images: torch.Tensor) -> torch.Tensor:
 
 def test_bins_hold_the_shares_of_their_colors():
     image = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
-    image[0, :, 0, 0] = torch.tensor([255, 31, 32])  # red bin 7, green 0, blue 1
+    # Red bin 7, green 0, blue 1.
+    image[0, :, 0, 0] = torch.tensor([255, 31, 32])
     histogram = ColorHistogram(MEAN, STD)(normalized(image)).embedding[0].square()
     assert histogram[0].item() == pytest.approx(0.75)
     assert histogram[7 * 64 + 0 * 8 + 1].item() == pytest.approx(0.25)
@@ -28,7 +29,7 @@ def test_clips_are_counted_over_their_frames():
     assert histogram[[0, 511]].tolist() == pytest.approx([0.5, 0.5])
 
 
-def test_a_mistake_is_one_line(capsys):
+def test_a_user_error_is_one_line(capsys):
     assert main(["-c", "no/such.yml"]) == 2
     assert capsys.readouterr().err.startswith(
         "baselines: configuration file no/such.yml does not exist"

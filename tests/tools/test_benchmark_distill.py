@@ -33,6 +33,6 @@ def test_every_figure_is_printed_and_they_add_up(capsys, tiny_recipe, teacher):
         (("--rounds", "1"), "--rounds is 1; at least 2 are needed"),
     ],
 )
-def test_mistakes_end_in_one_line(capsys, tiny_recipe, words, message):
+def test_user_errors_are_one_line(capsys, tiny_recipe, words, message):
     assert run(tiny_recipe, *words) == 2
     assert message in capsys.readouterr().err

@@ -30,7 +30,8 @@ def test_evaluate_prints_every_figure(capsys):
     ):
         assert sum(line.startswith(name) for line in lines) == 1
     assert sum("GiB beyond the features" in line for line in lines) == 2
-    assert sum("(used)" in line for line in lines) == 1  # so small a set is not worth codes
+    # The set is too small for codes.
+    assert sum("(used)" in line for line in lines) == 1
 
 
 def test_evaluate_alone(capsys):
@@ -53,7 +54,7 @@ def test_evaluate_alone(capsys):
     assert len({line.partition("mAP")[2] for line in runs}) == 1
 
 
-def test_made_up_sets_have_the_counts():
+def test_synthetic_sets_have_the_requested_counts():
     data = create_test_set(SHAPES["tiny"], 32, torch.device("cpu"))
     query_pids, gallery_pids, query_camids, gallery_camids = data.ids
     assert data.query.shape == (60, 32) and data.gallery.shape == (400, 32)
@@ -65,7 +66,8 @@ def test_made_up_sets_have_the_counts():
 def test_measures():
     calls = []
     times = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
-    assert calls == ["a", "b"] * 3 and times["a"].shape == (2,)  # one round to warm up
+    # One warm-up round.
+    assert calls == ["a", "b"] * 3 and times["a"].shape == (2,)
     assert ratio(np.array([2.0, 9.0, 4.0]), np.array([1.0, 1.0, 2.0])) == 2
 
 
@@ -93,12 +95,12 @@ def test_peak_memory():
         (["--memory-gib", "0"], "memory_gib must be above zero, found 0.0"),
     ],
 )
-def test_mistakes_end_in_one_line(words, message, capsys):
+def test_user_errors_are_one_line(words, message, capsys):
     assert benchmark.main(["evaluate", "--shape", "tiny", "--dims", "8", *words]) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there(capsys):
+def test_a_missing_gpu_is_an_error(capsys):
     assert benchmark.main(["evaluate", "--device", "cuda"]) == 2
     assert "torch sees no GPU here: choose cpu." in capsys.readouterr().err

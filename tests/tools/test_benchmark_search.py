@@ -6,7 +6,7 @@ from ember_reid.tools.benchmark.command import main
 from ember_reid.tools.benchmark.search import make_embeddings
 
 
-def test_identities_lie_as_near_as_asked():
+def test_identities_have_the_requested_spread():
     options = Namespace(entries=4000, queries=100, dim=256, identities=50, spread=0.3)
     gallery, query = make_embeddings(options)
     assert gallery.shape == (4000, 256) and query.shape == (100, 256)
@@ -41,7 +41,7 @@ def test_the_command_prints_both_searches(capsys):
         (["--spread", "1"], "--spread is 1.0, it must be between 0 and 1"),
     ],
 )
-def test_mistakes_end_in_one_line(capsys, words, message):
+def test_user_errors_are_one_line(capsys, words, message):
     assert main(["search", *words]) == 2
     assert capsys.readouterr().err == f"benchmark search: {message}\n"
 

@@ -42,7 +42,7 @@ def test_precisions_and_threads_are_compared(tiny_recipe, capsys):
     assert torch.get_num_threads() == threads
 
 
-def test_words_that_make_no_sense(tiny_recipe, capsys):
+def test_invalid_words_are_refused(tiny_recipe, capsys):
     assert benchmark.main(["train", "-c", str(tiny_recipe), "--iterations", "0"]) == 2
     assert "--iterations is 0" in capsys.readouterr().err
     assert benchmark.main(["train", "-c", str(tiny_recipe), "SOLVER.BASE_LRR", "1"]) == 2

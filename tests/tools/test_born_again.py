@@ -55,7 +55,8 @@ def test_two_generations(tiny_run, tiny_recipe, tmp_path, capsys):
     config = load_checkpoint(tmp_path / "generation2" / "checkpoints" / "best.pt")["config"]
     assert str(tmp_path / "generation1" / "checkpoints" / "best.pt") in config
     before = (tmp_path / "generation1" / "results.json").stat().st_mtime_ns
-    assert born_again.main(arguments) == 0  # complete: nothing runs again
+    # All generations are complete, so nothing runs.
+    assert born_again.main(arguments) == 0
     assert (tmp_path / "generation1" / "results.json").stat().st_mtime_ns == before
     assert born_again.main(["-c", str(tiny_recipe)]) == 2
     assert "generations have one teacher each" in capsys.readouterr().err

@@ -54,10 +54,11 @@ def test_intervals_without_spread_are_points():
     # Same pairs: 4 at 0..1. Different pairs: one at 0..1 and nine at 2..3.
     one = Histograms(np.arange(4.0), np.array([[3.0, 1, 0]] * 2), np.array([[1.0, 0, 9]] * 2))
     thresholds, fnmr = intervals(one, (0.05, 0.1), num_resamples=20)
+    # At 5% no query may pass; at 10% everything up to 2.
     assert thresholds.tolist() == [
         [0, 2],
         [0, 2],
-    ]  # at 5% no query may pass; at 10% everything up to 2
+    ]
     assert fnmr.tolist() == [[1, 0], [1, 0]]
 
 
@@ -191,7 +192,7 @@ def test_no_identity_twice():
         (["--resamples", "3"], "--resamples is 3, it must be at least 10"),
     ],
 )
-def test_mistakes_end_in_one_line(capsys, words, message, tmp_path, monkeypatch):
+def test_user_errors_are_one_line(capsys, words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # The fields ir_version and graph of an ONNX file.
     (tmp_path / "person.onnx").write_bytes(bytes([1 << 3, 8, 7 << 3 | 2, 1, 0]))

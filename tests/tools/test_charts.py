@@ -13,9 +13,8 @@ def test_ticks_are_round():
 def test_lines_end_in_the_corners():
     chart = line_chart("mAP", [Line("a<b", ((0.0, 0.0), (10.0, 1.0)))], x="epoch", percent=True)
     assert '<polyline points="46.0,186.0 350.0,10.0"' in chart and "a&lt;b: 100% at 10" in chart
-    only = line_chart(
-        "mAP", [Line("a", ((6.0, 0.5),))], x="epoch", percent=True
-    )  # epochs count from 0
+    # Epochs count from 0.
+    only = line_chart("mAP", [Line("a", ((6.0, 0.5),))], x="epoch", percent=True)
     assert '<circle cx="350.0" cy="98.0"' in only
     assert (
         line_chart("nothing", [Line("a", ()), Line("b", ((1.0, float("nan")),))], x="epoch") == ""

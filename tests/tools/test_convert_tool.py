@@ -41,7 +41,7 @@ def test_a_converted_checkpoint_carries_its_recipe_and_gives_the_same_embeddings
         assert torch.equal(model(images).embedding, foreign(images).embedding)
 
 
-def test_without_adopt_the_recipe_stands_and_the_difference_is_said(foreign, tmp_path, capfd):
+def test_without_adopt_the_recipe_is_used_and_differences_are_logged(foreign, tmp_path, capfd):
     assert run(tmp_path) == 0
     assert "made with MODEL.BACKBONE.STEM_RELU False, the configuration has True" in "".join(
         capfd.readouterr()
@@ -52,7 +52,7 @@ def test_without_adopt_the_recipe_stands_and_the_difference_is_said(foreign, tmp
     )
 
 
-def test_mistakes_end_in_one_line_and_write_nothing(foreign, tmp_path, capsys):
+def test_user_errors_are_one_line_and_write_nothing(foreign, tmp_path, capsys):
     assert run(tmp_path, "MODEL.BACKBONE.NAME", "resnet34") == 2
     error = capsys.readouterr().err
     assert (

@@ -68,7 +68,7 @@ def test_html_is_escaped(own, capsys):
     assert "&lt;b&gt;.jpg" in html and "<b>.jpg" not in html
 
 
-def test_what_cannot_be_read_at_all(own, tmp_path, capsys):
+def test_missing_images_fail(own, tmp_path, capsys):
     own.write_text("path,pid,split\nnone.jpg,1,train\n")
     code, _, err = run(capsys, f"csv:{own}")
     assert (

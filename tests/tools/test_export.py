@@ -48,7 +48,8 @@ def photos(tiny_market):
 
 
 def test_pixels_are_normalized_inside_and_embeddings_have_length_1():
-    images = torch.tensor([106, 100, 92], dtype=torch.uint8).view(1, 3, 1, 1)  # -> 3, 0, -4
+    # Normalized: 3, 0, -4.
+    images = torch.tensor([106, 100, 92], dtype=torch.uint8).view(1, 3, 1, 1)
     assert torch.allclose(deployed(Corner())(images), torch.tensor([[0.6, 0.0, -0.8]]))
 
 
@@ -80,13 +81,14 @@ def test_metadata_survives_json_and_ignores_unknown_fields():
         parse_metadata("[1]")
 
 
-def test_embedding_takes_paths_pictures_arrays_and_tensors(best, photos):
+def test_embed_accepts_paths_images_arrays_and_tensors(best, photos):
     model = load_model(best, device="cpu")
     expected = model.embed(photos)
     assert expected.shape == (len(photos), model.metadata.embedding_dim)
     assert torch.allclose(expected.norm(dim=1), torch.ones(len(photos)))
     pictures = [Image.open(path).convert("RGB") for path in photos]
-    arrays = np.stack([np.array(image) for image in pictures])  # [B, H, W, 3]
+    # [B, H, W, 3]
+    arrays = np.stack([np.array(image) for image in pictures])
     tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
     for given in (pictures, arrays, tensors, list(arrays), map(str, photos)):
         assert torch.allclose(model.embed(given, batch_size=3), expected, atol=1e-6)
@@ -110,13 +112,13 @@ def test_embedding_takes_paths_pictures_arrays_and_tensors(best, photos):
         ("nowhere.jpg", "nowhere.jpg does not exist"),
     ],
 )
-def test_what_is_no_image_is_said(best, given, message):
+def test_files_that_are_not_images_are_reported(best, given, message):
     with pytest.raises((ValueError, OSError), match=message):
         load_model(best, device="cpu").embed(given)
 
 
 @pytest.mark.parametrize("name", ["person.ts", "person.pt2"])
-def test_files_of_torch_answer_like_the_checkpoint(best, photos, tmp_path, capsys, name):
+def test_torch_exports_give_the_embeddings_of_the_checkpoint(best, photos, tmp_path, capsys, name):
     target = "torchscript" if name == "person.ts" else "exported-program"
     out = tmp_path / name
     assert main([str(best), "--to", target, "--out", str(out)]) == 0
@@ -281,7 +283,7 @@ def test_missing_packages_are_named(monkeypatch):
         ),
     ],
 )
-def test_mistakes_end_in_one_line(capsys, arguments, message):
+def test_user_errors_are_one_line(capsys, arguments, message):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("export: ") and message in error and error.count("\n") == 1

@@ -61,10 +61,11 @@ def test_embeddings_are_those_of_the_network_and_broken_images_are_listed(
     assert features.pids.tolist() == [path.name[:4] for path in paths]
     assert metadata == model.metadata and features.broken.tolist() == [str(photos / "zz.jpg")]
     assert np.allclose(features.embeddings, model.embed(paths).numpy(), atol=1e-6)
-    assert not list(tmp_path.glob(".*"))  # no parts are left
+    # No parts remain.
+    assert not list(tmp_path.glob(".*"))
 
 
-def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch, capsys):
+def test_an_interrupted_run_continues(best, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ember_reid.tools.extract.command.CHUNK", 1)
     out = tmp_path / "features.npz"
     from ember_reid.tools.extract import command as extract
@@ -81,17 +82,15 @@ def test_a_stopped_run_goes_on_where_it_was(best, photos, tmp_path, monkeypatch,
     assert run(best, out, photos) == 130
     assert "run the same command again" in capsys.readouterr().err and not out.exists()
     assert run(best, out, photos) == 0
-    assert (
-        len(calls) == 5 and calls[2] == calls[3]
-    )  # two done before, one interrupted, it and the last after
+    # Two before the interruption; the interrupted one and the last one after it.
+    assert len(calls) == 5 and calls[2] == calls[3]
     assert len(load_features(out)[0].paths) == 3
     assert (
         run(best, out, photos) == 0 and "already contains these images" in capsys.readouterr().out
     )
     assert len(calls) == 5
-    assert (
-        run(best, out, photos, "--ids", "folder") == 0 and len(calls) == 9
-    )  # another question is another work
+    # Other images are a different job.
+    assert run(best, out, photos, "--ids", "folder") == 0 and len(calls) == 9
 
 
 def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_path, monkeypatch):
@@ -99,7 +98,8 @@ def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_pa
     alone, shared = tmp_path / "alone.npz", tmp_path / "shared.npz"
     assert run(best, alone, photos) == 0
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in ("1", "0"):  # rank 0 collects
+    # Rank 0 collects.
+    for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
         assert run(best, shared, photos) == 0
     one, two = load_features(alone)[0], load_features(shared)[0]
@@ -110,7 +110,8 @@ def test_the_shares_of_several_processes_make_the_same_file(best, photos, tmp_pa
 
 def test_two_processes_make_the_same_file(best, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("ember_reid.tools.extract.command.CHUNK", 1)
-    exported = tmp_path / "person.ts"  # new processes do not know the tiny network of these tests
+    # New processes do not know the tiny network of these tests.
+    exported = tmp_path / "person.ts"
     network, metadata = build_deployed_network(
         read_inference_config(None, ["TEST.WEIGHT", str(best)])
     )
@@ -169,7 +170,7 @@ def test_lists_and_folders_are_read_once_and_in_order(photos, tmp_path):
         (["BROKEN"], "none of the 1 images can be read"),
     ],
 )
-def test_mistakes_end_in_one_line(best, photos, tmp_path, capsys, words, message):
+def test_user_errors_are_one_line(best, photos, tmp_path, capsys, words, message):
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.csv").write_text("file\na.jpg\n")
     given = {

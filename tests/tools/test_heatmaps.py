@@ -25,7 +25,8 @@ class TwoChannels(nn.Module):
 def test_heat_by_hand():
     # Gradients are 1/2 and -1/2 per channel (mean over 2 positions), so the heat is
     # relu(a - b) / 2, scaled to 1.
-    maps = torch.tensor([[[[4.0, 1.0]], [[0.0, 3.0]]]])  # [1, 2, 1, 2]
+    # [1, 2, 1, 2]
+    maps = torch.tensor([[[[4.0, 1.0]], [[0.0, 3.0]]]])
     heat = heatmaps.grad_cam(TwoChannels(maps), torch.zeros(1, 3, 1, 2), heatmaps.strongest_logit)
     assert heat.tolist() == [[[1.0, 0.0]]]
     doubled = torch.cat([maps, 2 * maps])
@@ -35,10 +36,9 @@ def test_heat_by_hand():
     assert both.tolist() == [[[1.0, 0.0]]] * 2
 
 
-def test_a_score_that_everything_speaks_against():
-    maps = torch.tensor(
-        [[[[0.0, 0.0]], [[1.0, 3.0]]], [[[0.0, 0.0]], [[2.0, 2.0]]]]
-    )  # -1/2, -3/2; -1, -1
+def test_a_map_with_only_negative_influence_is_shifted():
+    # Weighted sums: -1/2, -3/2; -1, -1.
+    maps = torch.tensor([[[[0.0, 0.0]], [[1.0, 3.0]]], [[[0.0, 0.0]], [[2.0, 2.0]]]])
     heat = heatmaps.grad_cam(TwoChannels(maps), torch.zeros(2, 3, 1, 2), heatmaps.strongest_logit)
     assert heat.tolist() == [[[1.0, 0.0]], [[0.0, 0.0]]]
 
@@ -91,7 +91,7 @@ def test_a_transformer_has_heat(tmp_path):
     assert heat.amax().item() == pytest.approx(1.0)
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
+def test_user_errors_are_one_line(tmp_path, capsys):
     assert heatmaps.main(["--models", str(tmp_path / "no.pt"), "--out", str(tmp_path / "out")]) == 2
     assert "no.pt does not exist" in capsys.readouterr().err
     assert heatmaps.main(["--models", "x.pt", "--count", "0", "--out", str(tmp_path / "out")]) == 2
@@ -131,9 +131,8 @@ def test_flops_and_parameters_by_hand(tiny_run):
     gflops = count_gflops(model, torch.zeros(1, 3, 32, 16))
     assert gflops * 1e9 == pytest.approx(27 * 8 * 128 + 72 * 16 * 32 + 16 * 9)
     convolutions, norms = 27 * 8 + 8 + 72 * 16 + 16, 2 * 8 + 2 * 16
-    assert (
-        count_parameters(model) == convolutions + norms + 2 * 16
-    )  # and the neck, without the classifier
+    # The neck counts, the classifier does not.
+    assert count_parameters(model) == convolutions + norms + 2 * 16
 
 
 @pytest.mark.parametrize("num_classes", [-1, 2**70, "5", None, float("nan"), [1]])

@@ -92,7 +92,7 @@ def test_the_default_size_is_what_the_readme_promises():
     assert defaults.distractors > 0 and defaults.junk > 0
 
 
-def test_pictures_are_color_jpegs_of_one_size(rendered):
+def test_images_are_color_jpegs_of_one_size(rendered):
     for file in [
         *(rendered / "market1501" / "query").iterdir(),
         *(rendered / "mars").rglob("*.jpg"),
@@ -101,7 +101,7 @@ def test_pictures_are_color_jpegs_of_one_size(rendered):
             assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (64, 128))
 
 
-def test_the_readers_of_both_layouts_take_it(rendered):
+def test_both_layouts_can_be_read(rendered):
     images = DATASETS["market1501"](rendered / "market1501")
     assert {record.pid for record in images.train} == {0, 1, 2}
     assert len(images.query) == 48 and {record.camid for record in images.query} == set(range(6))
@@ -118,9 +118,8 @@ def test_mars_tables_cover_the_name_lists(rendered):
         names = (info / f"{split}_name.txt").read_text().split()
         table = loadmat(info / f"tracks_{split}_info.mat")[f"track_{split}_info"]
         assert table.dtype == np.int32 and table[0, 0] == 1 and table[-1, 1] == len(names)
-        assert (
-            table[1:, 0] == table[:-1, 1] + 1
-        ).all()  # one after the other, from 1, both ends inclusive
+        # Consecutive numbers from 1, both ends inclusive.
+        assert (table[1:, 0] == table[:-1, 1] + 1).all()
         for start, stop, pid, camera in table:
             stems = {name[:11] for name in names[start - 1 : stop]}
             assert len(stems) == 1
@@ -182,7 +181,7 @@ def test_another_seed_gives_other_people():
     assert len({identity(7, pid) for pid in range(1, 151)}) == 150
 
 
-def test_every_camera_has_a_look_of_its_own(rendered):
+def test_every_camera_has_its_own_appearance(rendered):
     """The mean colors of two cameras differ by more than those of one camera's halves do."""
     files, _, camids = market(rendered / "market1501" / "bounding_box_test")
     means = np.array([np.asarray(Image.open(file)).mean(axis=(0, 1)) for file in files])
@@ -221,14 +220,14 @@ def scores_of(root: Path, features) -> float:
 
 
 @pytest.mark.parametrize("feature", [histogram, small_picture])
-def test_color_alone_does_not_solve_it(rendered, feature):
+def test_color_alone_does_not_identify_people(rendered, feature):
     def features(files: list[Path]) -> np.ndarray:
         return np.array([feature(file) for file in files], dtype=np.float32)
 
     assert scores_of(rendered / "market1501", features) < 0.60
 
 
-def test_an_untrained_network_does_not_solve_it(rendered):
+def test_an_untrained_network_does_not_identify_people(rendered):
     cfg = load_config(ROOT / "configs" / "quickstart" / "people.yml")
     normalize = build_normalization(cfg)
     torch.manual_seed(0)
@@ -244,7 +243,7 @@ def test_an_untrained_network_does_not_solve_it(rendered):
     assert scores_of(rendered / "market1501", features) < 0.30
 
 
-def test_data_that_is_there_is_left_alone(rendered, capsys):
+def test_existing_data_is_not_rendered_again(rendered, capsys):
     before = {path: path.stat().st_mtime_ns for path in rendered.rglob("*")}
     assert main([str(rendered), "--images", "--tracklets", *ARGUMENTS]) == 0
     assert capsys.readouterr().out == "".join(
@@ -296,7 +295,7 @@ def test_an_interrupted_rendering_starts_over(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("extra", [[], ["--overwrite"]])
-def test_files_of_others_are_never_touched(tmp_path, capsys, extra):
+def test_foreign_files_are_never_changed(tmp_path, capsys, extra):
     (tmp_path / "market1501").mkdir()
     (tmp_path / "market1501" / "mine.jpg").write_bytes(b"mine")
     assert main([str(tmp_path), *TINY, *extra]) == 2

@@ -121,7 +121,7 @@ def page(tmp_path_factory):
     return path
 
 
-def test_the_page_is_well_formed_and_fetches_nothing(page):
+def test_the_page_is_well_formed_and_has_no_external_resources(page):
     text = page.read_text()
     tags = Tags(text)
     assert tags.fetched and all(
@@ -160,7 +160,8 @@ def test_the_page_shows_all_results(page):
         "Distances of pairs (share of pairs)",
     ):
         assert f"<figcaption>{title}</figcaption>" in text
-    assert "<th>1</th><td></td><td style=" in text  # the camera table's diagonal is empty
+    # The camera table's diagonal is empty.
+    assert "<th>1</th><td></td><td style=" in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -195,11 +196,11 @@ def test_a_browser_filters_the_lists(page, tmp_path):
         if kind in ("worst", "suspect") and camera == "0"
     ]
     assert title[0] == everything and title[1] == "worst worst suspect"
-    assert (
-        title[2] == "#kind=worst%2Csuspect" and title[3] == "worst suspect"
-    )  # query 23 is the worst one as well
+    # Query 23 is the worst one as well.
+    assert title[2] == "#kind=worst%2Csuspect" and title[3] == "worst suspect"
     assert title[4] == " ".join(first_camera) and title[5] == ""
-    assert title[6:] == ["0", "true"]  # nothing fetched; nothing sticks out to the right
+    # No requests, and no horizontal overflow.
+    assert title[6:] == ["0", "true"]
 
 
 def _kinds_and_cameras(page) -> list[tuple[str, str]]:

@@ -66,7 +66,8 @@ def test_errors_of_damaged_run_files(tmp_path):
     row = {"what": "train", "epoch": 1, "iteration": 1, "values": {"loss": 1.0}}
     (tmp_path / "config.yml").write_text("SEED: 1\n")
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + '\n{"what": "tra')
-    assert len(read_run(tmp_path).train) == 1  # a last line that was cut off
+    # The last line is incomplete.
+    assert len(read_run(tmp_path).train) == 1
     (tmp_path / "metrics.jsonl").write_text("nonsense\n" + json.dumps(row) + "\n")
     with pytest.raises(ValueError, match=r"metrics.jsonl, line 1 is not a row of metrics"):
         read_run(tmp_path)

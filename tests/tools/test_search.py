@@ -62,7 +62,8 @@ def saved_queries(folder):
 @pytest.mark.parametrize("tile", [1, 7, 100])
 def test_tiles_give_what_one_sorted_matrix_gives(tile):
     query, gallery = directions(4, seed=1), directions(30)
-    gallery[20:] = gallery[:10]  # ties
+    # Ties
+    gallery[20:] = gallery[:10]
     found = nearest(query, gallery, 5, tile=tile)
     distances = 1 - query @ gallery.T
     order = distances.argsort(dim=1, stable=True)[:, :5]
@@ -94,7 +95,9 @@ def test_reranking_within_everything_is_reranking():
     assert not torch.equal(ranked, nearest(query, gallery, 40).indices[0])
 
 
-def test_an_image_finds_itself_and_the_page_needs_nothing(features, photos, tmp_path, capsys):
+def test_an_image_finds_itself_and_the_page_has_no_external_resources(
+    features, photos, tmp_path, capsys
+):
     out = tmp_path / "found"
     assert main([str(features), *map(str, photos), "--top", "3", "--out", str(out)]) == 0
     said = capsys.readouterr().out
@@ -118,7 +121,7 @@ def test_an_image_finds_itself_and_the_page_needs_nothing(features, photos, tmp_
     )
 
 
-def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, best):
+def test_queries_beyond_the_threshold_are_unknown(features, photos, tmp_path, best):
     def known(*words):
         assert main([str(features), str(photos[0]), "--out", str(tmp_path), *words]) == 0
         return saved_queries(tmp_path)[0]["known"]
@@ -140,11 +143,10 @@ def test_unknown_is_what_lies_beyond_the_threshold(features, photos, tmp_path, b
         calibration.unlink()
 
 
-def test_a_query_is_known_as_the_first_who_is_near_enough(features):
+def test_a_query_gets_the_identity_of_the_first_entry_within_the_threshold(features):
     found, _ = load_features(features)
-    ranked = Nearest(
-        torch.tensor([[0.5, 0.3, 0.1]]), torch.tensor([[0, 2, 1]])
-    )  # as re-ranking may put them
+    # A possible order after re-ranking.
+    ranked = Nearest(torch.tensor([[0.5, 0.3, 0.1]]), torch.tensor([[0, 2, 1]]))
 
     def decide(threshold, top=3):
         return _describe_query(
@@ -161,7 +163,7 @@ def test_a_query_is_known_as_the_first_who_is_near_enough(features):
     assert decide(None)["decision"] == f"{found.pids[0]} at 0.500"
 
 
-def test_a_stranger_is_unknown(features, tmp_path):
+def test_an_unseen_identity_is_unknown(features, tmp_path):
     found, _ = load_features(features)
     save_features(tmp_path / "stranger.npz", replace(found, embeddings=-found.embeddings))
     words = [
@@ -181,7 +183,7 @@ def test_a_stranger_is_unknown(features, tmp_path):
 
 
 @pytest.mark.extras
-def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos, tmp_path, capsys):
+def test_faiss_reports_its_recall_of_exact_search(features, photos, tmp_path, capsys):
     gallery = directions(400)
     index = open_faiss(gallery.numpy(), tmp_path / "index")
     reached = reach_recall(index, gallery[:3], gallery, 5, wanted=1, num_samples=50)
@@ -218,7 +220,7 @@ def test_faiss_finds_what_exact_search_finds_and_says_how_much(features, photos,
 
 
 @pytest.mark.extras
-def test_faiss_looks_into_as_many_cells_as_the_recall_needs():
+def test_faiss_searches_as_many_cells_as_the_recall_needs():
     gallery = directions(4000, dim=16)
     index = build_faiss(gallery.numpy())
     query = directions(20, dim=16, seed=1)
@@ -240,9 +242,8 @@ def test_faiss_looks_into_as_many_cells_as_the_recall_needs():
     )
     hits = sum(len(set(a) & set(b)) for a, b in zip(exact, found, strict=True))
     assert alone.recall == pytest.approx(hits / 200) and alone.recall >= 0.9
-    assert (
-        reach_recall(index, query[:0], gallery[:1], 1, num_samples=1).recall == 1
-    )  # no image but itself to find
+    # Each image can only find itself.
+    assert reach_recall(index, query[:0], gallery[:1], 1, num_samples=1).recall == 1
 
 
 def test_missing_faiss_is_named(monkeypatch):
@@ -279,7 +280,7 @@ def test_missing_faiss_is_named(monkeypatch):
         (["PHOTO", "PHOTO"], "is not a file of tools.extract"),
     ],
 )
-def test_mistakes_end_in_one_line(features, photos, tmp_path, capsys, words, message):
+def test_user_errors_are_one_line(features, photos, tmp_path, capsys, words, message):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     found, metadata = load_features(features)
     save_features(

@@ -49,6 +49,7 @@ def colors(index: int) -> Image.Image:
 def test_own_camera_and_junk_are_left_out():
     first = lists(queries="best", count=1)[0]
     assert (first.index, first.pid, first.camid, first.choice) == (0, 1, 0, "best")
+    # 0 is of the same camera, 7 is junk.
     assert [answer.index for answer in first.entries] == [
         1,
         2,
@@ -56,7 +57,7 @@ def test_own_camera_and_junk_are_left_out():
         4,
         5,
         6,
-    ]  # 0 is its own camera, 7 is junk
+    ]
     assert [answer.correct for answer in first.entries] == [True, False, False, False, False, False]
     assert first.entries[0].distance == pytest.approx(1.0)
     assert (first.ap, first.num_matches) == (1.0, 1)
@@ -166,7 +167,7 @@ def test_montage_stacks_strips():
     assert montage.height == 3 * strip.height and montage.width >= strip.width
 
 
-def test_page_holds_its_pictures_and_nothing_from_outside(tmp_path):
+def test_the_page_contains_its_images_and_no_external_resources(tmp_path):
     page = tmp_path / "index.html"
     write_page(page, lists(queries="best"), colors, colors, title="A < B", facts=["one & two"])
     text = page.read_text()
@@ -237,6 +238,6 @@ def test_the_command_needs_a_checkpoint_and_nothing_else(untrained, capsys):
         (["--count", "0"], "visualize: --count is 0, it must be at least 1\n"),
     ],
 )
-def test_mistakes_end_in_one_line(capsys, arguments, message):
+def test_user_errors_are_one_line(capsys, arguments, message):
     assert main(arguments) == 2
     assert capsys.readouterr().err == message

@@ -20,7 +20,8 @@ QUALITY = 95
 OTHER_PLAN = (
     "{} has crops of other frames, tracks or options; choose another folder or give --overwrite"
 )
-TQDM_DELAY = 3  # seconds; a progress bar appears only for work that takes longer
+# Seconds; a progress bar appears only for work that takes longer.
+TQDM_DELAY = 3
 
 
 @dataclass(frozen=True)
