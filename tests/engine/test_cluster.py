@@ -3,7 +3,6 @@
 import functools
 import multiprocessing
 import os
-import signal
 import warnings
 
 import ignite.distributed as idist
@@ -23,6 +22,7 @@ from ember_reid.engine.run.cluster import (
 )
 
 from ember_reid import main
+from tests.helpers.forking import fork_processes
 
 SLURM = {
     "SLURM_JOB_ID": "1",
@@ -62,17 +62,7 @@ def test_processes_on_the_cpu_of_a_gpu_machine_in_a_slurm_allocation(
     one_gpu, slurm, tiny_recipe, tmp_path, monkeypatch
 ):
     """Without srun, main.py starts the processes; ignite would refuse, and select GPU 1."""
-
-    def work(*args):
-        torch.set_num_threads(1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        original(*args)
-
-    original = launching.work
-    monkeypatch.setattr(launching, "work", work)
-    monkeypatch.setattr(
-        launching.idist, "spawn", functools.partial(idist.spawn, start_method="fork")
-    )
+    fork_processes(monkeypatch)
     words = ["NUM_PROCESSES", "2", "SOLVER.MAX_EPOCHS", "1", "LOSS.CENTER.WEIGHT", "0.1"]
     words += ["SOLVER.PRECISE_BN_ITERS", "1", "OUTPUT_DIR", str(tmp_path)]
     assert main.main(["-c", str(tiny_recipe), *words]) == 0

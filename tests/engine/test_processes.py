@@ -8,13 +8,13 @@ import time
 
 import ignite.distributed as idist
 import pytest
-import torch
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.handlers.batch import Seeder
 from ember_reid.engine.handlers.evaluation import Evaluation
 from ember_reid.engine.run import launch as launching
 
 from ember_reid import main
+from tests.helpers.forking import fork_processes
 
 PLAIN = (
     "MODEL.BACKBONE.NAME tiny_plain MODEL.HEAD.NECK none LOSS.CENTER.WEIGHT 0.1 "
@@ -26,18 +26,7 @@ TWO = ("NUM_PROCESSES", "2")
 @pytest.fixture(autouse=True)
 def fork(monkeypatch):
     """Children see what the test has patched."""
-
-    def work(*args):
-        # After a fork, the threads of the parent do not exist, but its handlers do.
-        torch.set_num_threads(1)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        original(*args)
-
-    original = launching.work
-    monkeypatch.setattr(launching, "work", work)
-    monkeypatch.setattr(
-        launching.idist, "spawn", functools.partial(idist.spawn, start_method="fork")
-    )
+    fork_processes(monkeypatch)
 
 
 @pytest.fixture
