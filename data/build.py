@@ -164,7 +164,7 @@ def build_train_loader(
     `skip(num_batches)`. `device` is the device of the training. If the images are cached there,
     batches are on it too. The training step splits batches for gradient accumulation.
     """
-    sampler = _build_train_sampler(cfg, records, rank=rank, world_size=world_size)
+    sampler = build_train_sampler(cfg, records, rank=rank, world_size=world_size)
     size, frames = tuple(cfg.INPUT.SIZE_TRAIN), cfg.INPUT.NUM_FRAMES
     paths = used_paths(records, num_frames=frames, sampling=cfg.INPUT.FRAME_SAMPLING)
     dataset = ReidDataset(
@@ -180,8 +180,8 @@ def build_train_loader(
     return _create_loader(cfg, dataset, sampler, persistent=True)
 
 
-def _build_train_sampler(
-    cfg: CfgNode, records: Sequence[Record], *, rank: int, world_size: int
+def build_train_sampler(
+    cfg: CfgNode, records: Sequence[Record], *, rank: int = 0, world_size: int = 1
 ) -> GlobalBatchSampler:
     """The sampler of DATALOADER.SAMPLER; config/validate.py checks the name."""
     if cfg.DATALOADER.SAMPLER == "random":

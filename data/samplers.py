@@ -155,7 +155,9 @@ class PKSampler(GlobalBatchSampler):
                 f" {num_instances * world_size}"
             )
         pids_array = np.asarray(pids, dtype=np.int64)
-        self.indices_by_pid = [np.flatnonzero(pids_array == pid) for pid in np.unique(pids_array)]
+        order = np.argsort(pids_array, kind="stable")
+        _, starts = np.unique(pids_array[order], return_index=True)
+        self.indices_by_pid = np.split(order, starts[1:]) if len(order) else []
         available = len(self.indices_by_pid)
         if available < self.num_identities:
             raise ValueError(

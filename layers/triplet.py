@@ -43,6 +43,23 @@ def _published_weighted(
     return weighted_mean(distances, positive), weighted_mean(-distances, negative)
 
 
+def weighted_distances(
+    distances: Tensor, positive: Tensor, negative: Tensor, *, form: str
+) -> tuple[Tensor, Tensor]:
+    """Softmax-weighted mean distances of each anchor to its positives and to its negatives.
+
+    Args:
+        distances: [B, M].
+        positive, negative: bool [B, M].
+        form: see `triplet_loss`.
+
+    Returns:
+        d_ap [B] and d_an [B].
+    """
+    weighted = _softmax_weighted if form == "exact" else _published_weighted
+    return weighted(distances, positive, negative)
+
+
 def triplet_loss(
     embeddings: Tensor,
     pids: Tensor,
@@ -83,9 +100,10 @@ def triplet_loss(
     distances = euclidean_distances(embeddings, others)
     positive = pids[:, None] == other_pids
     negative = ~positive & (other_pids != EMPTY)
-    weighted = _softmax_weighted if form == "exact" else _published_weighted
-    mine = _hardest if mining == "hard" else weighted
-    d_ap, d_an = mine(distances, positive, negative)
+    if mining == "hard":
+        d_ap, d_an = _hardest(distances, positive, negative)
+    else:
+        d_ap, d_an = weighted_distances(distances, positive, negative, form=form)
     losses = F.softplus(d_ap - d_an) if margin == 0 else F.relu(d_ap - d_an + margin)
     qualified = (positive.sum(dim=1) > 1) & negative.any(dim=1)
     return losses.where(qualified, 0).sum() / qualified.sum().clamp(min=1)

@@ -43,6 +43,7 @@ SCALED_DOWN = {
     "benchmark latency": "--batch 2 --repeats 2 --device cpu --precision float32".split(),
     "benchmark search": "--entries 500 --dim 8 --queries 5 --identities 20".split(),
     "benchmark train": ["--iterations", "2", "--warmup", "1", *SMALL],
+    "benchmark triplet": ["--iterations", "1", *SMALL],
 }
 # Examples that need a dataset, a file of another code base, or an optional package.
 NEEDS = re.compile(r"/data\b|\.pth\b|\.mp4\b|--faiss")
@@ -67,7 +68,10 @@ def leaf_commands() -> list[str]:
     names = [name for name in cli._COMMANDS if name != "benchmark"]
     return [
         *names,
-        *(f"benchmark {n}" for n in ("distill", "evaluate", "latency", "search", "train")),
+        *(
+            f"benchmark {n}"
+            for n in ("distill", "evaluate", "latency", "search", "train", "triplet")
+        ),
     ]
 
 

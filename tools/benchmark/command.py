@@ -14,6 +14,7 @@ COMMANDS = {
     "latency": "size and speed of trained networks",
     "search": "search in synthetic embeddings, exact and with faiss",
     "train": "parts of a training step",
+    "triplet": "forms of the weighted triplet loss at the start of a training",
 }
 
 main = CommandGroup(
