@@ -118,6 +118,13 @@ def test_fastdistill():
         ("distill/self/resnet50_published", (40, 70), 0.1, 10),
         # reid_baseline_with_syncbn 74a6b6b configs/veri.yml:35-40
         ("syncbn/veri", (20, *range(30, 256, 15)), 0.6, 10),
+        # VKD a56b12e tools/train_v2v.py:66-74 and commands.txt: stepped after each epoch, which is
+        # counted from 0; tools/train_distill.py:54-56, 115-122 with 500 epochs, 300 and 150.
+        ("distill/vkd/mars/resnet50", (101, 201), 0.1, 0),
+        ("distill/vkd/mars/resnet18", (51, 101, 151, 201, 251), 0.1, 0),
+        ("distill/vkd/veri/resnet50", (201, 251), 0.1, 0),
+        ("distill/vkd/mars/self_resnet50", (301, 451), 0.1, 0),
+        ("distill/vkd/duke/resnet101_resnet34", (301, 451), 0.1, 0),
     ],
 )
 def test_schedules_by_epoch(recipe, milestones, gamma, warmup):
