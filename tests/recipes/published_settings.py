@@ -1,7 +1,7 @@
 """Settings of published programs, written by hand from their sources.
 
 Each value is that of the program in the terms of this one. A table is complete for the groups in
-`COMPLETE`: a default that changes underneath a recipe differs from the table, also that of a
+`test_replay_settings.COMPLETE`: a default that changes underneath a recipe differs from the table, also that of a
 setting that the peer does not have (`OFF`).
 """
 
@@ -44,42 +44,6 @@ OFF = {
     "SOLVER.MINING": "global",
     "SOLVER.FP16": False,
 }
-# A weight or probability of 0 leaves the other settings of its group without effect.
-SWITCHES = {
-    "LOSS.CENTER.": "LOSS.CENTER.WEIGHT",
-    "LOSS.CIRCLE.": "LOSS.CIRCLE.WEIGHT",
-    "LOSS.COSFACE.": "LOSS.COSFACE.WEIGHT",
-    "LOSS.XBM.": "LOSS.XBM.SIZE",
-    "LOSS.PLUGIN.": "LOSS.PLUGIN.NAME",
-    "LOSS.PML.": "LOSS.PML.NAME",
-    "KD.EMA.": "KD.EMA.ENABLED",
-    "KD.LOGITS.": "KD.LOGITS.WEIGHT",
-    "KD.FEATURE.": "KD.FEATURE.WEIGHT",
-    "KD.SELF.": "KD.SELF.WEIGHT",
-    "KD.REINIT": "KD.STUDENT_WEIGHTS",
-    "KD.TEACHER": "KD.TEACHERS",
-    "INPUT.AUTOAUG": "INPUT.AUTOAUG_PROB",
-    "INPUT.JITTER": "INPUT.JITTER_PROB",
-    "INPUT.FRAME_SAMPLING": "INPUT.NUM_FRAMES",
-    "SOLVER.FREEZE": "SOLVER.FREEZE",
-}
-COMPLETE = ("LOSS.", "KD.", "INPUT.", "SOLVER.", "DATALOADER.SAMPLER", "DATALOADER.NUM_INSTANCES")
-# The learning rate is compared in every iteration (test_replay_schedules.py).
-SCHEDULE = tuple(
-    f"SOLVER.{name}"
-    for name in (
-        *("SCHEDULE", "SCHEDULE_BY", "STEPS", "STEPS_AFTER_WARMUP", "GAMMA", "ETA_MIN_FACTOR"),
-        *("DELAY_EPOCHS", "WARMUP_EPOCHS", "WARMUP_FACTOR", "WARMUP_METHOD"),
-    )
-)
-# Settings that do not change what is learned, those of SGD, and files of the machine.
-NOT_LEARNED = (
-    *("SOLVER.FUSED", "SOLVER.STEP", "SOLVER.COMPILE", "SOLVER.AMP_DTYPE", "SOLVER.CPU_PRECISION"),
-    *("SOLVER.LOG_PERIOD", "SOLVER.EVAL_PERIOD", "SOLVER.CHECKPOINT_PERIOD"),
-    *("SOLVER.MOMENTUM", "SOLVER.NESTEROV", "KD.TEACHERS"),
-    # The networks of the peers have no position embeddings.
-    "SOLVER.WEIGHT_DECAY_EMBEDDING",
-)
 # For the evaluation and the network; not complete.
 IMAGENET = {
     "INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406),

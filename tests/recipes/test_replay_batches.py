@@ -122,7 +122,7 @@ def test_fastreid(recipe, data, P, K, per_epoch, sampler):
 
 
 def count_baseline_batches(pids, *, P, K):
-    """Batches of one pass of the strong baseline's sampler (data/samplers/triplet_sampler.py:45-71).
+    """Batches of a pass of the strong baseline's sampler (data/samplers/triplet_sampler.py:45-71).
 
     P identities are drawn uniformly from those with groups left, until fewer than P have any.
     """
