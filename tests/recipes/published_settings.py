@@ -1,8 +1,8 @@
 """Settings of published programs, written by hand from their sources.
 
-Each value is that of the program in the terms of this one. A table is complete for the groups in
-`test_replay_settings.COMPLETE`: a default that changes underneath a recipe differs from the table, also that of a
-setting that the peer does not have (`OFF`).
+Each value is that of the program in the terms of this one. A table is complete for the groups of
+`COMPLETE` in test_replay_settings.py: a default that changes underneath a recipe differs from the
+table, also that of a setting that the peer does not have (`OFF`).
 """
 
 # What none of the programs does, and how this program switches it off.

@@ -7,6 +7,7 @@ import pytest
 from ember_reid.config import load_config
 from ember_reid.config.schema import CHECKS
 
+from tests.recipes.modern_settings import MODERN_TABLE
 from tests.recipes.published_settings import TABLE
 
 # A weight or probability of 0 leaves the other settings of its group without effect.
@@ -34,7 +35,7 @@ SCHEDULE = tuple(
     f"SOLVER.{name}"
     for name in (
         *("SCHEDULE", "SCHEDULE_BY", "STEPS", "STEPS_AFTER_WARMUP", "GAMMA", "ETA_MIN_FACTOR"),
-        *("DELAY_EPOCHS", "WARMUP_EPOCHS", "WARMUP_FACTOR", "WARMUP_METHOD"),
+        *("COSINE_FROM_START", "DELAY_EPOCHS", "WARMUP_EPOCHS", "WARMUP_FACTOR", "WARMUP_METHOD"),
     )
 )
 # Settings that do not change what is learned, those of SGD, and files of the machine.
@@ -56,7 +57,8 @@ def value_of(cfg, key):
 def find_different(name):
     """{key: (value, published value)} of the keys in which a recipe differs from its program."""
     cfg = load_config(name)
-    found = {key: (value_of(cfg, key), expected) for key, expected in TABLE[name].items()}
+    table = (TABLE | MODERN_TABLE)[name]
+    found = {key: (value_of(cfg, key), expected) for key, expected in table.items()}
     return {key: pair for key, pair in found.items() if pair[0] != pair[1]}
 
 
@@ -70,7 +72,7 @@ def has_effect(cfg, key):
     return key != "LOSS.TRIPLET.FORM" or cfg.LOSS.TRIPLET.MINING == "weighted"
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", [*TABLE, *MODERN_TABLE])
 def test_settings_of_the_program_that_was_scored(name):
     assert find_different(name) == {}
 
