@@ -112,6 +112,11 @@ class Augmentation:
         probs = (s.autoaug_prob, s.affine_prob, s.augmix_prob, s.patch_prob, s.jitter_prob)
         return any(prob > 0 for prob in probs)
 
+    @property
+    def cropped_dtype(self) -> torch.dtype:
+        """Of the images in front of the normalization: color jitter returns fractions."""
+        return torch.float32 if self.settings.jitter_prob > 0 else torch.uint8
+
     def draw(
         self,
         num: int,

@@ -24,6 +24,20 @@ class Batch(NamedTuple):
     teachers: tuple[Any, ...] = ()
 
 
+class Selection(NamedTuple):
+    """A batch whose images are still in the cache; int64 tensors on the CPU.
+
+    Attributes:
+        rows: [B] or, for clips, [B, T]: rows of the cache.
+        pids, camids, indices: [B], see Batch.
+    """
+
+    rows: Tensor
+    pids: Tensor
+    camids: Tensor
+    indices: Tensor
+
+
 class EmbeddingBatch(NamedTuple):
     """Embeddings, float32 [B, D], with the labels and dataset positions [B] they belong to."""
 

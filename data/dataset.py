@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from ember_reid.data.batch import Batch
+from ember_reid.data.batch import Batch, Selection
 from ember_reid.data.cache import CPU
 from ember_reid.data.frames import SAMPLINGS, choose_frames, choose_views
 from ember_reid.data.images import (
@@ -63,9 +64,9 @@ class Normalization:
         return images.to(torch.float32).sub_(self.shift).mul_(self.scale)
 
 
-def collate(samples: Sequence[Sample] | Batch) -> Batch:
-    """Stack samples into a batch. A Batch (of a dataset that fetches whole batches) is returned."""
-    if isinstance(samples, Batch):
+def collate(samples: Sequence[Sample] | Batch | Selection) -> Batch | Selection:
+    """Stack samples into a batch. A batch (of a dataset that fetches whole batches) is returned."""
+    if isinstance(samples, (Batch, Selection)):
         return samples
     return Batch(
         images=torch.stack([sample.images for sample in samples]),
@@ -135,10 +136,15 @@ class ImageCache:
     def device(self) -> torch.device:
         return self.images.device
 
-    def load(self, paths: Sequence[Path]) -> Tensor:
-        """The images of `paths` as uint8 [len(paths), 3, H, W] on the cache's device."""
-        rows = torch.tensor([self.rows[path] for path in paths], dtype=torch.int64)
-        return self.images.index_select(0, upload(rows, self.device))
+    def find(self, paths: Sequence[Path]) -> Tensor:
+        """The rows of `paths`, int64 [len(paths)] on the CPU."""
+        return torch.tensor([self.rows[path] for path in paths], dtype=torch.int64)
+
+
+def gather_images(images: Tensor, rows: Tensor) -> Tensor:
+    """The images of a cache [M, 3, H, W] for rows [...] on the CPU: [..., 3, H, W]."""
+    gathered = images.index_select(0, upload(rows.flatten(), images.device))
+    return gathered.view(*rows.shape, *images.shape[1:])
 
 
 class ReidDataset(Dataset):
@@ -154,6 +160,9 @@ class ReidDataset(Dataset):
     loader processes see its changes; the training samplers own one.
 
     Batches are on the device of the `cache`, or on the CPU without one.
+
+    Attributes:
+        selects_only: with a cache, a list of items is a `Selection` instead.
     """
 
     def __init__(
@@ -195,40 +204,79 @@ class ReidDataset(Dataset):
         self.seed = seed
         self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
         self.device = torch.device("cpu") if cache is None else cache.device
-        self.pids = torch.tensor(
-            [r.pid for r in self.records], dtype=torch.int64, device=self.device
-        )
-        self.camids = torch.tensor(
-            [r.camid for r in self.records], dtype=torch.int64, device=self.device
-        )
+        self.selects_only = False
+        # [records, 2], pids and camids
+        labels = [(record.pid, record.camid) for record in self.records]
+        self._labels = torch.tensor(labels, dtype=torch.int64).view(-1, 2)
+        self.pids, self.camids = self._labels.to(self.device).unbind(1)
         self._records_by_pid: dict[int, list[Record]] = {}
         if sampling.startswith("multiview"):
             for record in self.records:
                 self._records_by_pid.setdefault(record.pid, []).append(record)
+        self._row_of_record = self._find_single_images()
+
+    def _find_single_images(self) -> Tensor | None:
+        """The row of each record, [records], if no choice of frames is needed and all are cached.
+
+        A process that tests a part of the records caches only these.
+        """
+        is_single = self.num_frames == 1 and all(len(r.paths) == 1 for r in self.records)
+        if self.cache is None or not is_single or self._records_by_pid:
+            return None
+        paths = [record.paths[0] for record in self.records]
+        return self.cache.find(paths) if all(path in self.cache.rows for path in paths) else None
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        batch = self.__getitems__([index])
+        batch = self._load([index])
         return Sample(batch.images[0], int(batch.pids[0]), int(batch.camids[0]), index)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Load a whole batch: one gather from the cache, or file by file."""
+    def __getitems__(self, indices: Sequence[int]) -> Batch | Selection:
+        """Load a whole batch, or only its rows in the cache."""
+        is_selection = self.selects_only and self.cache is not None
+        return self.select(indices) if is_selection else self._load(indices)
+
+    def select(self, indices: Sequence[int]) -> Selection:
+        """The rows of the cache that make up a batch, and its labels."""
+        where = torch.tensor(list(indices), dtype=torch.int64)
+        pids, camids = self._labels[where].unbind(1)
+        return Selection(self._find_rows(indices, where), pids, camids, where)
+
+    def gather(self, selection: Selection) -> Batch:
+        """The batch of a selection, on the device of the cache."""
+        cache = cast(ImageCache, self.cache)
+        where = upload(selection.indices, self.device)
+        images = gather_images(cache.images, selection.rows)
+        return Batch(images, self.pids[where], self.camids[where], where)
+
+    def _load(self, indices: Sequence[int]) -> Batch:
+        """A whole batch: one gather from the cache, or file by file."""
+        if self.cache is not None:
+            return self.gather(self.select(indices))
+        images = torch.stack([self._decode(path) for path in self._choose_all(indices)])
+        if self.num_frames > 1:
+            # [B * T, 3, H, W] -> [B, T, 3, H, W]
+            images = images.unflatten(0, (len(indices), self.num_frames))
+        where = torch.tensor(list(indices), dtype=torch.int64)
+        return Batch(images, self.pids[where], self.camids[where], where)
+
+    def _find_rows(self, indices: Sequence[int], where: Tensor) -> Tensor:
+        """The rows of the cache, [B] or [B, T]; `where` are the indices as a tensor."""
+        if self._row_of_record is not None:
+            return self._row_of_record[where]
+        rows = cast(ImageCache, self.cache).find(self._choose_all(indices))
+        return rows.view(-1, self.num_frames) if self.num_frames > 1 else rows
+
+    def _choose_all(self, indices: Sequence[int]) -> list[Path]:
+        """The files of all items, in their order."""
         seen: Counter[int] = Counter()
         paths: list[Path] = []
         for index in indices:
             paths.extend(self._choose(index, seen[index]))
             seen[index] += 1
-        if self.cache is not None:
-            images = self.cache.load(paths)
-        else:
-            images = torch.stack([self._decode(path) for path in paths])
-        if self.num_frames > 1:
-            # [B * T, 3, H, W] -> [B, T, 3, H, W]
-            images = images.unflatten(0, (len(indices), self.num_frames))
-        where = upload(torch.tensor(list(indices), dtype=torch.int64), self.device)
-        return Batch(images, self.pids[where], self.camids[where], where)
+        return paths
 
     def _decode(self, path: Path) -> Tensor:
         try:

@@ -19,6 +19,11 @@ def average(tensor: Tensor) -> None:
     tensor.copy_(total / idist.get_world_size())
 
 
+def all_reduce_(tensor: Tensor) -> None:
+    """Add a tensor over all processes, in place."""
+    torch.distributed.all_reduce(tensor)
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:

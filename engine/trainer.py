@@ -70,10 +70,7 @@ def create_trainer(
     """
     compilation = Compilation(compile_mode, state=[*model.buffers(), *criterion.buffers()])
 
-    def forward(images: Tensor) -> ReidOutput:
-        with torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            return model(images)
-
+    forward = create_forward(model, device_type, amp_dtype)
     step = Step(model, compilation.wrap(forward), compilation.wrap(criterion), scaler)
 
     def rollback() -> None:
@@ -89,18 +86,41 @@ def create_trainer(
             measured = compilation.run(lambda: backward(batch, step), undo=rollback)
         else:
             measured = backward(batch, step)
-        for optimizer in optimizers:
-            scaler.unscale_(optimizer)
-        engine.fire_event(TrainingEvents.BACKWARD_COMPLETED)
-        for optimizer in optimizers:
-            scaler.step(optimizer)
-        scaler.update()
-        return _mean(measured, num_images=len(batch.pids))
+        apply_gradients(
+            optimizers, scaler, lambda: engine.fire_event(TrainingEvents.BACKWARD_COMPLETED)
+        )
+        return mean_of(measured, num_images=len(batch.pids))
 
     trainer = Engine(train_step)
     trainer.register_events(*TrainingEvents)
     trainer.add_event_handler(Events.EPOCH_STARTED, lambda: model.train())
     return trainer
+
+
+def create_forward(
+    model: nn.Module, device_type: str, amp_dtype: torch.dtype | None
+) -> Callable[[Tensor], ReidOutput]:
+    """The forward pass of a model in mixed precision; `amp_dtype` None means float32."""
+
+    def forward(images: Tensor) -> ReidOutput:
+        with torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None):
+            return model(images)
+
+    return forward
+
+
+def apply_gradients(
+    optimizers: Sequence[torch.optim.Optimizer],
+    scaler: torch.amp.GradScaler,
+    before_step: Callable[[], object],
+) -> None:
+    """Unscale the gradients, call `before_step`, which may change them, and step."""
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    before_step()
+    for optimizer in optimizers:
+        scaler.step(optimizer)
+    scaler.update()
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
@@ -117,7 +137,7 @@ def measure(losses: dict[str, Tensor], output: ReidOutput, batch: Batch) -> Meas
     return losses, (output.logits[0].argmax(dim=1) == batch.pids).float().mean()
 
 
-def _mean(measured: Sequence[Measured], *, num_images: int) -> StepOutput:
+def mean_of(measured: Sequence[Measured], *, num_images: int) -> StepOutput:
     """The means over equal microbatches."""
     names = measured[0][0]
     losses = {name: torch.stack([losses[name] for losses, _ in measured]).mean() for name in names}

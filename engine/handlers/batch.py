@@ -1,9 +1,10 @@
 """Handlers that prepare an iteration: the batch, the random seed and the learning rate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from ember_reid.data.augment import Augmentation
 from ember_reid.data.batch import Batch
 from ember_reid.engine.events import EpochSampler, current_batch, set_batch
 from ignite.engine import Engine, Events
@@ -101,6 +102,13 @@ class Seeder:
     def __call__(self, engine: Engine) -> None:
         torch.manual_seed(iteration_seed(self.seed, engine.state.iteration, self.rank))
 
+    def seed_iteration(self, iteration: int, device: torch.device) -> None:
+        """Seed the generators of the CPU and of one device: the same numbers, in less time."""
+        seed = iteration_seed(self.seed, iteration, self.rank)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+
 
 class Augment:
     """Trainer, ITERATION_STARTED: uint8 images become augmented, normalized float images.
@@ -108,9 +116,7 @@ class Augment:
     Random numbers are drawn for the images of all ranks; a rank uses those of its own images.
     """
 
-    def __init__(
-        self, augmentation: Callable[..., Tensor], *, seed: int, rank: int, world_size: int
-    ):
+    def __init__(self, augmentation: Augmentation, *, seed: int, rank: int, world_size: int):
         self.augmentation, self.seed = augmentation, seed
         self.rank, self.world_size = rank, world_size
 
@@ -119,16 +125,38 @@ class Augment:
 
     def __call__(self, engine: Engine) -> None:
         batch = current_batch(engine)
-        seed = iteration_seed(self.seed + 1, engine.state.iteration)
-        generator = torch.Generator().manual_seed(seed)
+        iteration = engine.state.iteration
         images = self.augmentation(
             batch.images,
-            generator,
-            step=engine.state.iteration - 1,
+            self._create_generator(iteration),
+            step=iteration - 1,
             rank=self.rank,
             world_size=self.world_size,
         )
         set_batch(engine, batch._replace(images=images))
+
+    def draw(self, iteration: int, num: int, size: tuple[int, int]) -> Tensor:
+        """The table of `Augmentation.draw` for the `num` images of this rank."""
+        return self.augmentation.draw(
+            num,
+            size,
+            self._create_generator(iteration),
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def apply_policies(self, images: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        """See `Augmentation.apply_policies`."""
+        return self.augmentation.apply_policies(
+            images,
+            self._create_generator(iteration),
+            step=iteration - 1,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+    def _create_generator(self, iteration: int) -> torch.Generator:
+        return torch.Generator().manual_seed(iteration_seed(self.seed + 1, iteration))
 
 
 class LearningRate:
@@ -136,16 +164,34 @@ class LearningRate:
 
     Unlike ignite's ParamScheduler it has no state: the factor follows from the trainer's progress
     alone, so a resumed run has the same learning rates.
+
+    Args:
+        optimizers: the learning rates of the first one follow the schedule.
+        factors: of all iterations.
+        is_single: round the rates to float32, as a captured step does on a GPU.
     """
 
-    def __init__(self, optimizers: Sequence[torch.optim.Optimizer], factors: Sequence[float]):
-        self.optimizers, self.factors = optimizers, factors
+    def __init__(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        factors: Sequence[float],
+        *,
+        is_single: bool = False,
+    ):
+        self.optimizers, self.factors, self.is_single = optimizers, factors, is_single
 
     def attach(self, engine: Engine, event=Events.ITERATION_STARTED) -> None:
         engine.add_event_handler(event, self)
 
     def __call__(self, engine: Engine) -> None:
-        factor = self.factors[engine.state.iteration - 1]
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        for group, rate in zip(groups, self.rates(engine.state.iteration), strict=True):
+            group["lr"] = rate
+
+    def rates(self, iteration: int) -> list[float]:
+        """The learning rate of each parameter group, of all optimizers in their order."""
+        factor = self.factors[iteration - 1]
+        rates = [group["initial_lr"] * factor for group in self.optimizers[0].param_groups]
+        for optimizer in self.optimizers[1:]:
+            rates += [group["initial_lr"] for group in optimizer.param_groups]
+        return torch.tensor(rates, dtype=torch.float32).tolist() if self.is_single else rates

@@ -5,13 +5,7 @@ from pathlib import Path
 
 import ignite.distributed as idist
 from ember_reid.engine.events import epoch_sampler
-from ember_reid.engine.handlers.batch import (
-    Augment,
-    LearningRate,
-    SamplerEpoch,
-    Seeder,
-    ToDevice,
-)
+from ember_reid.engine.handlers.batch import SamplerEpoch, ToDevice
 from ember_reid.engine.handlers.checkpoints import Checkpoints
 from ember_reid.engine.handlers.evaluation import Evaluation
 from ember_reid.engine.handlers.gradients import (
@@ -59,7 +53,7 @@ def _build_evaluation(run: TrainingRun) -> Evaluation:
         before_last=PreciseBN(
             run.ema.model,
             run.train_loader,
-            run.augmentation,
+            run.parts.augment.augmentation,
             num_batches=cfg.SOLVER.PRECISE_BN_ITERS,
             device=run.device,
             seed=cfg.SEED,
@@ -84,7 +78,7 @@ def _build_checkpoints(run: TrainingRun, evaluation: Evaluation) -> Checkpoints:
         optimizers=run.optimizers,
         parts={
             "criterion": run.criterion,
-            "scaler": run.scaler,
+            "scaler": run.parts.scaler,
             "evaluation": evaluation,
             **run.distillation.state,
         },
@@ -96,27 +90,22 @@ def _build_checkpoints(run: TrainingRun, evaluation: Evaluation) -> Checkpoints:
 def build_handlers(run: TrainingRun, control: RunControl) -> list:
     """All handlers in firing order; each has `attach(trainer)`."""
     cfg, rank, world_size = run.cfg, idist.get_rank(), idist.get_world_size()
-    num_iterations = cfg.SOLVER.MAX_EPOCHS * len(run.train_loader)
-    factors = [run.schedule(iteration) for iteration in range(1, num_iterations + 1)]
+    is_eager = run.captured is None
     centers = [p for name, p in run.criterion.named_parameters() if name.endswith("centers")]
     learned = [p for p in run.criterion.parameters() if p.requires_grad]
     return [
         SamplerEpoch(epoch_sampler(run.train_loader)),
-        ToDevice(run.device),
-        Seeder(cfg.SEED, rank),
-        Augment(run.augmentation, seed=cfg.SEED, rank=rank, world_size=world_size),
-        *run.distillation.handlers,
-        LearningRate(run.optimizers[:1], factors),
-        AllReduceGradients(learned),
+        *_build_batch_handlers(run),
+        *([AllReduceGradients(learned)] if is_eager else []),
         RescaleCenterGradients(centers, cfg.LOSS.CENTER.WEIGHT),
         Freeze(run.model, cfg.SOLVER.FREEZE, cfg.SOLVER.FREEZE_ITERS),
         ClipGradients(run.model.parameters(), cfg.SOLVER.CLIP_NORM),
         TerminateOnNan(
             lambda index: str(run.data.train[index].paths[0]), period=_check_period(run)
         ),
-        run.ema,
+        *([run.ema] if is_eager else []),
         TrainLog(
-            run.optimizers[0],
+            lambda iteration: run.parts.learning_rate.rates(iteration)[0],
             run.writers,
             period=cfg.SOLVER.LOG_PERIOD,
             show_bar=cfg.LOG.PROGRESS and rank == 0,
@@ -126,6 +115,20 @@ def build_handlers(run: TrainingRun, control: RunControl) -> list:
         control.evaluation,
         control.checkpoints,
         control.stop_on_signal,
+    ]
+
+
+def _build_batch_handlers(run: TrainingRun) -> list:
+    """What prepares the batch and the learning rates; a captured step does this itself."""
+    if run.captured is not None:
+        return []
+    parts = run.parts
+    return [
+        ToDevice(run.device),
+        parts.seeder,
+        parts.augment,
+        *parts.transforms,
+        parts.learning_rate,
     ]
 
 

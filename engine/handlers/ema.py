@@ -38,7 +38,7 @@ class RunningAverage:
         for averages, tensors in self._averaged:
             if isinstance(weight, Tensor):
                 for average, tensor in zip(averages, tensors, strict=True):
-                    average.lerp_(tensor, weight.to(average.dtype))
+                    average.lerp_(tensor, weight.to(average.dtype).view(()))
             else:
                 torch._foreach_lerp_(averages, tensors, weight=weight)
         for copies, tensors in self._copied:

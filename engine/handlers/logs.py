@@ -4,6 +4,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ class _Period:
     Attributes:
         names: of the losses, and "acc".
         iteration: the last one.
-        lr: learning rate of the first parameter group.
+        lr: the learning rate that is logged.
     """
 
     names: tuple[str, ...]
@@ -86,21 +87,21 @@ class TrainLog:
     but not evaluation.
 
     Args:
-        optimizer: its first group's learning rate is logged.
+        learning_rate: iteration -> the learning rate that is logged.
         show_bar: show a progress bar if standard error is a terminal.
         world_size: number of processes; each of them processes as many images as this one.
     """
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
+        learning_rate: Callable[[int], float],
         writer: MetricWriter,
         *,
         period: int,
         show_bar: bool,
         world_size: int = 1,
     ):
-        self.optimizer, self.writer, self.period = optimizer, writer, period
+        self.learning_rate, self.writer, self.period = learning_rate, writer, period
         self.show_bar, self.world_size = show_bar and sys.stderr.isatty(), world_size
         self._bar: tqdm | None = None
         self._reads: PendingReads[_Period] = PendingReads()
@@ -153,7 +154,7 @@ class TrainLog:
             epoch=state.epoch,
             iteration=state.iteration,
             epoch_length=length,
-            lr=float(self.optimizer.param_groups[0]["lr"]),
+            lr=self.learning_rate(state.iteration),
             images_per_second=self._images / seconds,
             seconds_left=num_left * seconds / self._iterations,
         )

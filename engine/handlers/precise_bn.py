@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import cast
 
 import ignite.distributed as idist
 import torch
+from ember_reid.data.batch import Selection
+from ember_reid.data.dataset import ReidDataset
 from ember_reid.engine.distributed import average
 from ember_reid.engine.events import epoch_sampler
 from ember_reid.engine.handlers.batch import iteration_seed
@@ -53,4 +56,6 @@ class PreciseBN:
             generator = torch.Generator().manual_seed(
                 iteration_seed(self.seed + 2, number, idist.get_rank())
             )
+            if isinstance(batch, Selection):
+                batch = cast(ReidDataset, self.loader.dataset).gather(batch)
             yield self.augmentation(batch.images.to(self.device), generator)

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any, cast
 import ignite.distributed as idist
 import torch
 from ember_reid.config import Config, flatten_config, parse_config
-from ember_reid.data.augment import Augmentation
 from ember_reid.data.build import (
     DataBundle,
     build_augmentation,
@@ -23,8 +22,10 @@ from ember_reid.engine.build import build_amp_dtype, build_benchmarks
 from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
 from ember_reid.engine.evaluator import Benchmark
-from ember_reid.engine.grad_cache import create_backward
-from ember_reid.engine.graph.build import build_step_mode
+from ember_reid.engine.graph.build import build_step_mode, build_step_trainer
+from ember_reid.engine.graph.capture import CapturedStep
+from ember_reid.engine.graph.step import StepParts
+from ember_reid.engine.handlers.batch import Augment, LearningRate, Seeder
 from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.trackers import create_trackers
 from ember_reid.engine.handlers.tracking import TrackedRun
@@ -34,8 +35,8 @@ from ember_reid.engine.losses.criterion import Criterion
 from ember_reid.engine.plugins import load_plugins
 from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_precision
 from ember_reid.engine.run.resume import compare_classes, compare_configs
-from ember_reid.engine.trainer import create_trainer
 from ember_reid.modeling import build_model, check_model
+from ember_reid.modeling.model import ReidModel
 from ember_reid.modeling.parameters import embedding_names, layer_depths
 from ember_reid.solver import build_optimizers, build_schedule
 from ignite.engine import Engine
@@ -51,8 +52,9 @@ class TrainingRun:
 
     Attributes:
         ema: its `model` is evaluated and saved; it is `model` itself if SOLVER.EMA_DECAY is 0.
-        schedule: iteration, counted from 1 -> factor on the initial learning rates.
+        parts: what a step of the training consists of.
         trainer: without handlers; `engine.handlers.build.build_handlers` creates them.
+        captured: the step of the trainer, if it is captured in a CUDA graph.
         benchmarks: by name; the first one selects `best.pt`.
         writers: closed until the training starts.
         environment: versions, commit, machine and precision.
@@ -62,14 +64,13 @@ class TrainingRun:
     device: torch.device
     data: DataBundle
     train_loader: DataLoader
-    augmentation: Augmentation
     model: nn.Module
     ema: EMA
     criterion: Criterion
     optimizers: list[torch.optim.Optimizer]
-    schedule: Callable[[int], float]
-    scaler: torch.amp.GradScaler
+    parts: StepParts
     trainer: Engine
+    captured: CapturedStep | None
     distillation: Distillation
     benchmarks: dict[str, Benchmark]
     writers: MetricWriters
@@ -77,22 +78,70 @@ class TrainingRun:
 
 
 def build_training_run(
-    cfg: Config, device: torch.device, *, pretrained: bool = True, evaluate: bool = True
+    cfg: Config,
+    device: torch.device,
+    *,
+    pretrained: bool = True,
+    evaluate: bool = True,
+    rehearse: bool = False,
 ) -> TrainingRun:
     """Build and check everything that a training needs. Nothing is written.
 
     Args:
         pretrained: load the initial weights; not needed to resume.
         evaluate: build the benchmarks; without them, SOLVER.EVAL_PERIOD must never be reached.
+        rehearse: structure the step as for a CUDA graph on any device; see `engine.graph`.
 
     Raises:
         ValueError, OSError: the configuration, the data or the weights cannot be used.
     """
     load_plugins(cfg.IMPORTS)
     check_model(cfg)
+    mode = build_step_mode(cfg, device, rehearse=rehearse)
     data = build_splits(cfg)
     model = build_model(cfg, num_classes=data.num_classes, pretrained=pretrained)
     model = model.to(device).to(memory_format=torch.channels_last)
+    distillation, criterion = _build_losses(cfg, model, data, device)
+    optimizers = build_run_optimizers(cfg, model, criterion)
+    train_loader = _build_loader(cfg, data, device)
+    ema = EMA(model, cfg.SOLVER.EMA_DECAY)
+    parts = StepParts(
+        model=model,
+        criterion=criterion,
+        optimizers=optimizers,
+        scaler=build_scaler(cfg, device),
+        amp_dtype=build_amp_dtype(cfg, device),
+        seeder=Seeder(cfg.SEED, idist.get_rank()),
+        augment=_build_augment(cfg),
+        transforms=distillation.handlers,
+        learning_rate=_build_learning_rate(cfg, optimizers, len(train_loader), device),
+        average=ema,
+        device=device,
+    )
+    trainer, captured = build_step_trainer(cfg, parts, train_loader, mode=mode)
+    return TrainingRun(
+        cfg=cfg,
+        device=device,
+        data=data,
+        train_loader=train_loader,
+        model=model,
+        ema=ema,
+        criterion=criterion,
+        optimizers=optimizers,
+        parts=parts,
+        trainer=trainer,
+        captured=captured,
+        distillation=distillation,
+        benchmarks=_build_benchmarks(cfg, data, ema.model, device) if evaluate else {},
+        writers=build_writers(cfg),
+        environment=_collect_environment(cfg, device),
+    )
+
+
+def _build_losses(
+    cfg: Config, model: ReidModel, data: DataBundle, device: torch.device
+) -> tuple[Distillation, Criterion]:
+    """What distillation adds to the training, and all losses."""
     distillation = build_distillation(
         cfg,
         model,
@@ -106,36 +155,40 @@ def build_training_run(
         num_classes=data.num_classes,
         feature_dim=cast(int, model.head.dim),
         extra=distillation.losses,
-    ).to(device)
-    optimizers = build_run_optimizers(cfg, model, criterion)
-    train_loader = build_train_loader(
-        cfg, data.train, rank=idist.get_rank(), world_size=idist.get_world_size(), device=device
     )
-    augmentation = build_augmentation(cfg)
-    ema = EMA(model, cfg.SOLVER.EMA_DECAY)
-    tests = data.validation | data.tests if evaluate else {}
-    benchmarks = build_benchmarks(cfg, tests, ema.model, device)
-    schedule = build_schedule(cfg, len(train_loader))
-    scaler = build_scaler(cfg, device)
-    trainer = build_trainer(cfg, model, criterion, optimizers, scaler=scaler, device=device)
-    return TrainingRun(
-        cfg=cfg,
-        device=device,
-        data=data,
-        train_loader=train_loader,
-        augmentation=augmentation,
-        model=model,
-        ema=ema,
-        criterion=criterion,
-        optimizers=optimizers,
-        schedule=schedule,
-        scaler=scaler,
-        trainer=trainer,
-        distillation=distillation,
-        benchmarks=benchmarks,
-        writers=build_writers(cfg),
-        environment=collect_env_info(device) | {"precision": _describe_precision(cfg, device)},
-    )
+    return distillation, criterion.to(device)
+
+
+def _build_benchmarks(
+    cfg: Config, data: DataBundle, model: nn.Module, device: torch.device
+) -> dict[str, Benchmark]:
+    """The benchmarks of a training: held-out identities first."""
+    return build_benchmarks(cfg, data.validation | data.tests, model, device)
+
+
+def _build_loader(cfg: Config, data: DataBundle, device: torch.device) -> DataLoader:
+    """The training batches of this process."""
+    rank, world_size = idist.get_rank(), idist.get_world_size()
+    return build_train_loader(cfg, data.train, rank=rank, world_size=world_size, device=device)
+
+
+def _build_augment(cfg: Config) -> Augment:
+    """The augmentation of the images of this process."""
+    rank, world_size = idist.get_rank(), idist.get_world_size()
+    return Augment(build_augmentation(cfg), seed=cfg.SEED, rank=rank, world_size=world_size)
+
+
+def _build_learning_rate(
+    cfg: Config,
+    optimizers: Sequence[torch.optim.Optimizer],
+    iterations_per_epoch: int,
+    device: torch.device,
+) -> LearningRate:
+    """The schedule of all iterations."""
+    schedule = build_schedule(cfg, iterations_per_epoch)
+    num_iterations = cfg.SOLVER.MAX_EPOCHS * iterations_per_epoch
+    factors = [schedule(iteration) for iteration in range(1, num_iterations + 1)]
+    return LearningRate(optimizers, factors, is_single=device.type == "cuda")
 
 
 def build_run_optimizers(
@@ -148,32 +201,6 @@ def build_run_optimizers(
     """
     depths = layer_depths(model) if cfg.SOLVER.LAYER_DECAY < 1 else None
     return build_optimizers(cfg, model, criterion, depths=depths, embeddings=embedding_names(model))
-
-
-def build_trainer(
-    cfg: Config,
-    model: nn.Module,
-    criterion: Criterion,
-    optimizers: Sequence[torch.optim.Optimizer],
-    *,
-    scaler: torch.amp.GradScaler,
-    device: torch.device,
-) -> Engine:
-    """The trainer without handlers. With several processes, the model is wrapped here."""
-    # Without a classification loss, no gradient reaches the classifier.
-    has_unused_parameters = cfg.LOSS.CE.WEIGHT == 0
-    return create_trainer(
-        _distribute(model, device, has_unused_parameters=has_unused_parameters),
-        criterion,
-        optimizers,
-        scaler=scaler,
-        device_type="cuda" if device.type == "cuda" else "cpu",
-        amp_dtype=build_amp_dtype(cfg, device),
-        backward=create_backward(
-            cfg.SOLVER.ACCUMULATION_STEPS, joint_loss=cfg.SOLVER.MINING == "global"
-        ),
-        compile_mode=build_compile_mode(cfg, device),
-    )
 
 
 def settle_precision(cfg: Config, device: torch.device, *, resume: bool) -> Config:
@@ -194,6 +221,11 @@ def settle_precision(cfg: Config, device: torch.device, *, resume: bool) -> Conf
     return parse_config(cfg.dump(), ["SOLVER.CPU_PRECISION", choose_cpu_precision(requested)])
 
 
+def _collect_environment(cfg: Config, device: torch.device) -> dict[str, str]:
+    """Versions, commit, machine and precision."""
+    return collect_env_info(device) | {"precision": _describe_precision(cfg, device)}
+
+
 def _describe_precision(cfg: Config, device: torch.device) -> str:
     """The precision of a run and the reason for it."""
     if not cfg.SOLVER.FP16:
@@ -207,37 +239,6 @@ def build_scaler(cfg: Config, device: torch.device) -> torch.amp.GradScaler:
     """Loss scaling, enabled for float16 only."""
     is_float16 = build_amp_dtype(cfg, device) == torch.float16
     return torch.amp.GradScaler(device.type, enabled=is_float16)
-
-
-def build_compile_mode(cfg: Config, device: torch.device) -> str:
-    """The mode of torch.compile: with CUDA graphs on a single GPU; "none" without compilation."""
-    if build_step_mode(cfg, device) == "eager":
-        return "none"
-    is_single_gpu = device.type == "cuda" and idist.get_world_size() == 1
-    if cfg.SOLVER.STEP == "compile":
-        return "reduce-overhead" if is_single_gpu else "default"
-    return "reduce-overhead" if is_single_gpu else "none"
-
-
-def _distribute(
-    model: nn.Module, device: torch.device, *, has_unused_parameters: bool
-) -> nn.Module:
-    """DistributedDataParallel, if there are several processes.
-
-    Batch norms share their statistics on GPUs only, because torch cannot synchronize them on CPUs.
-    """
-    if idist.get_world_size() == 1:
-        return model
-    if device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=[device.index], find_unused_parameters=has_unused_parameters
-        )
-    logger.warning(
-        "%d processes on CPUs: each batch norm uses the images of its own process only",
-        idist.get_world_size(),
-    )
-    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=has_unused_parameters)
 
 
 def build_writers(cfg: Config) -> MetricWriters:

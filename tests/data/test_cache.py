@@ -8,7 +8,7 @@ from ember_reid.config import load_config
 from ember_reid.data import cache as cache_module
 from ember_reid.data.build import build_splits, build_test_loader, build_train_loader
 from ember_reid.data.cache import CPU, choose_cache
-from ember_reid.data.dataset import ImageCache, ReidDataset
+from ember_reid.data.dataset import ImageCache, ReidDataset, gather_images
 from ember_reid.data.images import ImageError, load_image
 from ember_reid.data.records import Record
 
@@ -27,7 +27,7 @@ def test_cache_holds_each_file_once(tmp_path, caplog):
         cache = ImageCache([*paths, *paths], size=(16, 8))
     assert cache.images.shape == (5, 3, 16, 8)
     assert "cached 5 images at 16 x 8 on cpu" in caplog.text
-    loaded = cache.load([paths[3], paths[0], paths[3]])
+    loaded = gather_images(cache.images, cache.find([paths[3], paths[0], paths[3]]))
     assert loaded[:, 0, 0, 0].tolist() == [3, 0, 3]
     assert torch.equal(loaded[0], load_image(paths[3], size=(16, 8)))
 

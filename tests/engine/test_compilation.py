@@ -11,7 +11,7 @@ import torch
 from ember_reid.config import load_config
 from ember_reid.engine.compilation import Compilation
 from ember_reid.engine.grad_cache import create_backward
-from ember_reid.engine.run.build import build_compile_mode
+from ember_reid.engine.graph.build import build_compile_mode
 from ember_reid.engine.trainer import create_trainer
 from ignite.engine import Events
 

@@ -24,12 +24,12 @@ from ember_reid.config import Config, load_config
 from ember_reid.data.build import loader_processes
 from ember_reid.engine.build import build_amp_dtype, build_device
 from ember_reid.engine.distill.handlers import ViewSubsample
-from ember_reid.engine.handlers.batch import Augment, ToDevice
+from ember_reid.engine.graph.build import build_trainer
+from ember_reid.engine.handlers.batch import ToDevice
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.run.build import (
     TrainingRun,
     build_run_optimizers,
-    build_trainer,
     build_training_run,
 )
 from ember_reid.tools.common.cli import Command, add_overrides, echo
@@ -108,7 +108,7 @@ def measure(cfg: Config, *, rounds: int) -> dict[str, list[float]]:
                 teacher(batch.images)
 
     plain = build_trainer(
-        cfg, model, plain_criterion, plain_optimizers, scaler=run.scaler, device=device
+        cfg, model, plain_criterion, plain_optimizers, scaler=run.parts.scaler, device=device
     )
     distilled = run.trainer
     for handler in distillation.handlers:
@@ -131,7 +131,7 @@ def _load_batch(run: TrainingRun):
     """The first training batch, augmented, on the device."""
     fetcher = Engine(lambda engine, batch: engine.state.batch)
     ToDevice(run.device).attach(fetcher)
-    Augment(run.augmentation, seed=run.cfg.SEED, rank=0, world_size=1).attach(fetcher)
+    run.parts.augment.attach(fetcher)
     with loader_processes(run.train_loader):
         return fetcher.run(run.train_loader, max_epochs=1, epoch_length=1).output
 

@@ -5,7 +5,7 @@
 Everything is built by the functions that main.py calls. Checkpoints go to a temporary folder;
 nothing is evaluated.
 
-    loader      fetch, move to the device, augment
+    loader      fetch, move to the device, augment; a captured step does the last two itself
     step        forward, losses, backward, optimizer; repeated on one batch in memory
     end to end  all handlers: loader, schedule, checks, logs, checkpoints
     waiting     share of the time in which the device is idle: 1 - end to end / step
@@ -24,10 +24,12 @@ import torch
 from ember_reid.config import Config, load_config
 from ember_reid.data.build import loader_processes
 from ember_reid.engine.build import build_device
-from ember_reid.engine.handlers.batch import Augment, ToDevice
+from ember_reid.engine.events import TrainingEvents
+from ember_reid.engine.graph.build import build_trainer
+from ember_reid.engine.handlers.batch import ToDevice
 from ember_reid.engine.handlers.build import build_control, build_handlers
 from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_precision
-from ember_reid.engine.run.build import build_trainer, build_training_run
+from ember_reid.engine.run.build import TrainingRun, build_training_run, seed_everything
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ignite.engine import Engine, Events
 
@@ -152,8 +154,8 @@ def compare_precisions(
 def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], float]) -> Speeds:
     """Build the training of a recipe and time it."""
     started = clock()
-    torch.manual_seed(cfg.SEED)
     device = build_device(cfg)
+    seed_everything(cfg)
     run = build_training_run(cfg, device, evaluate=False)
     for handler in build_handlers(run, build_control(run)):
         handler.attach(run.trainer)
@@ -166,15 +168,33 @@ def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], fl
     images = cfg.SOLVER.IMS_PER_BATCH
     with run.writers.opened(), loader_processes(loader):
         end_to_end = images / time_run(trainer, loader)
-        fetcher = Engine(lambda engine, batch: engine.state.batch)
-        ToDevice(device).attach(fetcher)
-        Augment(run.augmentation, seed=cfg.SEED, rank=0, world_size=1).attach(fetcher)
+        fetcher, stepper = _create_parts(run)
         seconds = time_run(fetcher, loader)
-    stepper = build_trainer(
-        cfg, run.model, run.criterion, run.optimizers, scaler=run.scaler, device=device
-    )
     step = images / time_run(stepper, [fetcher.state.output] * (iterations + warmup))
     return Speeds(end_to_end, step, images / seconds, first_step[0], _peak_memory(device))
+
+
+def _create_parts(run: TrainingRun) -> tuple[Engine, Engine]:
+    """Two engines: one only fetches and prepares batches, the other repeats the step.
+
+    A captured step gathers and augments images itself, so its loader only selects rows.
+    """
+    fetcher = Engine(lambda engine, batch: engine.state.batch)
+    if run.captured is not None:
+        stepper = Engine(run.captured)
+        stepper.register_events(*TrainingEvents)
+        return fetcher, stepper
+    ToDevice(run.device).attach(fetcher)
+    run.parts.augment.attach(fetcher)
+    stepper = build_trainer(
+        run.cfg,
+        run.model,
+        run.criterion,
+        run.optimizers,
+        scaler=run.parts.scaler,
+        device=run.device,
+    )
+    return fetcher, stepper
 
 
 def _time(
