@@ -150,6 +150,8 @@ _COMMANDS = {
     "export": ("ember_reid.tools.export:main", "export to ONNX and other formats"),
     "embed": ("ember_reid.tools.extract:main", "write the embeddings of images to a file"),
     "search": ("ember_reid.tools.search:main", "find similar images in a file of embeddings"),
+    "gallery": ("ember_reid.tools.gallery:main", "keep known identities and find them again"),
+    "serve": ("ember_reid.tools.serve:main", "enroll and query a gallery over HTTP"),
     "benchmark": ("ember_reid.tools.benchmark:main", "measure speed and memory"),
 }
 COMMANDS = CommandGroup("ember-reid", DESCRIPTION, _COMMANDS)

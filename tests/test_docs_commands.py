@@ -3,9 +3,10 @@
 A command is a line of an indented or unlabeled fenced block, or `inline code`, that begins with
 ember-reid, python, make, torchrun or pip. A reader replaces words in capitals (RECIPE, FILE, ...).
 A command that ends with a backslash continues on the next line. The marks are "needs a data set",
-"needs a GPU", "needs a weight file" and "minutes", in the comment after the command or in the text
-after inline code; "the commands on this page need ..." marks a page. Marked commands are only
-parsed. The others run in this process, on rendered people, with sizes reduced by the options below.
+"needs a GPU", "needs a weight file", "server" and "minutes", in the comment after the command or in
+the text after inline code; "the commands on this page need ..." marks a page. Marked commands are
+only parsed. The others run in this process, on rendered people, with sizes reduced by the options
+below.
 """
 
 import csv
@@ -49,6 +50,12 @@ def folder(tmp_path_factory) -> Path:
     for name, image in zip(("query.jpg", "a.jpg", "b.jpg", "c.jpg"), images, strict=False):
         shutil.copy(image, folder / name)
         shutil.copy(image, folder / "photos")
+    for image in images:
+        for name in (f"known/{image.name[:4]}/{image.name}", f"new/{image.name}"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, folder / name)
+    for name, image in zip(("anna1.jpg", "anna2.jpg", "photo.jpg"), images, strict=False):
+        shutil.copy(image, folder / name)
     for name in ("cows/list.csv", "list.csv"):
         write_list(folder / "data" / name, data / "market1501")
     return folder

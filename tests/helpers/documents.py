@@ -19,7 +19,9 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 FIRST_WORD = r"(?:ember-reid|python|make|torchrun|pip) "
-MARK = re.compile(r"\bneeds? (?:a |an |the )?(?:data sets?|GPUs?|weight files?)\b|\bminutes\b")
+MARK = re.compile(
+    r"\bneeds? (?:a |an |the )?(?:data sets?|GPUs?|weight files?)\b|\bminutes\b|\bserver\b"
+)
 PAGE_MARK = re.compile(r"commands\s+on\s+this\s+page\s+need\s+a\s+(?:data\s+set|GPU|weight\s+file)")
 
 # Placeholders that a reader replaces.

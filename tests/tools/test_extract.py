@@ -70,7 +70,7 @@ def test_an_interrupted_run_continues(best, photos, tmp_path, monkeypatch, capsy
     out = tmp_path / "features.npz"
     from ember_reid.tools.extract import command as extract
 
-    embed, calls = extract._embed_part, []
+    embed, calls = extract.embed_images, []
 
     def stop_at_the_third(images, *rest):
         calls.append(images[0].path.name)
@@ -78,7 +78,7 @@ def test_an_interrupted_run_continues(best, photos, tmp_path, monkeypatch, capsy
             raise KeyboardInterrupt
         return embed(images, *rest)
 
-    monkeypatch.setattr("ember_reid.tools.extract.command._embed_part", stop_at_the_third)
+    monkeypatch.setattr("ember_reid.tools.extract.command.embed_images", stop_at_the_third)
     assert run(best, out, photos) == 130
     assert "run the same command again" in capsys.readouterr().err and not out.exists()
     assert run(best, out, photos) == 0

@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "evaluation and re-ranking on synthetic features",
     "latency": "size and speed of trained networks",
     "search": "search in synthetic embeddings, exact and with faiss",
+    "serve": "latency of a running gallery server under load",
     "train": "parts of a training step",
     "triplet": "forms of the weighted triplet loss at the start of a training",
 }

@@ -11,8 +11,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+<<<<<<< HEAD
 from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 from ember_reid.engine.files import replaced_file
+=======
+from ember_reid.engine.deploy.metadata import ExportMetadata
+from ember_reid.tools.common.stored_network import StoredNetwork
+>>>>>>> e012406 (ember-reid gallery and serve: known identities in one SQLite file, also over HTTP)
 
 # Exceptions of numpy and zipfile for damaged files and for other kinds of files.
 UNREADABLE = (
@@ -57,6 +62,10 @@ class Features:
     plan: str
     broken: np.ndarray
     reasons: np.ndarray
+
+    @property
+    def network(self) -> StoredNetwork:
+        return StoredNetwork(card=self.card, weights=self.weights, config=self.config)
 
 
 def words(values: Sequence[object]) -> np.ndarray:
@@ -134,7 +143,9 @@ def load_features(path: Path) -> tuple[Features, ExportMetadata]:
         if array.shape != () or array.dtype.kind != "U":
             raise ValueError(f"{path} is damaged: {name} is not text")
     texts = {name: str(array) for name, array in single.items()}
-    metadata = parse_metadata(texts["card"])
+    metadata = StoredNetwork(
+        **{name: texts[name] for name in ("card", "weights", "config")}
+    ).metadata
     _check_content(path, arrays, dim=metadata.embedding_dim)
     features = Features(
         embeddings=arrays["embeddings"],

@@ -26,11 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ember_reid.data.images import ImageError, num_cpus
-from ember_reid.engine.build import build_device
-from ember_reid.engine.deploy.build import build_deployed_network, load_model, read_inference_config
-from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.embedder import Embedder
-from ember_reid.engine.deploy.runtimes import create_embedder
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.run.launch import max_processes
 from ember_reid.tools.common.cli import Command, add_recipe, check_at_least, echo
@@ -45,6 +41,7 @@ from ember_reid.tools.common.feature_file import (
 )
 from ember_reid.tools.common.inputs import IDS, ImageFile, read_images, split_overrides
 from ember_reid.tools.common.model_arguments import add_trust_argument
+from ember_reid.tools.common.stored_network import StoredNetwork, open_network
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from tqdm import tqdm
@@ -123,7 +120,7 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
         not arguments.no_progress,
         CHUNK,
     )
-    embedder, weights, config = open_embedder(job, local_rank=_ranks()[2])
+    embedder, network = open_embedder(job, local_rank=_ranks()[2])
     plan = _plan(images, embedder)
     rank, world_size, _ = _ranks()
     if arguments.out.is_file() and _is_done(arguments.out, plan):
@@ -136,7 +133,7 @@ def extract(arguments: argparse.Namespace) -> Iterator[str]:
     _embed_all(job, embedder, arguments.processes, rank, world_size)
     if rank > 0:
         return
-    features = collect(job, embedder, weights=weights, config=config, plan=plan)
+    features = collect(job, embedder, network=network, plan=plan)
     save_features(arguments.out, features)
     for old in arguments.out.parent.glob(f".{arguments.out.name}.*.parts"):
         shutil.rmtree(old, ignore_errors=True)
@@ -155,24 +152,17 @@ def _ranks() -> tuple[int, int, int]:
     return int(read("RANK", 0)), int(read("WORLD_SIZE", 1)), int(read("LOCAL_RANK", 0))
 
 
-def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, str, str]:
-    """Return the network, its file and its configuration."""
+def open_embedder(job: Job, *, local_rank: int = 0) -> tuple[Embedder, StoredNetwork]:
+    """The network of the job on its device, and what the file says about it."""
     use_cuda = embedder_on_gpu(job)
     if use_cuda:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
-    named = dict(zip(job.words[::2], job.words[1::2], strict=False)).get("TEST.WEIGHT", "")
-    if named and detect_format(Path(named)) != "checkpoint":
-        return (
-            load_model(named, device="cuda" if use_cuda else "cpu", trust=job.trust),
-            str(Path(named).resolve()),
-            "",
-        )
-    cfg = read_inference_config(job.config, job.words)
-    network, metadata = build_deployed_network(cfg, half=job.half)
-    return (
-        create_embedder(network, metadata, build_device(cfg)),
-        str(Path(cfg.TEST.WEIGHT).resolve()),
-        cfg.dump(),
+    return open_network(
+        job.words,
+        recipe=job.config,
+        device="cuda" if use_cuda else "cpu",
+        half=job.half,
+        trust=job.trust,
     )
 
 
@@ -248,11 +238,11 @@ def embed_share(job: Job, embedder: Embedder, rank: int, num_processes: int) -> 
                 return
             images = job.images[number * job.chunk : (number + 1) * job.chunk]
             if _read_part(path, len(images), embedder.metadata.embedding_dim) is None:
-                save_arrays(path, _embed_part(images, embedder, job.batch_size))
+                save_arrays(path, embed_images(images, embedder, job.batch_size))
             bar.update(len(images))
 
 
-def _embed_part(
+def embed_images(
     images: Sequence[ImageFile], embedder: Embedder, batch_size: int
 ) -> dict[str, np.ndarray]:
     """Embed the readable images [n, D]; also their positions [n], and reasons for the others.
@@ -306,7 +296,7 @@ def _read_part(path: Path, num_images: int, dim: int) -> dict[str, np.ndarray] |
     return part if is_complete and part["reasons"].shape == broken.shape else None
 
 
-def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: str) -> Features:
+def collect(job: Job, embedder: Embedder, *, network: StoredNetwork, plan: str) -> Features:
     """Join all parts; wait for those of other machines."""
     embeddings, kept, broken, reasons = [], [], [], []
     for number, path in enumerate(_parts(job)):
@@ -329,9 +319,9 @@ def collect(job: Job, embedder: Embedder, *, weights: str, config: str, plan: st
         paths=words([image.path for image in images]),
         pids=words([image.pid for image in images]),
         camids=words([image.camid for image in images]),
-        card=embedder.metadata.to_json(),
-        weights=weights,
-        config=config,
+        card=network.card,
+        weights=network.weights,
+        config=network.config,
         plan=plan,
         broken=words([job.images[position].path for position in broken]),
         reasons=words(reasons),

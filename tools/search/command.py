@@ -16,10 +16,6 @@ import logging
 from pathlib import Path
 
 import torch
-from ember_reid.config import parse_config
-from ember_reid.engine.deploy.build import build_embedder, load_model, read_threshold
-from ember_reid.engine.deploy.detect import PROGRAMS, detect_format
-from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.files import replace_text
 from ember_reid.engine.handlers.logs import setup_logging
@@ -27,6 +23,11 @@ from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.common.feature_file import Features, load_features
 from ember_reid.tools.common.inputs import read_images
 from ember_reid.tools.common.model_arguments import add_trust_argument
+from ember_reid.tools.common.stored_network import (
+    check_same_network,
+    choose_threshold,
+    reopen_network,
+)
 from ember_reid.tools.search.knn import (
     Nearest,
     check_faiss,
@@ -105,7 +106,7 @@ def search(arguments: argparse.Namespace) -> list[str]:
     features, metadata = load_features(arguments.features)
     if not len(features.paths):
         raise ValueError(f"{arguments.features} contains no embeddings")
-    threshold = choose_threshold(arguments.threshold, features, metadata, arguments.weights)
+    threshold = choose_threshold(arguments.threshold, features.network, arguments.weights)
     paths, query = embed_queries(arguments, features, metadata)
     gallery = torch.from_numpy(features.embeddings)
     lines = []
@@ -137,26 +138,6 @@ def search(arguments: argparse.Namespace) -> list[str]:
     )
 
 
-def choose_threshold(
-    given: str, features: Features, metadata: ExportMetadata, weights: str | None
-) -> float | None:
-    """The cosine distance up to which two images show the same identity; None if unknown."""
-    if given == "none":
-        return None
-    if given != "auto":
-        try:
-            value = float(given)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= 2:
-            raise ValueError(
-                f"--threshold is {given}, it must be auto, none, or a cosine distance in 0..2"
-            )
-        return value
-    path = Path(weights or features.weights)
-    return (read_threshold(path) if path.is_file() else None) or metadata.threshold
-
-
 def embed_queries(
     arguments: argparse.Namespace, features: Features, metadata: ExportMetadata
 ) -> tuple[list[str], Tensor]:
@@ -168,49 +149,13 @@ def embed_queries(
                 f"an .npz file must be the only query, but {files[0]} is one of several"
             )
         queries, other = load_features(Path(files[0]))
-        check_same(metadata, other, arguments.features, files[0])
+        check_same_network(metadata, other, arguments.features, files[0])
         return queries.paths.tolist(), torch.from_numpy(queries.embeddings)
     paths = [image.path for image in read_images(arguments.queries)]
-    embedder = _open(arguments.weights, features, arguments.features, trust=arguments.trust)
-    check_same(
-        metadata, embedder.metadata, arguments.features, arguments.weights or features.weights
+    embedder = reopen_network(
+        features.network, arguments.features, weights=arguments.weights, trust=arguments.trust
     )
     return [str(path) for path in paths], embedder.embed(paths)
-
-
-def _open(weights: str | None, features: Features, source: Path, *, trust: bool) -> Embedder:
-    """Load the network that wrote the features, with the configuration stored in them.
-
-    The file of features only contains the name of the network. A program is loaded only with
-    --weights and --trust.
-    """
-    path = Path(weights or features.weights)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the network of {source}, {path}, does not exist; name it with --weights FILE"
-        )
-    kind = detect_format(path)
-    if kind in PROGRAMS and not weights:
-        raise ValueError(
-            f"{source} names the program {path} ({kind}) as its network, and loading it would "
-            f"execute its code: if you trust it, name it yourself with --weights {path} --trust"
-        )
-    if kind != "checkpoint" or not features.config:
-        return load_model(path, trust=trust)
-    cfg = parse_config(features.config, ["TEST.WEIGHT", str(path), "DEVICE", "auto"])
-    return build_embedder(cfg)
-
-
-def check_same(
-    metadata: ExportMetadata, other: ExportMetadata, features: Path, source: str
-) -> None:
-    """Raise ValueError if embeddings come from different networks."""
-    if metadata.fingerprint != other.fingerprint:
-        raise ValueError(
-            f"{features} was made by the network {metadata.fingerprint}, {source} is "
-            f"{other.fingerprint}, and embeddings of two networks do not compare: extract again, "
-            "or name the network it was made by with --weights"
-        )
 
 
 def _rerank(query: Tensor, gallery: Tensor, found: Nearest) -> Nearest:
