@@ -11,13 +11,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-<<<<<<< HEAD
-from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
-from ember_reid.engine.files import replaced_file
-=======
 from ember_reid.engine.deploy.metadata import ExportMetadata
+from ember_reid.engine.files import replaced_file
 from ember_reid.tools.common.stored_network import StoredNetwork
->>>>>>> e012406 (ember-reid gallery and serve: known identities in one SQLite file, also over HTTP)
 
 # Exceptions of numpy and zipfile for damaged files and for other kinds of files.
 UNREADABLE = (

@@ -5,6 +5,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+from ember_reid.engine.files import replaced_file
 from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.common.feature_file import Features, save_features, words
 from ember_reid.tools.gallery.store import Gallery
@@ -100,7 +101,10 @@ def run_export(options: argparse.Namespace) -> None:
         )
         save_features(options.out, features)
     elif options.out.suffix == ".csv":
-        with options.out.open("w", newline="", encoding="utf-8") as file:
+        with (
+            replaced_file(options.out) as draft,
+            draft.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["path", "pid", "camid"])
             writer.writerows(zip(snapshot.sources, names, snapshot.cameras, strict=True))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ember_reid.engine.files import replace_text
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, check_at_least, echo
 from ember_reid.tools.common.inputs import read_images
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
         content = [
             {"path": path, **asdict(answer)} for path, answer in zip(paths, answers, strict=True)
         ]
-        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        replace_text(options.json, json.dumps(content, indent=2) + "\n")
 
 
 def search_all(
