@@ -12,9 +12,9 @@ from ember_reid.tools.gallery.store import Entry, Gallery, check_name
 from ember_reid.tools.serve.limits import Limits, TokenBucket, TooManyRequests, Turnstile
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
 from PIL import Image, UnidentifiedImageError
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ember_reid import __version__
 
