@@ -11,6 +11,7 @@ from ember_reid.tools.explain import main
 from ember_reid.tools.explain.command import BARS, draw_learning_rate
 from ember_reid.tools.explain.cost import measure_cost
 from ember_reid.tools.explain.differences import Difference, find_differences
+from ember_reid.tools.explain.page import learning_rates
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +118,27 @@ def test_two_recipes_side_by_side(tiny_recipe, tmp_path, capsys):
     assert len(out) == 2 and out[1].split() == ["SOLVER.BASE_LR", "0.00035", "->", "0.5"]
     assert main([str(tiny_recipe), "--against", str(tiny_recipe)]) == 0
     assert "have the same training settings" in capsys.readouterr().out
+
+
+def test_a_page_has_the_learning_rate_as_a_chart(tiny_recipe, tmp_path, capsys):
+    page, other = tmp_path / "page.html", tmp_path / "other.yml"
+    other.write_text(f"_BASE_: {tiny_recipe}\nSOLVER: {{BASE_LR: 0.5}}\n")
+    assert main([str(tiny_recipe), "--out", str(page)]) == 0
+    assert f"written: {page}" in capsys.readouterr().out
+    html = page.read_text(encoding="utf-8")
+    assert "a batch: 4 identities x 2 images" in html and html.count("<polyline") == 1
+    assert "<script" not in html and "http" not in html.replace("http-equiv", "")
+    assert main([str(tiny_recipe), "--against", str(other), "--out", str(page)]) == 0
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<polyline") == 2 and "<td>SOLVER.BASE_LR</td><td>0.00035</td>" in html
+
+
+def test_the_points_of_the_chart_are_learning_rates():
+    words = ["SOLVER.MAX_EPOCHS", "4", "SOLVER.WARMUP_EPOCHS", "0", "SOLVER.STEPS", "(2,)"]
+    words += ["SOLVER.BASE_LR", "0.1", "SOLVER.GAMMA", "0.5"]
+    points = dict(learning_rates(load_config(None, words)))
+    assert len(points) == 400 and (points[0.01], points[1.0]) == (0.1, 0.1)
+    assert (points[1.01], points[4.0]) == (0.05, 0.05)
 
 
 def test_the_score_of_a_shipped_recipe_has_its_source(capsys):

@@ -7,7 +7,8 @@ The learning rate is plotted over the epochs. --against lists all settings that 
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ember_reid.config import Config, load_config
 from ember_reid.config.recipe_headers import header_chain
@@ -16,8 +17,9 @@ from ember_reid.modeling import build_model
 from ember_reid.solver import build_schedule
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ember_reid.tools.explain.cost import measure_cost
-from ember_reid.tools.explain.description import describe, describe_score
-from ember_reid.tools.explain.differences import find_differences
+from ember_reid.tools.explain.description import Section, describe, describe_score
+from ember_reid.tools.explain.differences import Difference, find_differences
+from ember_reid.tools.explain.page import write_page
 
 BARS = "▁▂▃▄▅▆▇█"
 CHART_COLUMNS = 60
@@ -29,26 +31,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe file or the name of one")
     parser.add_argument("--against", metavar="OTHER", help="list the differences to this recipe")
+    parser.add_argument("--out", metavar="FILE.html", help="write a page with the learning rate")
     add_overrides(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command."""
-    for line in explain(options.recipe, options.overrides, against=options.against):
+    overrides = options.overrides
+    cfg = load_config(options.recipe, overrides)
+    if options.against is None:
+        sections = explain(options.recipe, cfg)
+        lines, recipes = to_lines(sections, cfg), {options.recipe: cfg}
+        differences: list[Difference] = []
+    else:
+        other = load_config(options.against, overrides)
+        names = (options.recipe, options.against)
+        sections, recipes = [], dict(zip(names, (cfg, other), strict=True))
+        differences = find_differences(cfg, other)
+        lines = _compare(differences, names=names)
+    for line in lines:
         echo(line)
+    if options.out:
+        path = Path(options.out)
+        write_page(path, recipes, sections=sections, differences=differences)
+        echo(f"written: {path}")
 
 
-def explain(recipe: str, overrides: list[str], *, against: str | None = None) -> Iterator[str]:
-    """The lines of an explanation, or of a comparison if `against` names another recipe."""
-    cfg = load_config(recipe, overrides)
-    if against is not None:
-        yield from _compare(cfg, load_config(against, overrides), names=(recipe, against))
-        return
+def explain(recipe: str, cfg: Config) -> list[Section]:
+    """The sections of an explanation; `cfg` is the recipe with the overrides."""
     num_classes, iterations = _training_data(cfg)
     network = build_model(cfg, num_classes=num_classes, pretrained=False)
     cost = measure_cost(network, tuple(cfg.INPUT.SIZE_TRAIN))
-    sections = describe(cfg, cost=cost, iterations=iterations)
-    for section in (*sections, describe_score(header_chain(recipe))):
+    score = describe_score(header_chain(recipe))
+    return [*describe(cfg, cost=cost, iterations=iterations), score]
+
+
+def to_lines(sections: Sequence[Section], cfg: Config) -> Iterator[str]:
+    """The sections as text, and the learning rate as a line of blocks."""
+    for section in sections:
         yield section.title
         yield from (f"  {line}" for line in section.lines)
     yield f"Learning rate, epochs 0 to {cfg.SOLVER.MAX_EPOCHS}"
@@ -82,8 +102,7 @@ def draw_learning_rate(cfg: Config) -> str:
     return "".join(BARS[level] for level in levels)
 
 
-def _compare(first: Config, second: Config, *, names: tuple[str, str]) -> Iterator[str]:
-    differences = find_differences(first, second)
+def _compare(differences: Sequence[Difference], *, names: tuple[str, str]) -> Iterator[str]:
     if not differences:
         yield f"{names[0]} and {names[1]} have the same training settings"
         return
