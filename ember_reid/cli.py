@@ -152,6 +152,7 @@ _COMMANDS = {
     "search": ("ember_reid.tools.search:main", "find similar images in a file of embeddings"),
     "gallery": ("ember_reid.tools.gallery:main", "keep known identities and find them again"),
     "serve": ("ember_reid.tools.serve:main", "enroll and query a gallery over HTTP"),
+    "check-gpu": ("ember_reid.tools.check_gpu:main", "check a GPU: results, speed and memory"),
     "benchmark": ("ember_reid.tools.benchmark:main", "measure speed and memory"),
 }
 COMMANDS = CommandGroup("ember-reid", DESCRIPTION, _COMMANDS)

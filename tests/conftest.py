@@ -20,6 +20,7 @@ NUM_THREADS = torch.get_num_threads()
 FIRST = (
     "test_processes.py",
     "test_cluster.py",
+    "test_check_gpu.py",
     "test_sockets.py",
     "test_kills.py",
     "test_memory_runs.py",

@@ -38,6 +38,7 @@ SCALED_DOWN = {
     "visualize": ["--count", "1"],
     "heatmaps": ["--count", "1"],
     "calibrate": ["--resamples", "20"],
+    "check-gpu": ["--rehearse", "--parts", "machine"],
     "search": ["--out", "found"],
     "benchmark distill": ["--rounds", "2", *SMALL, *TEACHER],
     "benchmark evaluate": "--shape tiny --repeats 1".split(),

@@ -9,8 +9,11 @@ from ember_reid.tools.benchmark import command as benchmark
 
 def test_train_prints_every_figure_and_leaves_nothing(tiny_recipe, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     words = ["train", "-c", str(tiny_recipe), "--iterations", "6", "--warmup", "1"]
     assert benchmark.main(words) == 0
+    # As in main.py, cudnn searches for the fastest kernels.
+    assert torch.backends.cudnn.benchmark
     out = capsys.readouterr().out
     assert "tiny 32x16, batch 8, float32" in out
     figures = {

@@ -100,8 +100,6 @@ def run(options: argparse.Namespace) -> None:
         )
         words = (*options.overrides, *endless)
         cfg = load_config(options.config, words)
-        if cfg.NUM_THREADS:
-            torch.set_num_threads(cfg.NUM_THREADS)
         time_of = partial(
             measure, iterations=options.iterations, warmup=options.warmup, clock=clock
         )
@@ -143,8 +141,8 @@ def compare_precisions(
         for count in sorted({1, threads}):
             for precision in ("float32", "bfloat16"):
                 keys = ("DEVICE", "cpu", "SOLVER.FP16", "True", "SOLVER.CPU_PRECISION", precision)
-                torch.set_num_threads(count)
-                speeds = time_of(load_config(recipe, (*words, *keys)))
+                threads_of_run = ("NUM_THREADS", str(count))
+                speeds = time_of(load_config(recipe, (*words, *keys, *threads_of_run)))
                 note = "   this is auto" if (precision, count) == (chosen, threads) else ""
                 echo(f"{precision:<8} {count:>3} thread(s) {speeds.step:10.1f} images/s{note}")
     finally:

@@ -17,7 +17,7 @@ USER_ERROR = 2
 INTERRUPTED = 130
 MAX_ERROR_LENGTH = 1000
 # Names of commands that differ from the names of their packages.
-RENAMED = {"extract": "embed"}
+RENAMED = {"extract": "embed", "check_gpu": "check-gpu"}
 
 
 def printable(text: object) -> str:
