@@ -35,7 +35,8 @@ def capture_graph(function: Function, images: Tensor) -> Captured:
             function(images)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads, such as the one that writes checkpoints, may use the device meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         output = function(images)
     return Captured(images, graph.replay, output)
 

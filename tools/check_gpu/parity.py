@@ -69,7 +69,7 @@ def check(setting: Setting, result: Result) -> None:
         if name == "distilled maps":
             extra += ["KD.TEACHERS", f"('{teacher}',)"]
         with _attempt(result, f"captured = eager, {name}"):
-            _check_steps(name, [*words, *extra, "DETERMINISTIC", "True"], setting, result)
+            _check_steps(name, [*words, *extra, "DETERMINISTIC", "True"], result)
 
 
 @contextmanager
@@ -129,10 +129,10 @@ def _record_gradients(run: TrainingRun, values: dict[str, Tensor]) -> Callable[[
     return record
 
 
-def _check_steps(name: str, words: list[str], setting: Setting, result: Result) -> None:
+def _check_steps(name: str, words: list[str], result: Result) -> None:
+    overflows = name.startswith("infinity")
     states = [
-        _train([*words, "SOLVER.STEP", step], overflows=name.startswith("infinity"))
-        for step in setting.steps
+        _train([*words, "SOLVER.STEP", step], overflows=overflows) for step in ("eager", "graph")
     ]
     different = [path for path, tensor in states[0].items() if not _equal(tensor, states[1][path])]
     detail = f"{len(different)} of {len(states[0])} tensors differ {different[:3]}"
@@ -145,12 +145,19 @@ def _equal(first: Tensor, second: Tensor) -> bool:
 
 
 def _train(words: Sequence[str], *, overflows: bool) -> dict[str, Tensor]:
-    """All tensors of a run after eight steps, by their path."""
+    """All tensors of a run after eight steps, by their path.
+
+    Raises:
+        RuntimeError: the step was not captured.
+    """
     with training(words) as run:
-        if overflows and run.scaler.is_enabled():
+        scaler = run.parts.scaler
+        if overflows and scaler.is_enabled():
             # Gradients overflow until the scale has been halved several times.
-            run.scaler.load_state_dict(run.scaler.state_dict() | {"scale": 2.0**40})
+            scaler.load_state_dict(scaler.state_dict() | {"scale": 2.0**40})
         run_iterations(run, 8)
+        if run.captured is not None and not run.captured.runner.num_replays:
+            raise RuntimeError(f"the step was not captured: {run.captured.runner.failure}")
         content = {
             "model": run.model.state_dict(),
             "average": run.ema.model.state_dict(),

@@ -26,7 +26,7 @@ def check(setting: Setting, result: Result) -> None:
     """Train, resume and test."""
     images = tiny_images(setting)
     precisions = ("float32",) if setting.rehearse else tuple(PRECISIONS)
-    for precision, step in product(precisions, sorted(set(setting.steps))):
+    for precision, step in product(precisions, setting.steps):
         name = f"{precision}-{step}"
         words = [*tiny_words(setting, images, name), *PRECISIONS[precision]]
         words += ["SOLVER.STEP", step, "SOLVER.CHECKPOINT_MIN_SECONDS", "0"]
