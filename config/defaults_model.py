@@ -28,6 +28,47 @@ MODEL.BACKBONE.NON_LOCAL = ()
 MODEL.BACKBONE.NON_LOCAL_WIDTH = 0
 # SOLIDER's networks: 0 is appearance, 1 semantics. 0.2 is SOLIDER's value for re-identification.
 MODEL.BACKBONE.SEMANTIC_WEIGHT = 0.2
+# More arguments of a timm network as YAML: "{depth: 6}".
+MODEL.BACKBONE.ARGS = ""
+# Distance of the patches of a vision transformer in pixels; 0: their size. TransReID: 12.
+MODEL.BACKBONE.PATCH_STRIDE = 0
+# Resampling of position embeddings: auto (as the program that wrote the file), or bilinear
+# (TransReID).
+MODEL.BACKBONE.POSITIONS = "auto"
+# Stochastic depth of timm networks: probability of dropping the last residual branch.
+MODEL.BACKBONE.DROP_PATH = 0.0
+# Recompute activations of timm networks in the backward pass: less memory, more time.
+MODEL.BACKBONE.GRAD_CHECKPOINT = False
+# Keep the patch embedding of a transformer as it was loaded (MoCo v3).
+MODEL.BACKBONE.FREEZE_PATCH_EMBED = False
+# Low-rank adapters in the linear layers of the backbone, whose own weights are then frozen.
+MODEL.LORA = CN()
+# Rank of the adapters; 0: no adapters.
+MODEL.LORA.RANK = 0
+# The adapters are multiplied by ALPHA / RANK.
+MODEL.LORA.ALPHA = 16.0
+# Dropout of their input.
+MODEL.LORA.DROPOUT = 0.0
+# Last part of the names of the linear layers; () for all of them.
+MODEL.LORA.TARGETS = ("qkv", "proj", "fc1", "fc2")
+# Side information embedding of TransReID: one vector per camera is added to all tokens.
+MODEL.SIE = CN()
+# Number of cameras in the training set; 0: no embedding.
+MODEL.SIE.CAMERAS = 0
+# Factor on the embedding.
+MODEL.SIE.WEIGHT = 3.0
+# Jigsaw patch module of TransReID, for MODEL.HEAD.NAME jpm.
+MODEL.JPM = CN()
+# Groups of patches, each with a local feature.
+MODEL.JPM.PARTS = 4
+# Whether patches are shifted and shuffled before they are divided.
+MODEL.JPM.SHUFFLE = True
+# The patches are rotated by SHIFT - 1 positions, as in the authors' program.
+MODEL.JPM.SHIFT = 5
+# Runs of patches that are interleaved.
+MODEL.JPM.GROUPS = 2
+# Weight of the losses of the global feature; those of the local features share the rest.
+MODEL.JPM.GLOBAL_WEIGHT = 0.5
 MODEL.POOL = CN()
 # Global pooling: average, maximum, their sum, or generalized mean.
 MODEL.POOL.NAME = "avg"
@@ -36,8 +77,11 @@ MODEL.POOL.GEM_P = 3.0
 # Whether the exponent is trained.
 MODEL.POOL.GEM_LEARNABLE = True
 MODEL.HEAD = CN()
-# global: one embedding. mgn: eight branches over parts of the image.
+# global: one embedding. mgn: eight branches over parts of the image. jpm: see MODEL.JPM.
 MODEL.HEAD.NAME = "global"
+# Output of a transformer: class (class token), patches (pooled), class+patches (concatenation),
+# auto (the class token if there is one).
+MODEL.HEAD.TOKENS = "auto"
 # bnneck: batch normalization between the pooled feature and the classifier.
 MODEL.HEAD.NECK = "bnneck"
 # Channels of a 1x1 reduction before the neck; 0: no reduction.

@@ -75,8 +75,9 @@ def _loss_rules(cfg: Config) -> Rules:
         f"found {head.CLASSIFIER}",
     )
     yield (
-        loss.CENTER.WEIGHT > 0 and head.NAME == "mgn",
-        "LOSS.CENTER.WEIGHT needs one feature per image, MODEL.HEAD.NAME mgn has five: set it to 0",
+        loss.CENTER.WEIGHT > 0 and head.NAME in SEVERAL_FEATURES,
+        f"LOSS.CENTER.WEIGHT needs one feature per image, MODEL.HEAD.NAME {head.NAME} has five: "
+        "set it to 0",
     )
     yield (
         loader.SAMPLER == "random" and bool(pairwise),
@@ -101,8 +102,9 @@ def _memory_rules(cfg: Config) -> Rules:
         "LOSS.COSFACE.WEIGHT above 0, or LOSS.XBM.SIZE 0",
     )
     yield (
-        size > 0 and cfg.MODEL.HEAD.NAME == "mgn",
-        "LOSS.XBM.SIZE needs one feature per image, MODEL.HEAD.NAME mgn has five: set it to 0",
+        size > 0 and cfg.MODEL.HEAD.NAME in SEVERAL_FEATURES,
+        f"LOSS.XBM.SIZE needs one feature per image, MODEL.HEAD.NAME {cfg.MODEL.HEAD.NAME} has "
+        "five: set it to 0",
     )
     yield (
         0 < size < batch,
@@ -110,6 +112,8 @@ def _memory_rules(cfg: Config) -> Rules:
     )
 
 
+# Heads with several metric features.
+SEVERAL_FEATURES = ("mgn", "jpm")
 TEACHER_WEIGHTS = (
     "KD.LOGITS.WEIGHT",
     "KD.FEATURE.WEIGHT",

@@ -13,6 +13,7 @@ from ember_reid.engine.distributed import all_gather
 from ember_reid.engine.fuse_conv_bn import fused_copy
 from ember_reid.engine.inference import CapturedInference
 from ember_reid.engine.scores import ScoreSettings, describe_scores, retrieval_scores
+from ember_reid.modeling.output import side_inputs, uses_cameras
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
@@ -30,7 +31,8 @@ def create_evaluator(
     """An Engine whose step embeds one `Batch` of uint8 images [B, (T,) 3, H, W].
 
     On a GPU, every run uses a copy of the model whose batch norms are fused into its convolutions,
-    as a CUDA graph. Embeddings differ by rounding; a CPU computes those of the model itself.
+    as a CUDA graph. Embeddings differ by rounding; a CPU computes those of the model itself, and so
+    does a GPU if the model uses cameras.
 
     Args:
         normalize: uint8 images -> input of the network.
@@ -40,28 +42,28 @@ def create_evaluator(
             is equivalent to the mean.
     """
 
-    def embed(network: nn.Module, images: Tensor) -> Tensor:
+    def embed(network: nn.Module, images: Tensor, *side: Tensor) -> Tensor:
         with (
             torch.inference_mode(),
             torch.autocast(device.type, dtype=amp_dtype, enabled=amp_dtype is not None),
         ):
             inputs = normalize(images.to(device, non_blocking=True))
-            embeddings = network(inputs).embedding.float()
+            embeddings = network(inputs, *side).embedding.float()
             if flip:
-                embeddings = embeddings + network(inputs.flip(-1)).embedding.float()
+                embeddings = embeddings + network(inputs.flip(-1), *side).embedding.float()
         return embeddings
 
-    inference: list[Callable[[Tensor], Tensor]] = []
+    inference: list[Callable[..., Tensor]] = []
 
     def start() -> None:
         _broadcast_buffers(model.eval())
         inference[:] = [partial(embed, model)]
-        if uses_graphs(device):
+        if uses_graphs(device) and not uses_cameras(model):
             network = fused_copy(model, amp_dtype=amp_dtype)
             inference[:] = [CapturedInference(partial(embed, network), device)]
 
     def evaluation_step(engine: Engine, batch: Batch) -> EmbeddingBatch:
-        embeddings = inference[0](batch.images)
+        embeddings = inference[0](batch.images, *side_inputs(model, batch))
         return EmbeddingBatch(embeddings, batch.pids, batch.camids, batch.indices)
 
     evaluator = Engine(evaluation_step)

@@ -32,7 +32,7 @@ def per_microbatch(batch: Batch, step: Step, *, num_parts: int) -> list[Measured
     measured = []
     for part, synchronize in microbatches(batch, num_parts, step.model):
         with synchronize():
-            output = step.forward(part.images)
+            output = step.run(part)
             losses = step.compute_losses(output, part)
             step.scaler.scale(total(losses) / num_parts).backward()
         measured.append(measure(losses, output, part))
@@ -52,7 +52,7 @@ def grad_cache(batch: Batch, step: Step, *, num_parts: int) -> list[Measured]:
     buffers = [buffer.clone() for buffer in step.model.buffers()]
     with torch.no_grad():
         parts = microbatches(batch, num_parts, step.model)
-        outputs = [step.forward(part.images) for part, _ in parts]
+        outputs = [step.run(part) for part, _ in parts]
         for buffer, value in zip(step.model.buffers(), buffers, strict=True):
             buffer.copy_(value)
     whole = _join(outputs)
@@ -63,7 +63,7 @@ def grad_cache(batch: Batch, step: Step, *, num_parts: int) -> list[Measured]:
     for index, (part, synchronize) in enumerate(microbatches(batch, num_parts, step.model)):
         with synchronize():
             size = len(part.pids)
-            tensors = _leaves(step.forward(part.images))
+            tensors = _leaves(step.run(part))
             cached = _leaves(_slice_rows(gradients, index * size, size))
             pairs = [
                 (tensor, gradient)

@@ -8,7 +8,7 @@ import torch
 from ember_reid.data.batch import Batch
 from ember_reid.engine.compilation import Compilation
 from ember_reid.engine.events import StepOutput, TrainingEvents
-from ember_reid.modeling.output import ReidOutput
+from ember_reid.modeling.output import ReidOutput, side_inputs
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
@@ -22,15 +22,19 @@ class Step:
 
     Attributes:
         model: a distributed model delays its communication through it.
-        forward: images [B, (T,) 3, H, W] -> ReidOutput, under autocast.
+        forward: images [B, (T,) 3, H, W] and perhaps cameras [B] -> ReidOutput, under autocast.
         compute_losses: (ReidOutput, Batch) -> {name: weighted scalar loss}.
         scaler: loss scaling; `enabled=False` if it is not needed.
     """
 
     model: nn.Module
-    forward: Callable[[Tensor], ReidOutput]
+    forward: Callable[..., ReidOutput]
     compute_losses: Callable[[ReidOutput, Batch], dict[str, Tensor]]
     scaler: torch.amp.GradScaler
+
+    def run(self, batch: Batch) -> ReidOutput:
+        """The output of the model for a batch."""
+        return self.forward(batch.images, *side_inputs(self.model, batch))
 
 
 # Computes the gradients of a batch.
@@ -39,7 +43,7 @@ Backward = Callable[[Batch, Step], list[Measured]]
 
 def whole_batch(batch: Batch, step: Step) -> list[Measured]:
     """Compute the gradients of the losses of a batch."""
-    output = step.forward(batch.images)
+    output = step.run(batch)
     losses = step.compute_losses(output, batch)
     step.scaler.scale(total(losses)).backward()
     return [measure(losses, output, batch)]
@@ -99,12 +103,12 @@ def create_trainer(
 
 def create_forward(
     model: nn.Module, device_type: str, amp_dtype: torch.dtype | None
-) -> Callable[[Tensor], ReidOutput]:
+) -> Callable[..., ReidOutput]:
     """The forward pass of a model in mixed precision; `amp_dtype` None means float32."""
 
-    def forward(images: Tensor) -> ReidOutput:
+    def forward(images: Tensor, *side: Tensor) -> ReidOutput:
         with torch.autocast(device_type, dtype=amp_dtype, enabled=amp_dtype is not None):
-            return model(images)
+            return model(images, *side)
 
     return forward
 

@@ -3,15 +3,18 @@
 from typing import Any
 
 import torch
-from ember_reid.modeling.backbones import BackboneOptions, create_backbone
+from ember_reid.config.yaml_reader import read_yaml
+from ember_reid.modeling.backbones import Backbone, BackboneOptions, create_backbone
+from ember_reid.modeling.backbones.options import SideOptions
 from ember_reid.modeling.backbones.timm import TimmBackbone
+from ember_reid.modeling.jpm import JigsawBackbone, JigsawHead, JigsawOptions
 from ember_reid.modeling.mgn import MGNBackbone, MGNHead
 from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from ember_reid.modeling.pretrained import check_source, load_pretrained
 from ember_reid.modeling.weights import ARCHITECTURE_KEYS
 from yacs.config import CfgNode
 
-HEADS = {"global": GlobalHead, "mgn": MGNHead}
+HEADS = {"global": GlobalHead, "mgn": MGNHead, "jpm": JigsawHead}
 
 
 def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> ReidModel:
@@ -42,11 +45,15 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
     report = None
     if pretrained:
         report = load_pretrained(
-            backbone, name, cfg.MODEL.BACKBONE.WEIGHTS, partial=cfg.MODEL.BACKBONE.PARTIAL
+            backbone,
+            name,
+            cfg.MODEL.BACKBONE.WEIGHTS,
+            partial=cfg.MODEL.BACKBONE.PARTIAL,
+            positions=cfg.MODEL.BACKBONE.POSITIONS,
         )
-    if head_name == "mgn":
-        backbone = MGNBackbone(backbone)
-    head = HEADS[head_name](backbone.channels[-1], num_classes, _head_options(cfg))
+    backbone = _add_branches(cfg, backbone)
+    head_options = _head_options(cfg, getattr(backbone, "tokens", "patches"))
+    head = HEADS[head_name](backbone.channels[-1], num_classes, head_options)
     model = ReidModel(backbone, head)
     if report:
         model.missing_weights = report.missing + report.mismatched
@@ -63,6 +70,17 @@ def check_model(cfg: CfgNode) -> None:
     with torch.device("meta"):
         build_model(cfg, num_classes=1, pretrained=False)
     check_source(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.WEIGHTS)
+
+
+def _add_branches(cfg: CfgNode, backbone: Backbone) -> Backbone:
+    """The branches that heads of several parts need. They start from the loaded weights."""
+    if cfg.MODEL.HEAD.NAME == "mgn":
+        return MGNBackbone(backbone)
+    if cfg.MODEL.HEAD.NAME == "jpm":
+        j = cfg.MODEL.JPM
+        options = JigsawOptions(parts=j.PARTS, shift=j.SHIFT, groups=j.GROUPS, shuffle=j.SHUFFLE)
+        return JigsawBackbone(backbone, options)
+    return backbone
 
 
 def _plain(cfg: CfgNode, key: str) -> Any:
@@ -85,10 +103,20 @@ def _backbone_options(cfg: CfgNode) -> BackboneOptions:
         width=b.WIDTH,
         image_size=tuple(cfg.INPUT.SIZE_TRAIN),
         semantic_weight=b.SEMANTIC_WEIGHT,
+        arguments=read_yaml(b.ARGS, "MODEL.BACKBONE.ARGS") if b.ARGS.strip() else {},
+        tokens=cfg.MODEL.HEAD.TOKENS,
+        patch_stride=b.PATCH_STRIDE,
+        drop_path=b.DROP_PATH,
+        grad_checkpoint=b.GRAD_CHECKPOINT,
+        freeze_patch_embed=b.FREEZE_PATCH_EMBED,
+        side=SideOptions(
+            num_cameras=cfg.MODEL.SIE.CAMERAS,
+            weight=cfg.MODEL.SIE.WEIGHT,
+        ),
     )
 
 
-def _head_options(cfg: CfgNode) -> HeadOptions:
+def _head_options(cfg: CfgNode, tokens: str) -> HeadOptions:
     h, pool = cfg.MODEL.HEAD, cfg.MODEL.POOL
     return HeadOptions(
         pool=pool.NAME,
@@ -101,4 +129,6 @@ def _head_options(cfg: CfgNode) -> HeadOptions:
         scale=h.SCALE,
         metric_feature=h.METRIC_FEATURE,
         embedding=cfg.TEST.NECK_FEAT,
+        tokens=tokens,
+        num_parts=cfg.MODEL.JPM.PARTS,
     )

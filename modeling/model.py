@@ -28,6 +28,8 @@ class HeadOptions:
         scale: of the cosine classifier.
         metric_feature: the feature of the metric losses, "before" or "after" the neck.
         embedding: the feature of retrieval, "before" or "after" the neck.
+        tokens: what the maps contain; see Backbone.
+        num_parts: number of local features of a head that has some.
     """
 
     pool: str = "avg"
@@ -40,6 +42,8 @@ class HeadOptions:
     scale: float = 64.0
     metric_feature: str = "before"
     embedding: str = "after"
+    tokens: str = "patches"
+    num_parts: int = 4
 
 
 class LinearClassifier(nn.Linear):
@@ -106,12 +110,17 @@ class GlobalHead(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, options: HeadOptions) -> None:
         super().__init__()
+        self.tokens = options.tokens
+        if self.tokens == "class+patches":
+            in_channels *= 2
         self.dim = options.embedding_dim or in_channels
         self.metric_feature = options.metric_feature
         self.embedding = options.embedding
-        self.pool = create_pooling(
-            options.pool, gem_p=options.gem_p, gem_learnable=options.gem_learnable
-        )
+        self.pool: nn.Module = nn.Identity()
+        if self.tokens != "class":
+            self.pool = create_pooling(
+                options.pool, gem_p=options.gem_p, gem_learnable=options.gem_learnable
+            )
         self.reduction = create_reduction(in_channels, options)
         has_neck = options.neck == "bnneck"
         self.neck = create_neck(self.dim) if has_neck else nn.Identity()
@@ -122,11 +131,23 @@ class GlobalHead(nn.Module):
         else:
             self.classifier = LinearClassifier(self.dim, num_classes, bias=not has_neck)
 
+    def _pool(self, maps: tuple[Tensor, ...]) -> Tensor:
+        """[B, in_channels]: the pooled map, the class token, or the class token and the map."""
+        if self.tokens == "patches":
+            return self.pool(as_float(maps[-1]))
+        class_token = as_float(maps[-1]).flatten(1)
+        if self.tokens == "class":
+            return class_token
+        return torch.cat([class_token, self.pool(as_float(maps[-2]))], dim=1)
+
     def forward(self, maps: tuple[Tensor, ...]) -> ReidOutput:
-        """The output for the last feature map maps[-1], [B, in_channels, H, W]."""
+        """The output for the last feature map maps[-1], [B, in_channels, H, W].
+
+        With class tokens, it is the class token [B, in_channels, 1, 1]; maps[-2] are the patches.
+        """
         with no_autocast(maps[-1]):
-            # [B, in_channels, H, W] -> [B, in_channels] -> [B, D]
-            before = self.reduction(self.pool(as_float(maps[-1])))
+            # [B, in_channels] -> [B, D]
+            before = self.reduction(self._pool(maps))
             after = self.neck(before)
             features = {"before": before, "after": after}
             return ReidOutput(
@@ -166,8 +187,12 @@ class ReidModel(nn.Module):
         self.architecture: dict[str, Any] = {}
         self.missing_weights: tuple[str, ...] = ()
 
-    def forward(self, images: Tensor) -> ReidOutput:
+    def forward(self, images: Tensor, camids: Tensor | None = None) -> ReidOutput:
         """The output for normalized float images [B, 3, H, W] or clips [B, T, 3, H, W].
+
+        Args:
+            images: see above.
+            camids: [B], only if the backbone has a side information embedding.
 
         Raises:
             ValueError: `images` has another number of dimensions.
@@ -177,7 +202,13 @@ class ReidModel(nn.Module):
                 f"images have shape {tuple(images.shape)}; expected [B, 3, H, W] or [B, T, 3, H, W]"
             )
         is_clip = images.dim() == 5
-        maps = self.backbone(images.flatten(0, 1) if is_clip else images)
+        frames = images.flatten(0, 1) if is_clip else images
+        if camids is None:
+            maps = self.backbone(frames)
+        else:
+            maps = self.backbone(
+                frames, camids.repeat_interleave(images.shape[1]) if is_clip else camids
+            )
         output = self.head(maps)
         if is_clip:
             num_frames = images.shape[1]

@@ -12,7 +12,7 @@ import torch
 from ember_reid.modeling.backbones.timm import PREFIX, TimmBackbone, create_timm_network
 from ember_reid.modeling.convert import convert_backbone
 from ember_reid.modeling.layouts import ConvertedBackbone, convert_pretrained
-from ember_reid.modeling.positions import Resampling, resample_positions
+from ember_reid.modeling.positions import BILINEAR, Resampling, resample_positions
 from ember_reid.modeling.weight_files import (
     LoadReport,
     find_state_dict,
@@ -67,7 +67,12 @@ _HINT = "set MODEL.BACKBONE.WEIGHTS to none (random weights) or to a local file"
 
 
 def load_pretrained(
-    backbone: nn.Module, name: str, weights: str, *, partial: bool = False
+    backbone: nn.Module,
+    name: str,
+    weights: str,
+    *,
+    partial: bool = False,
+    positions: str = "auto",
 ) -> LoadReport | None:
     """Loads pretrained weights into the backbone `name`.
 
@@ -77,6 +82,8 @@ def load_pretrained(
         weights: "none", "imagenet" (downloaded once into torch's cache, with a check of its hash),
             or a local file in the layout of its publisher; see modeling/layouts.py.
         partial: accept a file that does not match completely, with a warning.
+        positions: resampling of position embeddings, "auto" (that of the program that wrote the
+            file) or "bilinear" (TransReID's).
 
     Returns:
         What was loaded; None for "none".
@@ -102,7 +109,8 @@ def load_pretrained(
     if network is backbone:
         fitted = convert_backbone(kept)
     else:
-        fitted = _fit_to_timm(network, kept, found.resampling)
+        resampling = BILINEAR if positions == "bilinear" else found.resampling
+        fitted = _fit_to_timm(network, kept, resampling)
     source = f"{weights} (layout: {found.layout})" if found.layout else weights
     return _load_strictly(network, fitted, original=kept, source=source, partial=partial)
 
@@ -231,7 +239,8 @@ def _advise(names: Iterable[str]) -> str:
 
 def _download_timm(backbone: TimmBackbone, name: str) -> dict[str, Tensor]:
     try:
-        network = create_timm_network(name, backbone.image_size, pretrained=True)
+        # Of the published image size: position embeddings are resampled only once.
+        network = create_timm_network(name, None, pretrained=True, arguments=backbone.arguments)
     except (OSError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"cannot download weights of timm:{name} ({reason}); {_HINT}") from error

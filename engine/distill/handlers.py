@@ -10,6 +10,7 @@ from ember_reid.data.dataset import upload
 from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.engine.handlers.batch import BatchTransform, iteration_seed
 from ember_reid.engine.handlers.ema import RunningAverage
+from ember_reid.modeling.output import side_inputs
 from torch import Tensor, nn
 
 
@@ -84,7 +85,10 @@ class TeacherForward(BatchTransform):
         with torch.autocast(
             self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
         ):
-            outputs = tuple(teacher(batch.images) for teacher in self.teachers)
+            outputs = tuple(
+                teacher(batch.images, *side_inputs(teacher.model, batch))
+                for teacher in self.teachers
+            )
         return batch._replace(teachers=(*batch.teachers, *outputs))
 
 

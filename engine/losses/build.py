@@ -50,11 +50,13 @@ def build_criterion(
     is_global = cfg.SOLVER.MINING == "global" and idist.get_world_size() > 1
     share = gather_rows if is_global else nn.Identity()
     pair_losses = _build_pair_losses(cfg)
+    global_weight = cfg.MODEL.JPM.GLOBAL_WEIGHT if cfg.MODEL.HEAD.NAME == "jpm" else None
+    heads = partial(over_heads, share=share, global_weight=global_weight)
     terms = {
-        "ce": WeightedLoss(loss.CE.WEIGHT, _build_cross_entropy(cfg)),
+        "ce": WeightedLoss(loss.CE.WEIGHT, _build_cross_entropy(cfg, global_weight)),
     }
     for name, (weight, pair_loss) in pair_losses.items():
-        terms[name] = WeightedLoss(weight, partial(over_heads, loss=pair_loss, share=share))
+        terms[name] = WeightedLoss(weight, partial(heads, loss=pair_loss))
     if loss.XBM.SIZE > 0:
         start = loss.XBM.START * cfg.SOLVER.IMS_PER_BATCH
         bank = MemoryBank(loss.XBM.SIZE, feature_dim, start=start)
@@ -68,7 +70,7 @@ def build_criterion(
     return Criterion(terms | dict(extra or {}))
 
 
-def _build_cross_entropy(cfg: Config) -> LossFunction:
+def _build_cross_entropy(cfg: Config, global_weight: float | None) -> LossFunction:
     """Cross-entropy over all classifiers. The margin is applied here, as it needs the labels."""
     ce = cfg.LOSS.CE
     loss = partial(smoothed_cross_entropy, epsilon=ce.EPSILON, smooth_over=ce.SMOOTH_OVER)
@@ -77,7 +79,7 @@ def _build_cross_entropy(cfg: Config) -> LossFunction:
             apply_margin, kind=ce.MARGIN_TYPE, scale=cfg.MODEL.HEAD.SCALE, margin=ce.MARGIN
         )
         loss = partial(_with_margin, margin=margin, loss=loss)
-    return partial(over_classifiers, loss=loss)
+    return partial(over_classifiers, loss=loss, global_weight=global_weight)
 
 
 def _with_margin(

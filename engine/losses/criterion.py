@@ -50,16 +50,38 @@ class Criterion(nn.Module):
         }
 
 
-def mean_over(tensors: tuple[Tensor, ...], loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """The mean of `loss(tensor)` over the heads of a model."""
-    return reduce(torch.add, [loss(tensor) for tensor in tensors]) / len(tensors)
+def mean_over(
+    tensors: tuple[Tensor, ...],
+    loss: Callable[[Tensor], Tensor],
+    *,
+    global_weight: float | None = None,
+) -> Tensor:
+    """The mean of `loss(tensor)` over the heads of a model.
+
+    Args:
+        tensors: one per head.
+        loss: tensor -> scalar.
+        global_weight: the weight of the first head; the others share the rest equally. None: all
+            heads have equal weights.
+    """
+    losses = [loss(tensor) for tensor in tensors]
+    if global_weight is None or len(losses) == 1:
+        return reduce(torch.add, losses) / len(losses)
+    local = reduce(torch.add, losses[1:]) / (len(losses) - 1)
+    return (1 - global_weight) * local + global_weight * losses[0]
 
 
 def over_classifiers(
-    output: ReidOutput, batch: Batch, *, loss: Callable[[Tensor, Tensor], Tensor]
+    output: ReidOutput,
+    batch: Batch,
+    *,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    global_weight: float | None = None,
 ) -> Tensor:
     """The mean of a loss (logits [B, C], pids [B]) -> scalar over the classifiers of a model."""
-    return mean_over(output.logits, lambda logits: loss(logits, batch.pids))
+    return mean_over(
+        output.logits, lambda logits: loss(logits, batch.pids), global_weight=global_weight
+    )
 
 
 def over_heads(
@@ -68,13 +90,18 @@ def over_heads(
     *,
     loss: Callable[..., Tensor],
     share: Callable[[Tensor], Tensor],
+    global_weight: float | None = None,
 ) -> Tensor:
     """The mean of a pair loss (features [B, D], pids [B]) -> scalar over the heads of a model.
 
     `share` gathers the images that are compared with each other.
     """
     pids = share(batch.pids)
-    return mean_over(output.features, lambda features: loss(share(features), pids))
+    return mean_over(
+        output.features,
+        lambda features: loss(share(features), pids),
+        global_weight=global_weight,
+    )
 
 
 class PerHeadLoss(nn.Module):

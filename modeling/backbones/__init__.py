@@ -93,6 +93,8 @@ def create_backbone(name: str, options: BackboneOptions) -> Backbone:
     check_options(options)
     if name.startswith(PREFIX):
         return create_timm(name, options)
+    if name in BACKBONES:
+        _refuse_transformer_options(name, options)
     known = BACKBONES | PERSON_BACKBONES
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -102,6 +104,20 @@ def create_backbone(name: str, options: BackboneOptions) -> Backbone:
             "or timm:<name of a timm model>"
         )
     return known[name](options)
+
+
+def _refuse_transformer_options(name: str, options: BackboneOptions) -> None:
+    """Raises ValueError for settings without which a recipe would be a different method."""
+    if options.side.num_cameras:
+        raise ValueError(
+            f"MODEL.SIE adds camera embeddings to the tokens of a vision transformer; {name} has "
+            "none: set MODEL.SIE.CAMERAS to 0"
+        )
+    if options.grad_checkpoint:
+        raise ValueError(
+            "MODEL.BACKBONE.GRAD_CHECKPOINT is available for networks of timm (timm:<name>), not "
+            f"for {name}; set it to False"
+        )
 
 
 __all__ = ["BACKBONES", "Backbone", "BackboneOptions", "create_backbone"]

@@ -8,6 +8,11 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: the C_i.
+        tokens: what the last maps contain. "patches": a map. "class": the class token of a
+            transformer, as a map [N, C, 1, 1]. "class+patches": a map, then the class token.
+        uses_cameras: whether the camera of each image is a second input (side information).
     """
 
     channels: tuple[int, ...]
+    tokens: str = "patches"
+    uses_cameras: bool = False

@@ -1,12 +1,26 @@
 """Settings shared by the backbones."""
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 logger = logging.getLogger("ember.train")
+
+
+@dataclass(frozen=True)
+class SideOptions:
+    """Side information embedding: the section MODEL.SIE.
+
+    Attributes:
+        num_cameras: number of cameras; 0: no embedding.
+        weight: factor on the embedding.
+    """
+
+    num_cameras: int = 0
+    weight: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +40,15 @@ class BackboneOptions:
         width: factor on the number of channels of every layer.
         image_size: (height, width) of the training images.
         semantic_weight: of SOLIDER's networks, 0 to 1.
+        arguments: more arguments for the constructor of a timm network.
+        tokens: what a head receives from a transformer: "class", "patches", "class+patches", or
+            "auto": the class token if there is one, else the patches.
+        patch_stride: distance of the patches in pixels; 0: their size, so they do not overlap.
+        drop_path: probability of dropping the last residual branch (stochastic depth); it grows
+            linearly from 0 in the first one.
+        grad_checkpoint: recompute activations in the backward pass, which saves memory.
+        freeze_patch_embed: do not train the patch embedding (MoCo v3, Chen et al. 2021).
+        side: side information embedding (TransReID).
     """
 
     last_stride: int = 2
@@ -38,6 +61,13 @@ class BackboneOptions:
     width: float = 1.0
     image_size: tuple[int, int] = (256, 128)
     semantic_weight: float = 0.2
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    tokens: str = "auto"
+    patch_stride: int = 0
+    drop_path: float = 0.0
+    grad_checkpoint: bool = False
+    freeze_patch_embed: bool = False
+    side: SideOptions = SideOptions()
 
 
 # Fields that only some backbones have: configuration key, and the value without effect.
@@ -50,6 +80,10 @@ _OPTIONAL: dict[str, tuple[str, object]] = {
     "non_local": ("NON_LOCAL", ()),
     "width": ("WIDTH", 1.0),
     "semantic_weight": ("SEMANTIC_WEIGHT", 0.2),
+    "arguments": ("ARGS", {}),
+    "patch_stride": ("PATCH_STRIDE", 0),
+    "drop_path": ("DROP_PATH", 0.0),
+    "freeze_patch_embed": ("FREEZE_PATCH_EMBED", False),
 }
 
 
@@ -60,11 +94,11 @@ def keep_supported(name: str, options: BackboneOptions, *supported: str) -> Back
     """
     neutral: dict[str, Any] = {}
     notes = []
-    for field, (key, value) in _OPTIONAL.items():
-        found = getattr(options, field)
-        if field in supported or found == value or (field == "non_local" and not any(found)):
+    for option, (key, value) in _OPTIONAL.items():
+        found = getattr(options, option)
+        if option in supported or found == value or (option == "non_local" and not any(found)):
             continue
-        neutral[field] = value
+        neutral[option] = value
         notes.append(f"{key} {found} (now {value})")
     if notes and torch.get_default_device().type != "meta":
         logger.info("%s has no MODEL.BACKBONE setting %s", name, ", ".join(notes))

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from ember_reid.modeling.backbones.resnet import IBNa
-from ember_reid.modeling.backbones.timm import TimmBackbone
+from ember_reid.modeling.backbones.timm import TimmBackbone, wrap_network
 from timm import create_model
 from torch import nn
 
@@ -37,21 +37,22 @@ def create_person_vit(
     """Creates a ViT of person pretraining, with patches of 16 x 16.
 
     Args:
-        options: image_size is used.
+        options: those of a vision transformer of timm, without PATCH_STRIDE.
         size: "small" or "base".
         ics: the stem of TransReID-SSL.
         part_tokens: tokens of PASS beside the class token (Zhu et al. 2022), with position
             embeddings of their own.
     """
     name = f"vit_{size}_{'ics' if ics else 'pass'}"
-    options = keep_supported(name, options)
+    options = keep_supported(name, options, "drop_path", "freeze_patch_embed")
     network = create_model(
         f"vit_{size}_patch16_224",
         img_size=options.image_size,
         reg_tokens=part_tokens,
+        drop_path_rate=options.drop_path,
         num_classes=0,
         global_pool="",
     )
     if ics:
         network.patch_embed.proj = create_ics_stem(network.embed_dim)
-    return TimmBackbone(network, options.image_size, name)
+    return wrap_network(network, options, name)

@@ -5,7 +5,7 @@ N: images, h x w: patches, C: channels.
 
 import torch.nn.functional as F
 from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
-from ember_reid.modeling.backbones.timm import TimmBackbone
+from ember_reid.modeling.backbones.timm import TimmBackbone, wrap_network
 from timm import create_model
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
@@ -74,17 +74,18 @@ def create_solider(options: BackboneOptions, *, size: str) -> TimmBackbone:
     smaller windows there.
 
     Args:
-        options: image_size and semantic_weight are used.
+        options: those of a Swin transformer of timm, and semantic_weight.
         size: "tiny", "small" or "base".
     """
     name = f"solider_swin_{size}"
-    options = keep_supported(name, options, "semantic_weight")
+    options = keep_supported(name, options, "semantic_weight", "drop_path", "freeze_patch_embed")
     network = create_model(
         f"swin_{size}_patch4_window7_224",
         img_size=options.image_size,
         always_partition=True,
+        drop_path_rate=options.drop_path,
         num_classes=0,
         global_pool="",
     )
     make_controllable(network, options.semantic_weight)
-    return TimmBackbone(network, options.image_size, name)
+    return wrap_network(network, options, name)

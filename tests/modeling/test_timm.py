@@ -19,16 +19,17 @@ def test_every_parameter_is_trained(name, shape):
     output = model(torch.randn(2, 3, 64, 32))
     (output.embedding.sum() + output.logits[0].square().sum()).backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-    (maps,) = model.backbone(torch.randn(1, 3, 64, 32))
-    assert maps.shape == (1, *model.backbone.channels, *shape)
+    maps = model.backbone(torch.randn(1, 3, 64, 32))[0]
+    assert maps.shape == (1, model.backbone.channels[0], *shape)
 
 
-def test_patch_tokens_become_a_map_without_the_class_token():
+def test_patch_tokens_become_a_map_and_the_class_token_another_one():
     model = build(f"timm:{VIT}", **SIZE).eval()
     images = torch.rand(1, 3, 64, 32)
     with torch.inference_mode():
         tokens = model.backbone.network(images)
-        (maps,) = model.backbone(images)
+        maps, class_token = model.backbone(images)
+    assert torch.equal(class_token.flatten(1), tokens[:, 0])
     assert tokens.shape == (1, 1 + 8, 192)
     for row in range(4):
         for column in range(2):

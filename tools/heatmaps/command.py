@@ -88,6 +88,8 @@ def grad_cam(model: nn.Module, images: Tensor, score: Callable[..., Tensor]) -> 
     heat = []
     for value, gradient in zip(maps, gradients, strict=True):
         if gradient is not None:
+            # A class token has no position: its gradient weights the channels of the patches.
+            value = maps[0] if len(maps) > 1 and value.shape[2:] == (1, 1) else value
             # [N, C, 1, 1]
             weights = gradient.mean(dim=(2, 3), keepdim=True)
             # [N, 1, h, w]

@@ -91,13 +91,13 @@ class Teacher:
         set_statistics(self.model, statistics)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> ReidOutput:
-        """The output for the student's images [B, (T,) 3, H, W].
+    def __call__(self, images: Tensor, *side: Tensor) -> ReidOutput:
+        """The output for the student's images [B, (T,) 3, H, W], and perhaps their cameras [B].
 
         Returns:
             ReidOutput; with `keep_maps`, `maps` contains [B, (T,) C, H, W] per stage.
         """
-        output = self.model(self.adapt(images))
+        output = self.model(self.adapt(images), *side)
         if self.feature_hooks is None:
             return output._replace(maps=())
         maps = self.feature_hooks.pop()
