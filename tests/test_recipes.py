@@ -29,6 +29,7 @@ KINDS = [
     "strong-baseline/market1501/1_standard",
     "strong-baseline/market1501/8_reranking",
     "strong-baseline/dukemtmc/se_resnext50",
+    "transreid/market1501/deit_small_transreid",
 ]
 SMALL = {
     "SOLVER.IMS_PER_BATCH": "16",
@@ -47,7 +48,8 @@ SMALL = {
     "LOG.PROGRESS": "False",
     "DEVICE": "cpu",
 }
-
+# Networks of timm of which two blocks are enough here.
+VITS = ("timm:vit_", "timm:deit_")
 
 load = cache(load_config)
 
@@ -149,6 +151,8 @@ def test_a_recipe_trains_two_iterations_and_is_scored(name, tiny_market, tmp_pat
     )
     small = SMALL | {"DATASETS.NAMES": f"['market1501:{tiny_market}']", "OUTPUT_DIR": str(tmp_path)}
     small |= dict.fromkeys(("INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST"), small_size(name))
+    if load(ROOT / "configs" / f"{name}.yml").MODEL.BACKBONE.NAME.startswith(VITS):
+        small |= {"MODEL.BACKBONE.ARGS": "{depth: 2}"}
     words = [word for pair in small.items() for word in pair]
     assert main.main(["-c", str(ROOT / "configs" / f"{name}.yml"), *words]) == 0
     rows = (tmp_path / "metrics.jsonl").read_text().splitlines()

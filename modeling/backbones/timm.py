@@ -67,6 +67,15 @@ def create_timm_network(
         except TypeError as error:
             reason = reason or str(error)
             continue
+        # huggingface_hub raises these without a network, and for unknown names.
+        except (OSError, RuntimeError) as error:
+            if not name.startswith("hf-hub:"):
+                raise
+            first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise ValueError(
+                f"cannot read {name} from the Hugging Face hub ({first}); without a network, set "
+                "MODEL.BACKBONE.NAME to timm:<architecture> and MODEL.BACKBONE.WEIGHTS to its file"
+            ) from error
         if drop and "drop_path_rate" not in optional:
             logger.info("%s%s has no MODEL.BACKBONE.DROP_PATH (now 0)", PREFIX, name)
         return network
@@ -93,8 +102,8 @@ class TimmBackbone(Backbone):
         self.num_prefix_tokens = getattr(network, "num_prefix_tokens", int(has_class))
         out = _probe(network, options.image_size, name)
         is_tokens, features = out.dim() == 3, network.num_features
-        first = not is_tokens and out.shape[1] == features
-        self.layout = "tokens" if is_tokens else "first" if first else "last"
+        last = out.shape[-1] == features and out.shape[1] != features
+        self.layout = "tokens" if is_tokens else "last" if last else "first"
         dim = out.shape[1] if self.layout == "first" else out.shape[-1]
         self.num_tokens = out.shape[1] - self.num_prefix_tokens if is_tokens else 0
         self.num_rows = _count_rows(network, options.image_size, self.num_tokens)

@@ -6,6 +6,8 @@ import sys
 import pytest
 import timm
 import torch
+from ember_reid.modeling.backbones import BackboneOptions
+from ember_reid.modeling.backbones.timm import TimmBackbone, create_timm_network
 
 from tests.helpers.models import build
 
@@ -79,3 +81,20 @@ def test_a_missing_file_and_a_missing_package_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match="need the package timm: pip install"):
         build(f"timm:{VIT}", **SIZE)
+
+
+def test_maps_of_networks_with_wider_heads_have_channels_first():
+    # MobileNetV4 ends in a convolution to 1280 channels; its num_features is 960.
+    network = timm.create_model("mobilenetv4_conv_small", num_classes=0, global_pool="")
+    backbone = TimmBackbone(network, BackboneOptions(image_size=(64, 32)), "mobilenetv4")
+    assert backbone.channels == (1280,) and backbone.layout == "first"
+
+
+def test_names_of_the_hub_without_a_network_are_one_line(monkeypatch):
+    def offline(name, **arguments):
+        raise OSError("cannot find the requested files\nin the cache")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    message = r"cannot read hf-hub:a/b from the Hugging Face hub \(cannot find .* files\); without"
+    with pytest.raises(ValueError, match=message):
+        create_timm_network("hf-hub:a/b", (64, 32), pretrained=False)

@@ -36,7 +36,44 @@ OSNET = {
     "SOLVER.FREEZE": ("backbone",),
     "TEST.METRIC": "euclidean",
 }
+# TransReID 6227ebd configs/Market/vit_transreid_stride.yml:1-60, config/defaults.py:50-80
+TRANSREID = CION | {
+    "MODEL.BACKBONE.DROP_PATH": 0.1,
+    "MODEL.BACKBONE.POSITIONS": "bilinear",
+    "MODEL.BACKBONE.PATCH_STRIDE": 12,
+    "MODEL.HEAD.NAME": "jpm",
+    "MODEL.JPM.PARTS": 4,
+    "MODEL.JPM.SHIFT": 5,
+    "MODEL.JPM.GROUPS": 2,
+    "MODEL.SIE.CAMERAS": 6,
+    "MODEL.SIE.WEIGHT": 3.0,
+    "SOLVER.BASE_LR": 0.008,
+    "SOLVER.WARMUP_EPOCHS": 5.0,
+    "SOLVER.IMS_PER_BATCH": 64,
+}
+# SOLIDER-REID 6509a44 configs/market/swin_base.yml:1-55, run.sh:1-8
+SOLIDER = CION | {
+    "MODEL.BACKBONE.DROP_PATH": 0.1,
+    "MODEL.BACKBONE.SEMANTIC_WEIGHT": 0.2,
+    "INPUT.SIZE_TRAIN": (384, 128),
+    "SOLVER.BASE_LR": 0.0002,
+    "SOLVER.IMS_PER_BATCH": 64,
+}
+# TransReID-SSL fc39e88 transreid_pytorch/configs/market/vit_small.yml:1-56
+SSL = CION | {
+    "MODEL.BACKBONE.DROP_PATH": 0.1,
+    "INPUT.SIZE_TRAIN": (256, 128),
+    "SOLVER.BASE_LR": 0.0004,
+    "SOLVER.IMS_PER_BATCH": 64,
+}
 MODERN_TABLE = {
+    "transreid/market1501/vit_transreid_stride": TRANSREID,
+    "transreid/occluded_duke/deit_transreid_stride": TRANSREID
+    | {"MODEL.BACKBONE.PATCH_STRIDE": 11, "MODEL.SIE.CAMERAS": 8, "INPUT.RE_PROB": 0.8},
+    "solider/market1501/swin_base": SOLIDER,
+    "solider/msmt17/swin_tiny": SOLIDER | {"SOLVER.BASE_LR": 0.0008},
+    "transreid-ssl/market1501/vit_small": SSL,
+    "transreid-ssl/msmt17/vit_base_ics": SSL | {"INPUT.SIZE_TRAIN": (384, 128)},
     "cion/market1501/r50_ibn": CION,
     "torchreid/msmt17/osnet_x1_0": OSNET | {"SOLVER.FREEZE_ITERS": 4720},
     "torchreid/market1501/osnet_x0_25": OSNET

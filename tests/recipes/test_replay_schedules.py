@@ -133,7 +133,15 @@ def test_schedules_by_epoch(recipe, milestones, gamma, warmup):
         assert factor == pytest.approx(expected, abs=1e-12), i
 
 
-@pytest.mark.parametrize(("recipe", "warm"), [("cion/market1501/r50_ibn", 20)])
+@pytest.mark.parametrize(
+    ("recipe", "warm"),
+    [
+        ("cion/market1501/r50_ibn", 20),
+        ("transreid/msmt17/vit_base", 5),
+        ("solider/market1501/swin_tiny", 20),
+        ("transreid-ssl/market1501/vit_small", 20),
+    ],
+)
 def test_cosine_of_transreid_is_computed_from_the_first_epoch(recipe, warm):
     # TransReID 6227ebd solver/cosine_lr.py and solver/scheduler_factory.py:8-41, stepped before
     # each epoch, which is counted from 1 (processor/processor.py:47-51).
