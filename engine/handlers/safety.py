@@ -212,7 +212,8 @@ def explain_failure(error: RuntimeError | MemoryError, *, load: str) -> str:
     if is_out_of_memory(error):
         return (
             f"out of memory with {load} ({reason}): raise SOLVER.ACCUMULATION_STEPS (the same "
-            "batch in smaller parts), set SOLVER.FP16 True or DATALOADER.CACHE none, or lower "
+            "batch in smaller parts), set SOLVER.FP16 True, DATALOADER.CACHE none or SOLVER.STEP "
+            "eager (no memory pool of CUDA graphs), or lower "
             "SOLVER.IMS_PER_BATCH, TEST.IMS_PER_BATCH, INPUT.SIZE_TRAIN or TEST.MEMORY_GIB"
         )
     if "dataloader worker" in str(error).lower():

@@ -96,6 +96,26 @@ def test_a_full_disk_ends_a_run_with_one_line(name, tiny_recipe, tmp_path, monke
     assert not (tmp_path / "results.json").exists()
 
 
+def test_weights_that_are_not_finite_end_a_run_and_keep_the_last_checkpoint(
+    tiny_recipe, tmp_path, monkeypatch, capfd
+):
+    """The losses of the run are finite; its weights are not after the second epoch."""
+    content = Checkpoints.content
+
+    def spoil(self, engine):
+        if engine.state.epoch == 2:
+            next(self.model.parameters()).data.fill_(float("nan"))
+        return content(self, engine)
+
+    monkeypatch.setattr(Checkpoints, "content", spoil)
+    words = ["SOLVER.MAX_EPOCHS", "3", "SOLVER.EVAL_PERIOD", "5", "OUTPUT_DIR", str(tmp_path)]
+    assert main.main(["-c", str(tiny_recipe), *words]) == 2
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and "not finite" in err
+    last = load_checkpoint(tmp_path / "checkpoints" / "last.pt")
+    assert last["progress"]["iteration"] == 4
+
+
 @pytest.mark.parametrize("min_seconds, expected", [(0, [1, 2, 3, 4, 5]), (2.5, [1, 4, 5])])
 def test_short_epochs_do_not_all_write(min_seconds, expected, tmp_path, monkeypatch):
     """Epochs of one second; the first and the last one always write."""
