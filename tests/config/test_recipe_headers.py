@@ -95,6 +95,17 @@ def test_recipes_of_the_last_fastreid_have_no_score():
     assert len(names) == 4 and not any(read_header(name).scores for name in names)
 
 
+def test_vkd_pairs_on_mars_quote_both_protocols():
+    headers = [read_header(name) for name in recipe_names() if name.startswith("distill/vkd/mars/")]
+    scored = {header.name: header.scores for header in headers if header.scores}
+    assert len(scored) == 12
+    for scores in scored.values():
+        image, video = (score.condition for score in scores)
+        assert image == "image to video" and video.startswith("video to video")
+    values = [score.values for score in scored["distill/vkd/mars/self_resnet101"]]
+    assert values[1] == (("Rank-1", 89.60), ("mAP", 82.65))
+
+
 def test_vkd_recipes_use_the_metric_and_the_queries_of_their_table():
     names = [name for name in recipe_names() if name.startswith("distill/vkd/")]
     assert len(names) == 54
