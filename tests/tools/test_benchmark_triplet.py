@@ -19,7 +19,7 @@ def test_measurements_of_one_batch_by_hand():
     # The negatives of each image have equal distances, except those of images 2 and 3.
     far = (3 * exp(-3) + 2 * exp(-2)) / (exp(-3) + exp(-2))
     d_ap, d_an = (near, near, 0, 0), (3, 2, far, far)
-    assert row.d_ap == pytest.approx(sum(d_ap) / 4, abs=1e-5) and row.d_an == pytest.approx(sum(d_an) / 4, abs=1e-5)
+    assert (row.d_ap, row.d_an) == pytest.approx((sum(d_ap) / 4, sum(d_an) / 4), abs=1e-5)
     losses = [log(1 + exp(a - b)) for a, b in zip(d_ap, d_an, strict=True)]
     assert row.loss == pytest.approx(sum(losses) / 4, abs=1e-5)
     assert row.positives == pytest.approx(0.5, abs=1e-5) and row.negatives == pytest.approx(2.5)
