@@ -119,7 +119,8 @@ SOLVER.EMA_DECAY = 0.0
 SOLVER.MINING = "global"
 # Batches from which batch-norm statistics are estimated before the last evaluation; 0: off.
 SOLVER.PRECISE_BN_ITERS = 0
-# Mixed precision. AMP_DTYPE is its type on a GPU.
+# Mixed precision; without it, all is computed in float32 (not in TF32). AMP_DTYPE is its type on
+# a GPU.
 SOLVER.FP16 = False
 SOLVER.AMP_DTYPE = "float16"
 # Precision of mixed precision on a CPU: auto (bfloat16 if the processor has instructions for it,

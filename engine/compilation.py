@@ -46,7 +46,7 @@ class Compilation:
 
         Raises:
             Exception: as raised by the step without compilation; or by the compiled step if memory
-                was not sufficient.
+                is not sufficient after the first steps.
         """
         if not self.enabled:
             return step()
@@ -57,9 +57,13 @@ class Compilation:
         before = [tensor.clone() for tensor in self._state] if is_probation else self._state
         torch.compiler.cudagraph_mark_step_begin()
         try:
-            return step()
+            result = step()
+            if self._steps == _PROBATION and self.mode == "reduce-overhead":
+                self._report_graphs()
+            return result
         except Exception as error:
-            if is_out_of_memory(error):
+            # A compiler needs memory itself; later, the step is simply too large.
+            if is_out_of_memory(error) and not is_probation:
                 raise
             self.enabled = False
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -71,3 +75,8 @@ class Compilation:
             tensor.copy_(value)
         undo()
         return step()
+
+    def _report_graphs(self) -> None:
+        """Log whether the compiler captured everything; torch only warns in a logger of its own."""
+        skipped = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
+        logger.info("SOLVER.STEP compile: %d CUDA graph(s) skipped by the compiler", skipped)

@@ -102,6 +102,7 @@ class GraphRunner:
         undo: called after a failed capture.
 
     Attributes:
+        backend: executes and captures the segments.
         num_graphs: captured so far.
         num_replays: steps that were replayed.
         failure: why steps run eagerly; empty as long as they are captured.
@@ -115,7 +116,7 @@ class GraphRunner:
         prepare: Function,
         undo: Function,
     ) -> None:
-        self._segments, self._backend = list(segments), backend
+        self._segments, self.backend = list(segments), backend
         self._prepare, self._undo = prepare, undo
         self._num_steps: dict[Hashable, int] = {}
         self._replays: dict[Hashable, list[Function]] = {}
@@ -127,7 +128,7 @@ class GraphRunner:
         self._prepare()
         if replays is None:
             for segment in self._segments:
-                self._backend.run(segment.function)
+                self.backend.run(segment.function)
             return
         self.num_replays += 1
         for replay in replays:
@@ -140,7 +141,7 @@ class GraphRunner:
             return None
         try:
             replays = [
-                self._backend.capture(segment.function) if segment.is_captured else segment.function
+                self.backend.capture(segment.function) if segment.is_captured else segment.function
                 for segment in self._segments
             ]
         except Exception as error:
@@ -151,7 +152,7 @@ class GraphRunner:
             logger.info("SOLVER.STEP graph: the step is captured; %d graph(s)", self.num_graphs)
             return replays
         self._undo()
-        self._backend.recover()
+        self.backend.recover()
         logger.warning(
             "SOLVER.STEP graph: the step cannot be captured, training continues eagerly: %.300s",
             self.failure,

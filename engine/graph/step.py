@@ -116,10 +116,11 @@ class StaticStep:
         )
         self._source, self._own_rows = self._create_source()
         self._fill_value = torch.tensor(parts.augment.augmentation.settings.erase_fill).to(device)
+        device_type = "cuda" if device.type == "cuda" else "cpu"
         self._step = Step(
             parts.model,
             _count_batches_together(
-                parts.model, create_forward(parts.model, device.type, parts.amp_dtype)
+                parts.model, create_forward(parts.model, device_type, parts.amp_dtype)
             ),
             parts.criterion,
             parts.scaler,
@@ -211,7 +212,8 @@ class StaticStep:
         for optimizer in self.parts.optimizers:
             optimizer.zero_grad()
         # Between unscaling and `update`, the scaler would refuse to unscale again.
-        self.parts.scaler._per_optimizer_states.clear()
+        if self.parts.scaler.is_enabled():
+            self.parts.scaler._per_optimizer_states.clear()
 
     def _assemble(self) -> Batch:
         """Gather and augment the images of the batch."""

@@ -288,6 +288,9 @@ def seed_everything(cfg: Config) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = not cfg.DETERMINISTIC
+    # On GPUs, torch's default is float32 for matrix products but TF32 for convolutions.
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
 
 
 def describe_load(cfg: Config) -> str:

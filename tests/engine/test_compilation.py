@@ -129,15 +129,32 @@ def test_a_failed_step_is_rolled_back(caplog):
     assert seen == ["undone"] and len(said(caplog)) == 1
 
 
-def test_lack_of_memory_does_not_disable_compilation():
-    compilation = Compilation("default")
+def test_lack_of_memory_disables_compilation_in_the_first_steps_only(caplog):
+    def run(num_steps: int) -> Compilation:
+        compilation = Compilation("default")
 
-    def step():
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        def step():
+            if compilation.enabled and compilation._steps == num_steps:
+                raise torch.OutOfMemoryError("CUDA out of memory")
 
+        for _ in range(num_steps):
+            compilation.run(step, undo=lambda: None)
+        return compilation
+
+    assert not run(1).enabled and not run(3).enabled
+    assert len(said(caplog)) == 2
     with pytest.raises(torch.OutOfMemoryError):
-        compilation.run(step, undo=lambda: None)
-    assert compilation.enabled
+        run(4)
+
+
+def test_skipped_graphs_are_reported_after_the_third_step(caplog, monkeypatch):
+    monkeypatch.setitem(torch._dynamo.utils.counters["inductor"], "cudagraph_skips", 2)
+    compilation = Compilation("reduce-overhead")
+    with caplog.at_level(logging.INFO, logger="ember.train"):
+        for _ in range(4):
+            compilation.run(lambda: None, undo=lambda: None)
+    lines = [message for message in caplog.messages if "skipped" in message]
+    assert lines == ["SOLVER.STEP compile: 2 CUDA graph(s) skipped by the compiler"]
 
 
 def test_the_error_of_a_step_that_fails_anyway_is_its_own(caplog):

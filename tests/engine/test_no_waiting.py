@@ -188,3 +188,26 @@ def test_half_precision_does_not_synchronize_to_check_gradients(name):
             scaler.update()
         counts[fused] = count.reads
     assert counts["auto"] == 0 < counts["none"]
+
+
+def test_a_captured_step_does_not_wait(tiny_recipe, monkeypatch, tmp_path):
+    """Four steps of the rehearsed graph: the host part as well as the device part."""
+    words = "LOSS.CENTER.WEIGHT 0.1 LOSS.XBM.SIZE 16 SOLVER.EMA_DECAY 0.9 SOLVER.CLIP_NORM 5"
+    words += " DATALOADER.CACHE device"
+    cfg = load_config(tiny_recipe, [*words.split(), "OUTPUT_DIR", str(tmp_path)])
+    monkeypatch.setattr(cache, "free_memory", lambda device=None: 2**40)
+    monkeypatch.setattr(host_copy, "HostCopy", LateCopy)
+    # "meta" has no fused kernels, which read the learning rate on the device.
+    for optimizer in (torch.optim.Adam, torch.optim.SGD):
+        monkeypatch.setattr(optimizer, "step", lambda self, closure=None: None)
+    run = build_training_run(cfg, META, evaluate=False, rehearse=True)
+    for handler in build_handlers(run, build_control(run)):
+        handler.attach(run.trainer)
+    trainer, loader = run.trainer, run.train_loader
+    monkeypatch.setattr(run.writers, "write", lambda *entry: None)
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED(once=4), lambda engine: engine.terminate(True)
+    )
+    with no_waiting():
+        trainer.run(loader, max_epochs=2, epoch_length=len(loader))
+    assert run.captured.runner.num_replays > 0 and run.captured.runner.failure == ""

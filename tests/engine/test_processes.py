@@ -100,6 +100,16 @@ def test_four_processes_share_a_batch_like_one(launch, single):
     assert difference(weights_of(folder), weights_of(single)) < 1e-5
 
 
+def test_two_rehearsed_graphs_around_an_all_reduce_are_one_plain_process(
+    launch, single, monkeypatch
+):
+    build = functools.partial(main.build_training_run, rehearse=True)
+    monkeypatch.setattr(main, "build_training_run", build)
+    code, folder = launch("graphs", *PLAIN, *TWO)
+    assert code == 0
+    assert difference(weights_of(folder), weights_of(single)) < 1e-5
+
+
 def test_mining_within_a_process_gives_other_gradients(launch, single):
     code, folder = launch("local", *PLAIN, *TWO, "SOLVER.MINING", "local")
     assert code == 0

@@ -11,6 +11,7 @@ same run. docs/benchmarks/performance.md contains results and explains them.
 COMMANDS = {
     "distill": "what distillation adds to a training step",
     "evaluate": "evaluation and re-ranking on synthetic features",
+    "host": "host time of a captured training step",
     "latency": "size and speed of trained networks",
     "search": "search in synthetic embeddings, exact and with faiss",
     "serve": "latency of a running gallery server under load",
