@@ -102,6 +102,9 @@ SOLVER.ETA_MIN_FACTOR = 0.01
 SOLVER.DELAY_EPOCHS = 0
 # Cosine schedule: compute the descent from epoch 0, as if there were no warm-up (TransReID).
 SOLVER.COSINE_FROM_START = False
+# Cosine schedule: it starts in epoch 0 and the warm-up replaces its first epochs (TransReID,
+# SOLIDER), instead of starting after the warm-up.
+SOLVER.COSINE_FROM_ZERO = False
 # Epochs of warm-up; fractions are allowed.
 SOLVER.WARMUP_EPOCHS = 10.0
 # First learning rate of the warm-up, as a part of BASE_LR.

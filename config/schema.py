@@ -171,6 +171,7 @@ CHECKS: dict[str, Check] = {
     "SOLVER.ETA_MIN_FACTOR": _PROBABILITY,
     "SOLVER.DELAY_EPOCHS": Range(0, 1e6),
     "SOLVER.COSINE_FROM_START": _FLAG,
+    "SOLVER.COSINE_FROM_ZERO": _FLAG,
     "SOLVER.WARMUP_EPOCHS": Range(0, 1e6),
     "SOLVER.WARMUP_FACTOR": _PROBABILITY,
     "SOLVER.WARMUP_METHOD": Choices(("linear", "constant", "exp")),

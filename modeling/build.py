@@ -8,6 +8,7 @@ from ember_reid.modeling.backbones import Backbone, BackboneOptions, create_back
 from ember_reid.modeling.backbones.options import SideOptions
 from ember_reid.modeling.backbones.timm import TimmBackbone
 from ember_reid.modeling.jpm import JigsawBackbone, JigsawHead, JigsawOptions
+from ember_reid.modeling.lora import LoraOptions, add_adapters, keep_adapters_only
 from ember_reid.modeling.mgn import MGNBackbone, MGNHead
 from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from ember_reid.modeling.pretrained import check_source, load_pretrained
@@ -43,7 +44,9 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
                 f"{sizes[0]} and INPUT.SIZE_TEST {sizes[1]}; make them equal"
             )
     report = None
-    if pretrained:
+    lora = _lora_options(cfg)
+    # A checkpoint with adapters does not contain the weights that they adapt.
+    if pretrained or (lora.rank and torch.get_default_device().type != "meta"):
         report = load_pretrained(
             backbone,
             name,
@@ -51,10 +54,19 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
             partial=cfg.MODEL.BACKBONE.PARTIAL,
             positions=cfg.MODEL.BACKBONE.POSITIONS,
         )
+    if lora.rank:
+        if cfg.MODEL.BACKBONE.WEIGHTS == "none":
+            raise ValueError(
+                "MODEL.LORA adapts pretrained weights, but MODEL.BACKBONE.WEIGHTS is none; set it "
+                "to imagenet or a file, or MODEL.LORA.RANK to 0"
+            )
+        add_adapters(backbone, lora, name)
     backbone = _add_branches(cfg, backbone)
     head_options = _head_options(cfg, getattr(backbone, "tokens", "patches"))
     head = HEADS[head_name](backbone.channels[-1], num_classes, head_options)
     model = ReidModel(backbone, head)
+    if lora.rank:
+        keep_adapters_only(model)
     if report:
         model.missing_weights = report.missing + report.mismatched
     model.architecture = {key: _plain(cfg, key) for key in ARCHITECTURE_KEYS}
@@ -70,6 +82,11 @@ def check_model(cfg: CfgNode) -> None:
     with torch.device("meta"):
         build_model(cfg, num_classes=1, pretrained=False)
     check_source(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.WEIGHTS)
+
+
+def _lora_options(cfg: CfgNode) -> LoraOptions:
+    o = cfg.MODEL.LORA
+    return LoraOptions(rank=o.RANK, alpha=o.ALPHA, dropout=o.DROPOUT, targets=tuple(o.TARGETS))
 
 
 def _add_branches(cfg: CfgNode, backbone: Backbone) -> Backbone:

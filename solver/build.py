@@ -99,6 +99,7 @@ def build_schedule(cfg: CfgNode, iterations_per_epoch: int) -> Callable[[int], f
         warmup_factor=s.WARMUP_FACTOR,
         warmup_method=s.WARMUP_METHOD,
         steps_after_warmup=s.STEPS_AFTER_WARMUP,
+        cosine_from_zero=is_cosine and s.COSINE_FROM_ZERO,
     )
     schedule = create_schedule(options)
     by_epoch = s.SCHEDULE_BY == "epoch"

@@ -47,6 +47,8 @@ class ScheduleOptions:
         warmup_method: one of WARMUPS.
         steps_after_warmup: count `steps` from the end of the warm-up, rounded up to whole epochs.
             FastReID's program does this, although its recipes state otherwise.
+        cosine_from_zero: the cosine starts at 0, and the warm-up replaces its first epochs, as in
+            the programs of TransReID and SOLIDER.
     """
 
     name: str = "multistep"
@@ -60,6 +62,7 @@ class ScheduleOptions:
     warmup_factor: float = 0.01
     warmup_method: str = "linear"
     steps_after_warmup: bool = False
+    cosine_from_zero: bool = False
 
 
 def multistep(t: float, *, steps: Sequence[float], gamma: float) -> float:
@@ -88,7 +91,7 @@ def create_schedule(options: ScheduleOptions) -> Schedule:
     Raises:
         ValueError: the cosine would start after its end.
     """
-    start = max(options.delay_epochs, options.warmup_epochs)
+    start = 0.0 if options.cosine_from_zero else max(options.delay_epochs, options.warmup_epochs)
     if options.name == "cosine" and start >= options.max_epochs:
         raise ValueError(
             f"the cosine schedule would start in epoch {start:g} and end in epoch "
@@ -99,6 +102,13 @@ def create_schedule(options: ScheduleOptions) -> Schedule:
     steps = [step + shift for step in options.steps]
 
     def schedule(t: float) -> float:
+        if options.cosine_from_zero and t < options.warmup_epochs:
+            return warmup(
+                t,
+                epochs=options.warmup_epochs,
+                factor=options.warmup_factor,
+                method=options.warmup_method,
+            )
         if options.name == "cosine" and options.cosine_from_start:
             is_warm = t >= options.warmup_epochs
             end = options.max_epochs

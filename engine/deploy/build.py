@@ -16,6 +16,7 @@ from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.deploy.network import DeployedNetwork, fingerprint
 from ember_reid.engine.deploy.runtimes import create_embedder, open_exported
+from ember_reid.modeling.lora import merge_adapters
 
 logger = logging.getLogger("ember.deploy")
 
@@ -79,6 +80,7 @@ def build_deployed_network(
     architecture = cast(dict[str, Any], model.architecture)
     settings = {**architecture, "TEST.FLIP": cfg.TEST.FLIP}
     digest = fingerprint(model.state_dict(), settings)
+    merge_adapters(model)
     normalization = build_normalization(cfg)
     network = DeployedNetwork(
         model, normalization.shift, normalization.scale, flip=cfg.TEST.FLIP, half=half

@@ -102,3 +102,24 @@ def test_a_cosine_that_would_start_after_its_end_is_refused():
 def test_the_configuration_checks_the_solver_settings(words, message):
     with pytest.raises(ValueError, match=message):
         load_config(None, words)
+
+
+def test_the_cosine_from_zero_reproduces_transreid():
+    """Its scheduler: linear for 5 epochs, then a cosine over all 120 epochs, from t = 0."""
+    schedule = create_schedule(
+        ScheduleOptions(
+            name="cosine",
+            max_epochs=120,
+            eta_min=0.002,
+            warmup_epochs=5,
+            warmup_factor=0.01,
+            cosine_from_zero=True,
+        )
+    )
+    for epoch in (1, 4, 5, 60, 120):
+        expected = (
+            0.01 + epoch * (1 - 0.01) / 5
+            if epoch < 5
+            else 0.002 + 0.5 * (1 - 0.002) * (1 + math.cos(math.pi * epoch / 120))
+        )
+        assert schedule(epoch) == pytest.approx(expected, rel=1e-12)
