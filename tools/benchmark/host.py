@@ -79,7 +79,8 @@ def measure(cfg: Config, *, iterations: int) -> list[float]:
     if run.captured is None:
         raise ValueError("the step of this recipe cannot be captured; the log gives the reason")
     run.captured.runner.backend = NoKernels()
-    trainer, loader, marks = run.trainer, run.train_loader, []
+    trainer, loader = run.trainer, run.train_loader
+    marks: list[float] = []
     for handler in build_handlers(run, build_control(run)):
         handler.attach(trainer)
 
