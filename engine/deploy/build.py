@@ -13,9 +13,10 @@ from ember_reid.data.build import build_normalization
 from ember_reid.engine.build import build_device, build_trained_model, read_test_config
 from ember_reid.engine.deploy.detect import detect_format
 from ember_reid.engine.deploy.embedder import Embedder
-from ember_reid.engine.deploy.metadata import ExportMetadata
+from ember_reid.engine.deploy.metadata import INPUTS, ExportMetadata
 from ember_reid.engine.deploy.network import DeployedNetwork, fingerprint
 from ember_reid.engine.deploy.runtimes import create_embedder, open_exported
+from ember_reid.engine.deploy.targets import adapt_normalization
 from ember_reid.modeling.lora import merge_adapters
 
 logger = logging.getLogger("ember.deploy")
@@ -69,9 +70,13 @@ def build_embedder(cfg: Config, *, half: bool = False) -> Embedder:
 
 
 def build_deployed_network(
-    cfg: Config, *, half: bool = False
+    cfg: Config, *, half: bool = False, pixels: str = "uint8"
 ) -> tuple[DeployedNetwork, ExportMetadata]:
     """The network of TEST.WEIGHT including its preprocessing, on the CPU, and its metadata.
+
+    Args:
+        half: compute the backbone in float16.
+        pixels: how its input will be normalized, a key of metadata.PIXELS.
 
     Raises:
         FileNotFoundError, ValueError: see load_model.
@@ -82,9 +87,8 @@ def build_deployed_network(
     digest = fingerprint(model.state_dict(), settings)
     merge_adapters(model)
     normalization = build_normalization(cfg)
-    network = DeployedNetwork(
-        model, normalization.shift, normalization.scale, flip=cfg.TEST.FLIP, half=half
-    )
+    shift, scale = adapt_normalization(normalization.shift, normalization.scale, pixels)
+    network = DeployedNetwork(model, shift, scale, flip=cfg.TEST.FLIP, half=half)
     height, width = cfg.INPUT.SIZE_TEST
     with torch.inference_mode():
         embeddings = network(torch.zeros(1, 3, height, width, dtype=torch.uint8))
@@ -98,6 +102,8 @@ def build_deployed_network(
         embedding_dim=embeddings.shape[1],
         precision="half" if half else "float32",
         threshold=read_threshold(cfg.TEST.WEIGHT),
+        pixels=pixels,
+        input=INPUTS[pixels],
     )
     return network, metadata
 

@@ -9,8 +9,14 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-ModelFormat = Literal["checkpoint", "onnx", "torchscript", "exported-program"]
-PROGRAMS: tuple[ModelFormat, ...] = ("torchscript", "exported-program")
+from ember_reid.engine.deploy.openvino import find_model
+
+ModelFormat = Literal[
+    "checkpoint", "onnx", "torchscript", "exported-program", "openvino", "tensorrt", "coreml"
+]
+# A TensorRT engine contains code for the GPU.
+PROGRAMS: tuple[ModelFormat, ...] = ("torchscript", "exported-program", "tensorrt")
+_TENSORRT_MAGIC = b"ftrt"
 
 # The fields of ModelProto (onnx.proto3): number -> wire type (0: varint, 2: length-delimited).
 _ONNX_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
@@ -23,6 +29,10 @@ def detect_format(path: Path) -> ModelFormat:
     Raises:
         FileNotFoundError: there is no such file.
     """
+    if path.is_dir():
+        kind = _detect_folder(path)
+        if kind is not None:
+            return kind
     if not path.is_file():
         raise FileNotFoundError(f"weight file {path} does not exist")
     names = _archive_members(path)
@@ -30,7 +40,21 @@ def detect_format(path: Path) -> ModelFormat:
         return "torchscript"
     if any(name.endswith("archive_format") for name in names):
         return "exported-program"
+    if _starts_with(path, _TENSORRT_MAGIC):
+        return "tensorrt"
     return "onnx" if not names and _is_onnx(path) else "checkpoint"
+
+
+def _detect_folder(path: Path) -> ModelFormat | None:
+    """The format of a folder, or None if it has no network."""
+    if find_model(path) is not None:
+        return "openvino"
+    return "coreml" if (path / "Manifest.json").is_file() else None
+
+
+def _starts_with(path: Path, magic: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
 
 
 def _archive_members(path: Path) -> list[str]:

@@ -14,26 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ember_reid.engine.deploy.metadata import METADATA_KEY, ExportMetadata
+from ember_reid.engine.deploy.coreml import write_coreml
+from ember_reid.engine.deploy.metadata import INPUT, METADATA_KEY, OUTPUT, ExportMetadata
 from ember_reid.engine.deploy.network import DeployedNetwork
+from ember_reid.engine.deploy.openvino import write_openvino
+from ember_reid.engine.deploy.targets import FORMATS, choose_export, encode_pixels
+from ember_reid.engine.deploy.tensorrt import write_tensorrt
 from torch import Tensor
 
-# Export targets, and the packages that each one needs.
-PACKAGES: dict[str, tuple[str, ...]] = {
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "torchscript": (),
-    "exported-program": (),
-}
-INPUT, OUTPUT = "images", "embeddings"
+# Formats that are written from an ONNX file: (file, metadata, path) -> None.
+VIA_ONNX = {"openvino": write_openvino, "tensorrt": write_tensorrt}
 
 
-def check_target(target: str) -> None:
-    """Raise ValueError for an unknown target, or if its packages are not installed."""
-    if target not in PACKAGES:
-        raise ValueError(
-            f"the export target is '{target}', it must be one of {', '.join(PACKAGES)}"
-        )
-    check_packages(target, PACKAGES[target])
+def check_format(format: str) -> None:
+    """Raise ValueError for an unknown format, or if its packages are not installed."""
+    check_packages(format, FORMATS[choose_export(format, None).format].packages)
 
 
 def check_packages(purpose: str, names: Iterable[str]) -> None:
@@ -47,22 +42,29 @@ def check_packages(purpose: str, names: Iterable[str]) -> None:
 
 
 def write_network(
-    network: DeployedNetwork, metadata: ExportMetadata, path: Path, *, target: str
+    network: DeployedNetwork, metadata: ExportMetadata, path: Path, *, format: str
 ) -> None:
     """Export to `path`. The batch size is free; the image size is that of the metadata.
 
     Raises:
-        ValueError: see check_target.
+        ValueError: see check_format.
     """
-    check_target(target)
-    # [B, 3, H, W]
-    example = torch.randint(0, 256, (2, 3, *metadata.size), dtype=torch.uint8)
+    check_format(format)
+    images = torch.randint(0, 256, (2, 3, *metadata.size), dtype=torch.uint8)
+    example = encode_pixels(images, metadata.pixels)  # [B, 3, H, W]
+    if format in VIA_ONNX:
+        with tempfile.TemporaryDirectory() as folder:
+            onnx_file = Path(folder) / "network.onnx"
+            _write_onnx(network, metadata, onnx_file, example)
+            VIA_ONNX[format](onnx_file, metadata, path)
+        return
     writers = {
         "onnx": _write_onnx,
         "torchscript": _write_torchscript,
         "exported-program": _write_program,
+        "coreml": write_coreml,
     }
-    writers[target](network, metadata, path, example)
+    writers[format](network, metadata, path, example)
 
 
 @contextmanager
@@ -126,18 +128,18 @@ def _write_program(
     path.write_bytes(content.getbuffer())
 
 
-def quantize_onnx(
-    source: Path, path: Path, metadata: ExportMetadata, batches: Iterable[Tensor]
-) -> None:
-    """Quantize the convolutions of an ONNX file to 8 bits.
+def quantize_onnx(path: Path, metadata: ExportMetadata, batches: Iterable[Tensor]) -> None:
+    """Quantize the convolutions of an ONNX file to 8 bits, in place.
 
     This is the static quantization of onnxruntime (QDQ format), with one scale per channel for
     weights and one per tensor for activations. Preprocessing, head and normalization stay in
     float32.
 
     Args:
-        source: a float32 export.
-        batches: uint8 [B, 3, H, W] of typical images, which determine the ranges.
+        path: a float32 export.
+        metadata: of the result.
+        batches: [B, 3, H, W] of typical images, encoded as the network expects them; they
+            determine the ranges.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -159,7 +161,7 @@ def quantize_onnx(
     with tempfile.TemporaryDirectory() as folder, without_messages():
         # This fuses batch norms into convolutions.
         prepared = Path(folder) / "prepared.onnx"
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quant_pre_process(path, prepared, skip_symbolic_shape=True)
         quantize_static(
             prepared,
             path,

@@ -8,9 +8,22 @@ from typing import Any
 
 from ember_reid.data.images import INTERPOLATIONS
 
+# Names of the tensors in exported files.
+INPUT, OUTPUT = "images", "embeddings"
 # The key of our entry in the metadata of an exported file.
 METADATA_KEY = "ember-reid"
 PRECISIONS = ("float32", "half", "int8")
+# Mean and standard deviation with which pixels in 0..1 are normalized outside of the network.
+PIXELS = {
+    "uint8": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+    "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+INPUTS = {
+    "uint8": "uint8 RGB images [B, 3, H, W], 0..255, not normalized",
+    "unit": "float32 RGB images [B, 3, H, W], 0..1",
+    "imagenet": "float32 RGB images [B, 3, H, W], 0..1, normalized by the ImageNet mean and std",
+}
 # Pixels. Larger sizes are refused, since they would exhaust the memory.
 _MAX_SIDE = 4096
 # Characters of JSON.
@@ -32,6 +45,7 @@ class ExportMetadata:
         precision: float32, half or int8.
         threshold: cosine distance up to which two images show the same identity; None if it was
             not calibrated.
+        pixels: how the input is normalized before the network, a key of `PIXELS`.
         input, output: readable descriptions of the tensors.
     """
 
@@ -44,7 +58,8 @@ class ExportMetadata:
     embedding_dim: int
     precision: str = "float32"
     threshold: float | None = None
-    input: str = "uint8 RGB images [B, 3, H, W], 0..255, not normalized"
+    pixels: str = "uint8"
+    input: str = INPUTS["uint8"]
     output: str = "float32 embeddings [B, D] of length 1"
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +102,7 @@ _REQUIREMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "embedding_dim": ("a whole number in 1..100000", lambda v: _is_count(v, 100_000)),
     "precision": (f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS),
     "threshold": ("null or a number in 0..2", lambda v: v is None or _is_number(v) and 0 <= v <= 2),
+    "pixels": (f"one of {', '.join(PIXELS)}", lambda v: v in tuple(PIXELS)),
     "input": ("a text", _is_text),
     "output": ("a text", _is_text),
 }

@@ -1,4 +1,4 @@
-"""The deployable network, which maps uint8 images to embeddings of length 1.
+"""The deployable network, which maps images to embeddings of length 1.
 
 Letters: B images, H x W pixels, D dimensions of an embedding.
 """
@@ -48,7 +48,7 @@ class DeployedNetwork(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> float32 [B, D] of length 1."""
+        """[B, 3, H, W] -> float32 [B, D] of length 1."""
         pixels = ((images.to(torch.float32) - self.shift) * self.scale).to(self.dtype)
         # One pass over 2 * B images, so that an exported file contains the network only once.
         if self.flip:

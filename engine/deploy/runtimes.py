@@ -4,18 +4,36 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from ember_reid.engine.deploy.coreml import open_coreml
 from ember_reid.engine.deploy.detect import check_trust, detect_format
 from ember_reid.engine.deploy.embedder import Embedder
-from ember_reid.engine.deploy.export import INPUT, OUTPUT, check_packages, without_messages
-from ember_reid.engine.deploy.metadata import METADATA_KEY, ExportMetadata, parse_metadata
+from ember_reid.engine.deploy.export import check_packages, without_messages
+from ember_reid.engine.deploy.metadata import (
+    INPUT,
+    METADATA_KEY,
+    OUTPUT,
+    ExportMetadata,
+    parse_metadata,
+)
 from ember_reid.engine.deploy.network import DeployedNetwork
+from ember_reid.engine.deploy.openvino import open_openvino
+from ember_reid.engine.deploy.targets import encode_pixels
+from ember_reid.engine.deploy.tensorrt import open_tensorrt
 from torch import Tensor
+
+# Format: the packages that running a file needs.
+RUNTIMES = {
+    "onnx": ("onnxruntime",),
+    "openvino": ("openvino",),
+    "tensorrt": ("tensorrt",),
+    "coreml": ("coremltools",),
+}
 
 
 def open_exported(path: Path, *, device: torch.device, trust: bool = False) -> Embedder:
     """The Embedder of an exported file.
 
-    ONNX files run on the CPU, with as many threads as torch uses.
+    ONNX files and OpenVINO models run on the CPU, with as many threads as torch uses.
 
     Args:
         trust: allow programs (TorchScript, torch.export), which can execute any code.
@@ -28,11 +46,19 @@ def open_exported(path: Path, *, device: torch.device, trust: bool = False) -> E
     kind = detect_format(path)
     if kind == "checkpoint":
         raise ValueError(f"{path} is not an exported network")
-    if kind == "onnx":
-        return _open_onnx(path)
+    check_packages(f"running {path}", RUNTIMES.get(kind, ()))
     if kind == "torchscript":
-        return _open_torchscript(path, device)
-    return _open_program(path, device)
+        run, text = _open_torchscript(path, device)
+    elif kind == "exported-program":
+        run, text = _open_program(path, device)
+    else:
+        run, text = _OPENERS[kind](path)
+    metadata = _read_metadata(text, path)
+
+    def forward(images: Tensor) -> Tensor:
+        return run(encode_pixels(images, metadata.pixels))
+
+    return Embedder(forward, metadata)
 
 
 def create_embedder(
@@ -40,11 +66,11 @@ def create_embedder(
 ) -> Embedder:
     """The Embedder of a network in memory, on a device."""
     network.to(device).to(memory_format=torch.channels_last)
-    return Embedder(_run_with_torch(network, device), metadata)
+    run = _run_with_torch(network, device)
+    return Embedder(lambda images: run(encode_pixels(images, metadata.pixels)), metadata)
 
 
-def _open_onnx(path: Path) -> Embedder:
-    check_packages(f"running {path}", ("onnxruntime",))
+def _open_onnx(path: Path) -> tuple[Callable[[Tensor], Tensor], str | None]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -59,25 +85,29 @@ def _open_onnx(path: Path) -> Embedder:
         raise ValueError(
             f"{path} is not an ONNX file that onnxruntime can run: {_first_line(error)}"
         ) from error
-    metadata = _read_metadata(session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
 
-    def forward(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run([OUTPUT], {INPUT: images.cpu().numpy()})[0])
 
-    return Embedder(forward, metadata)
+    return run, text
 
 
-def _open_torchscript(path: Path, device: torch.device) -> Embedder:
+def _open_torchscript(
+    path: Path, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], str | bytes | None]:
     extra = {METADATA_KEY: ""}
     try:
         with without_messages():
             network = torch.jit.load(path, map_location=device, _extra_files=extra).eval()
     except (RuntimeError, ValueError, OSError) as error:
         raise ValueError(f"{path} is not a TorchScript file: {_first_line(error)}") from error
-    return Embedder(_run_with_torch(network, device), _read_metadata(extra[METADATA_KEY], path))
+    return _run_with_torch(network, device), extra[METADATA_KEY]
 
 
-def _open_program(path: Path, device: torch.device) -> Embedder:
+def _open_program(
+    path: Path, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], str | bytes | None]:
     extra = {METADATA_KEY: ""}
     try:
         with without_messages():
@@ -87,7 +117,7 @@ def _open_program(path: Path, device: torch.device) -> Embedder:
         raise ValueError(
             f"{path} is not an exported program that torch can load: {_first_line(error)}"
         ) from error
-    return Embedder(_run_with_torch(network, device), _read_metadata(extra[METADATA_KEY], path))
+    return _run_with_torch(network, device), extra[METADATA_KEY]
 
 
 def _read_metadata(text: str | bytes | None, path: Path) -> ExportMetadata:
@@ -115,3 +145,12 @@ def _run_with_torch(
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+# Format: a function that opens a file that is data, not a program.
+_OPENERS = {
+    "onnx": _open_onnx,
+    "openvino": open_openvino,
+    "tensorrt": open_tensorrt,
+    "coreml": open_coreml,
+}

@@ -11,10 +11,11 @@ import torch
 from ember_reid.config import load_config
 from ember_reid.config.checks import Choices
 from ember_reid.config.schema import CHECKS
-from ember_reid.engine.deploy.export import PACKAGES, write_network
+from ember_reid.engine.deploy.export import write_network
 from ember_reid.engine.deploy.metadata import ExportMetadata
 from ember_reid.engine.deploy.network import DeployedNetwork
 from ember_reid.engine.deploy.runtimes import open_exported
+from ember_reid.engine.deploy.targets import FORMATS
 from ember_reid.layers.pooling import POOLINGS
 from ember_reid.modeling.build import HEADS
 from torch import Tensor
@@ -118,11 +119,11 @@ def pictures(count: int) -> Tensor:
 def test_an_exported_file_gives_the_embeddings_of_the_network(
     tmp_path: Path, target: str, special: str
 ):
-    for package in PACKAGES[target]:
+    for package in FORMATS[target].packages:
         pytest.importorskip(package, reason="the extra `export` is not installed")
     network, path = deployed(EVERYTHING[special]), tmp_path / f"x{SUFFIXES[target]}"
     described = describe(network)
-    write_network(network, described, path, target=target)
+    write_network(network, described, path, format=target)
     exported = open_exported(path, device=CPU, trust=True)
     assert exported.metadata == described
     for count in (1, 3):

@@ -7,11 +7,12 @@ import torch
 from ember_reid.data.batch import EmbeddingBatch
 from ember_reid.engine import load_model
 from ember_reid.engine.deploy.detect import detect_format
-from ember_reid.engine.deploy.export import check_target
+from ember_reid.engine.deploy.export import check_format
 from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 from ember_reid.engine.deploy.network import DeployedNetwork, fingerprint
 from ember_reid.modeling import ReidOutput
-from ember_reid.tools.export.command import _run, check_gate, compare_images, error_rates, main
+from ember_reid.tools.export.command import main
+from ember_reid.tools.export.comparison import check_gate, compare_images, error_rates, run_batch
 from PIL import Image
 
 METADATA = ExportMetadata(
@@ -178,7 +179,7 @@ def test_clips_are_the_mean_of_their_frames():
     embedder = SimpleNamespace(embed_batch=deployed(Corner()))
     clip = torch.tensor([[[106, 100, 92], [100, 104, 97]]], dtype=torch.uint8).view(1, 2, 3, 1, 1)
     # (0.6, 0, -0.8) and (0, 2, -1.5) / 2.5 = (0, 0.8, -0.6)
-    assert torch.allclose(_run(embedder, clip), torch.tensor([[0.3, 0.4, -0.7]]))
+    assert torch.allclose(run_batch(embedder, clip), torch.tensor([[0.3, 0.4, -0.7]]))
 
 
 def test_comparison_sees_every_image(best, photos):
@@ -201,7 +202,7 @@ def test_the_gate_refuses():
 
 
 def test_a_refused_export_leaves_nothing_behind(best, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("ember_reid.tools.export.command.MIN_COSINE", 1.1)
+    monkeypatch.setattr("ember_reid.tools.export.comparison.MIN_COSINE", 1.1)
     assert main([str(best), "--to", "torchscript", "--out", str(tmp_path / "x.ts")]) == 2
     assert "export: not written: " in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
@@ -214,7 +215,7 @@ def test_a_drop_of_map_beyond_the_limit_refuses_and_leaves_what_was_there(
     words = [str(best), "--to", "torchscript", "--out", str(out), "--max-drop", "0.05"]
     scores = iter([{"mAP": 0.9}, {"mAP": 0.8}, {"mAP": 0.9}, {"mAP": 0.86}])
     monkeypatch.setattr(
-        "ember_reid.tools.export.command.retrieval_scores", lambda *arguments: next(scores)
+        "ember_reid.tools.export.comparison.retrieval_scores", lambda *arguments: next(scores)
     )
     assert main(words) == 2
     assert "mAP drops by 0.1000, --max-drop allows 0.05" in capsys.readouterr().err
@@ -251,19 +252,19 @@ def test_missing_packages_are_named(monkeypatch):
         ValueError,
         match="onnx needs onnx, onnxscript, onnxruntime, which is not installed: python -m pip",
     ):
-        check_target("onnx")
+        check_format("onnx")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
-            ["x.pt", "--out", "x.bin", "--to", "tensorrt"],
-            "the export target is 'tensorrt', it must be one of onnx,",
+            ["x.pt", "--out", "x.bin", "--to", "tflite"],
+            "the export target is 'tflite', it must be one of onnx,",
         ),
         (
             ["x.pt", "--out", "x.pt2", "--to", "torchscript", "--int8", "d"],
-            "--int8 uses the quantization of onnxruntime",
+            "--int8 needs --to onnx or openvino, not torchscript",
         ),
         (
             ["x.pt", "--out", "x.pt2", "--to", "exported-program", "--half", "--images", "d"],

@@ -115,7 +115,7 @@ def test_two_processes_make_the_same_file(best, photos, tmp_path, monkeypatch, c
     network, metadata = build_deployed_network(
         read_inference_config(None, ["TEST.WEIGHT", str(best)])
     )
-    write_network(network, metadata, exported, target="torchscript")
+    write_network(network, metadata, exported, format="torchscript")
     alone, shared = tmp_path / "alone.npz", tmp_path / "shared.npz"
     assert run(exported, alone, photos, "--trust") == 0
     expected = capsys.readouterr().out

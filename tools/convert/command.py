@@ -2,25 +2,32 @@ r"""Convert a checkpoint of another codebase to ours, which contains its recipe.
 
     python -m tools.convert market_sbs_R50-ibn.pth --from fastreid \
         -c market1501/sbs_R50-ibn -o sbs.pt
+    python -m tools.convert mine.pth --to fastreid -o theirs.pth
 
 Supported: fastreid (current code and the model zoo of 2020), strong-baseline, syncbn, vkd and
 torchreid. `auto` recognizes the codebase by the names of the tensors (strong-baseline and syncbn
 use the same names). No code in the file is executed. All tensors except the classifier must fit the
-recipe. A warning lists settings that differ from the file; --adopt uses those of the file.
+recipe. A warning lists settings that differ from the file; --adopt uses those of the file. --to
+writes one of our checkpoints for fastreid or torchreid.
 """
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from ember_reid.config import load_config
+from ember_reid.engine.build import build_trained_model
 from ember_reid.engine.checkpoint import is_ours, save_checkpoint
+from ember_reid.engine.deploy.build import read_inference_config
+from ember_reid.engine.deploy.metadata import PIXELS
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.integrity import verify_content
 from ember_reid.modeling import build_model, load_weights
 from ember_reid.modeling.convert import LAYOUTS, convert_state_dict
+from ember_reid.modeling.export_layouts import EXPORTERS, export_state_dict
 from ember_reid.modeling.weight_files import find_state_dict, read_checkpoint
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from torch import Tensor
@@ -39,7 +46,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="the other codebase (default auto)",
     )
     parser.add_argument(
-        "-c", "--config", required=True, metavar="RECIPE", help="a recipe with the same network"
+        "--to", choices=tuple(EXPORTERS), help="write our checkpoint FILE for another program"
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="RECIPE", help="a recipe with the same network (not with --to)"
     )
     parser.add_argument(
         "-o", "--out", type=Path, required=True, metavar="OUT", help="the checkpoint to write"
@@ -64,6 +74,10 @@ def convert(arguments: argparse.Namespace) -> str:
     """
     if arguments.out.exists():
         raise ValueError(f"{arguments.out} exists; choose another name with -o or remove it")
+    if arguments.to:
+        return export_checkpoint(arguments)
+    if not arguments.config:
+        raise ValueError("give the recipe of the same network with -c")
     content = read_checkpoint(arguments.file)
     if is_ours(content):
         verify_content(content, arguments.file)
@@ -82,6 +96,47 @@ def convert(arguments: argparse.Namespace) -> str:
     )
     source = converted.layout or "ember-reid"
     return f"{arguments.out}: from {source}, {num_classes} identities, {report}"
+
+
+def export_checkpoint(arguments: argparse.Namespace) -> str:
+    """Write our checkpoint in the layout of another program; return a line that describes it.
+
+    Raises:
+        ValueError: the program has no such network, or normalizes images in another way.
+    """
+    if arguments.config or arguments.adopt or arguments.layout != "auto":
+        raise ValueError("--to excludes -c, --adopt and --from")
+    words = [*arguments.overrides, "TEST.WEIGHT", str(arguments.file), "DEVICE", "cpu"]
+    cfg = read_inference_config(None, words)
+    found = tuple(map(tuple, (cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)))
+    if found != PIXELS["imagenet"]:
+        raise ValueError(f"{arguments.to} normalizes images as for ImageNet, not with {found}")
+    model = build_trained_model(cfg, torch.device("cpu"))
+    with torch.no_grad():
+        tensors = export_state_dict(model.state_dict(), arguments.to)
+    num_classes = _num_classes(model.state_dict())
+    size = list(cfg.INPUT.SIZE_TEST)
+    content: dict[str, Any] = {"model": tensors}
+    # torchreid reads the tensors, BoxMOT also the name of the network and its size.
+    if arguments.to == "torchreid":
+        name = cfg.MODEL.BACKBONE.NAME
+        content = {"state_dict": tensors, "model_name": name, "num_classes": num_classes}
+        content |= {"preprocess": "resize", "img_size": size, "epoch": 0}
+    save_whole(arguments.out, content)
+    return (
+        f"{arguments.out}: for {arguments.to}, {len(tensors)} tensors, {num_classes} identities, "
+        f"images of {size[0]} x {size[1]} pixels"
+    )
+
+
+def save_whole(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of torch, which appears when it is complete."""
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        torch.save(content, draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _words(switches: Mapping[str, Any]) -> list[str]:

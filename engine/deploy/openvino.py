@@ -1,0 +1,90 @@
+"""Networks as OpenVINO models: a folder with NAME.xml and NAME.bin."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from ember_reid.engine.deploy.metadata import METADATA_KEY, ExportMetadata
+from torch import Tensor
+
+NAME = "network"
+
+
+def write_openvino(onnx_file: Path, metadata: ExportMetadata, path: Path) -> None:
+    """Convert an ONNX file. Half precision stores the weights in float16."""
+    import openvino
+
+    _save(openvino.convert_model(onnx_file), metadata, path)
+
+
+def _save(model: Any, metadata: ExportMetadata, path: Path) -> None:
+    import openvino
+
+    path.mkdir(parents=True, exist_ok=True)
+    model.set_rt_info(metadata.to_json(), [METADATA_KEY])
+    half = metadata.precision == "half"
+    openvino.save_model(model, path / f"{NAME}.xml", compress_to_fp16=half)
+
+
+def quantize_openvino(path: Path, metadata: ExportMetadata, batches: Iterable[Tensor]) -> None:
+    """Quantize a model in place with NNCF: weights per channel, activations by their ranges.
+
+    Args:
+        path: a float32 export.
+        metadata: of the result.
+        batches: [B, 3, H, W] of typical images, encoded as the network expects them.
+    """
+    import nncf
+    import openvino
+
+    data = [batch.numpy() for batch in batches]
+    # Reads from the disk are over before the file is replaced.
+    model = openvino.Core().read_model(path / f"{NAME}.xml", path / f"{NAME}.bin").clone()
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(data),
+        subset_size=len(data),
+        preset=nncf.QuantizationPreset.MIXED,
+        fast_bias_correction=True,
+    )
+    _save(quantized, replace(metadata, precision="int8"), path)
+
+
+def find_model(path: Path) -> Path | None:
+    """The .xml file of a folder with one OpenVINO model, or None."""
+    found = sorted(path.glob("*.xml")) if path.is_dir() else []
+    return found[0] if len(found) == 1 and found[0].with_suffix(".bin").is_file() else None
+
+
+def open_openvino(path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
+    """Load a model on the CPU, with as many threads as torch uses and float32 arithmetic.
+
+    Returns:
+        (encoded images -> embeddings), and the metadata as JSON ("" if there is none).
+
+    Raises:
+        ValueError: OpenVINO cannot load the model.
+    """
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    try:
+        model = core.read_model(find_model(path))
+        compiled = core.compile_model(model, "CPU", settings)
+        keys = [METADATA_KEY]
+        text = str(model.get_rt_info(keys).value) if model.has_rt_info(keys) else ""
+    # OpenVINO raises RuntimeError for every kind of damage, with several lines.
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise ValueError(f"{path} is not a model that OpenVINO can run: {line[:300]}") from error
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(compiled(images.cpu().numpy())[0].copy())
+
+    return run, text
