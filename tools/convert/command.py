@@ -12,7 +12,6 @@ writes one of our checkpoints for fastreid or torchreid.
 """
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ember_reid.engine.build import build_trained_model
 from ember_reid.engine.checkpoint import is_ours, save_checkpoint
 from ember_reid.engine.deploy.build import read_inference_config
 from ember_reid.engine.deploy.metadata import PIXELS
+from ember_reid.engine.files import replaced_file
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.integrity import verify_content
 from ember_reid.modeling import build_model, load_weights
@@ -122,21 +122,12 @@ def export_checkpoint(arguments: argparse.Namespace) -> str:
         name = cfg.MODEL.BACKBONE.NAME
         content = {"state_dict": tensors, "model_name": name, "num_classes": num_classes}
         content |= {"preprocess": "resize", "img_size": size, "epoch": 0}
-    save_whole(arguments.out, content)
+    with replaced_file(arguments.out) as draft:
+        torch.save(content, draft)
     return (
         f"{arguments.out}: for {arguments.to}, {len(tensors)} tensors, {num_classes} identities, "
         f"images of {size[0]} x {size[1]} pixels"
     )
-
-
-def save_whole(path: Path, content: dict[str, Any]) -> None:
-    """Write a file of torch, which appears when it is complete."""
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        torch.save(content, draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _words(switches: Mapping[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from ember_reid.engine.files import replaced_file
 from ember_reid.tools.crops.frames import Frame, FrameSource
 from ember_reid.tools.crops.selection import BLURRED, Candidate, sharpness
 from PIL import Image
@@ -186,12 +187,8 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file, which appears when it is complete."""
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replaced_file(path) as draft:
         draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def format_rows(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
