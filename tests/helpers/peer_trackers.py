@@ -106,7 +106,7 @@ def track_with_ultralytics(weights: str, settings: dict) -> Iterator[tuple]:
     tracker = BOTSORT(options)
     for index, (image, boxes) in enumerate(read_frames(settings)):
         rows = tracker.update(Detections(boxes[:, :4], boxes[:, 4]), image)
-        for row in np.asarray(rows).reshape(len(rows), -1):
+        for row in np.asarray(rows) if len(rows) else ():
             yield (index, int(row[4]), *row[:4])
 
 

@@ -132,7 +132,7 @@ def test_torch_exports_give_the_embeddings_of_the_checkpoint(best, photos, tmp_p
         )
     assert main([str(out), "--to", target, "--out", str(tmp_path / f"again_{name}")]) == 2
     assert f"is an exported network ({target}), give the checkpoint" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="its configuration is fixed"):
+    with pytest.raises(ValueError, match="configuration is fixed"):
         load_model(out, "TEST.FLIP", True)
 
 
