@@ -57,8 +57,21 @@ typecheck: $(INSTALLED)
 	cd $(TYPES) && $(abspath $(PY)) -m mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache
 
+# BoxMOT and Ultralytics are under the AGPL: never a dependency, in an environment of their own, which
+# finds torch in .venv. BoxMOT 25 wants this version of onnxruntime.
+TRACKERS := build/trackers
+$(TRACKERS)/.installed: $(INSTALLED)
+	$(PYTHON) -m venv $(TRACKERS)
+	$(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		$$($(TRACKERS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/venv.pth
+	grep -E "^torch(vision)?==" constraints.txt > $(TRACKERS)/pins.txt
+	$(TRACKERS)/bin/python -m pip install --quiet -c $(TRACKERS)/pins.txt \
+		boxmot==25.0.0 ultralytics==8.4.190
+	$(TRACKERS)/bin/python -m pip install --quiet --no-deps onnxruntime==1.24.3
+	touch $@
+
 # visdom has no wheel, and its source package needs the setuptools that is installed above.
-test-extras: $(INSTALLED)
+test-extras: $(INSTALLED) $(TRACKERS)/.installed
 	$(PIP_INSTALL) --no-build-isolation -e ".[extras]"
 	$(PY) -m pytest -m extras
 
