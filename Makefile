@@ -57,7 +57,7 @@ typecheck: $(INSTALLED)
 	cd $(TYPES) && $(abspath $(PY)) -m mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache
 
-# BoxMOT and Ultralytics are under the AGPL: never a dependency, in an environment of their own, which
+# BoxMOT and Ultralytics are under the AGPL: never a dependency, in an environment of their own that
 # finds torch in .venv. BoxMOT 25 wants this version of onnxruntime.
 TRACKERS := build/trackers
 $(TRACKERS)/.installed: $(INSTALLED)

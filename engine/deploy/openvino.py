@@ -1,5 +1,6 @@
 """Networks as OpenVINO models: a folder with NAME.xml and NAME.bin."""
 
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +41,8 @@ def quantize_openvino(path: Path, metadata: ExportMetadata, batches: Iterable[Te
     import openvino
 
     data = [batch.numpy() for batch in batches]
-    # Reads from the disk are over before the file is replaced.
-    model = openvino.Core().read_model(path / f"{NAME}.xml", path / f"{NAME}.bin").clone()
+    # OpenVINO maps the weights into memory, so the file must not be overwritten.
+    model = openvino.Core().read_model(path / f"{NAME}.xml")
     quantized = nncf.quantize(
         model,
         nncf.Dataset(data),
@@ -49,7 +50,10 @@ def quantize_openvino(path: Path, metadata: ExportMetadata, batches: Iterable[Te
         preset=nncf.QuantizationPreset.MIXED,
         fast_bias_correction=True,
     )
-    _save(quantized, replace(metadata, precision="int8"), path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        _save(quantized, replace(metadata, precision="int8"), Path(folder) / "int8")
+        path.rename(Path(folder) / "float32")
+        (Path(folder) / "int8").rename(path)
 
 
 def find_model(path: Path) -> Path | None:
