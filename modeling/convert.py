@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from ember_reid.modeling.convert_transreid import is_transreid, transreid_rules, transreid_settings
 from torch import Tensor
 
 Rules = tuple[tuple[str, str], ...]
@@ -219,6 +220,7 @@ LAYOUTS: dict[str, Layout] = {
         rules=_fastreid_rules,
         settings=_fastreid_settings,
     ),
+    "transreid": Layout(is_transreid, transreid_rules, transreid_settings),
     "strong-baseline": Layout(
         matches=lambda names: _any(names, r"^base\."),
         rules=lambda tensors: _BASELINE + _SE,
@@ -312,6 +314,9 @@ def _reshape(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if name.endswith("reduction.0.weight"):
             # [D, C, 1, 1] -> [D, C]
+            out[name] = tensor.flatten(1)
+        elif name.endswith("side.embedding"):
+            # [cameras, 1, C] -> [cameras, C]
             out[name] = tensor.flatten(1)
         elif re.search(r"\.se\.fc[12]\.weight$", name):
             out[name] = tensor.reshape(*tensor.shape[:2], 1, 1)

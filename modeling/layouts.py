@@ -56,8 +56,11 @@ _HEADS = r"(head\.|fc\d*\.|classifier\.|embed_fc\.|masked_embed$)"
 
 
 def _extract_transreid(tensors: Mapping[str, Tensor]) -> Tensors:
-    """TransReID: with JPM, the branch `b1` is the last block and norm of the global feature."""
-    base = drop(keep_prefix(tensors, "base."), r"fc\.")
+    """TransReID: with JPM, the branch `b1` is the last block and norm of the global feature.
+
+    Camera embeddings are left out, because they belong to the cameras of the dataset.
+    """
+    base = drop(keep_prefix(tensors, "base."), r"(fc\.|sie_embed$)")
     blocks = {int(m[1]) for name in base if (m := re.match(r"blocks\.(\d+)\.", name))}
     if has_prefix(tensors, "b1.0.") and blocks:
         base |= keep_prefix(tensors, "b1.0.", f"blocks.{max(blocks)}.")
