@@ -5,60 +5,28 @@ drawn on the CPU from the generator that is passed in. CPU and GPU therefore aug
 way, and nothing waits for the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from ember_reid.data.augment_fixed import create_table
-from ember_reid.data.color_jitter import draw_jitter, jitter_colors
+from ember_reid.data.augment_settings import AugmentationSettings
 from ember_reid.data.dataset import Normalization, upload
-from ember_reid.data.erasing import Boxes, draw_boxes, erase_
 from ember_reid.data.strong_augmentations import (
     aug_mix,
     auto_augment,
+    decayed_probs,
     random_affine,
     random_patch,
 )
 from torch import Tensor
 from torch.nn import functional as F
 
+# The strong baseline tries 100 times; at 256 x 128 all 20 fail for 1 image in 10^12.
+_ERASE_TRIES = 20
+
 Policies = tuple[
     tuple[Callable[[Tensor, "float | Tensor", torch.Generator], Tensor], "float | Tensor"], ...
 ]
-
-
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """What the augmentation does; 0 switches a probability off.
-
-    Attributes:
-        flip_prob: of a horizontal flip.
-        padding: black pixels around the image before the random crop.
-        erase_prob: of erasing a rectangle.
-        erase_aspect: smallest and largest height / width of the rectangle.
-        erase_fill: RGB value of erased pixels after normalization. 0 is the pixel mean; the strong
-            baseline uses the values of the mean itself, (0.485, 0.456, 0.406).
-        jitter_prob: of the color jitter.
-        jitter: strengths of brightness, contrast, saturation and hue.
-        autoaug_prob: of AutoAugment.
-        autoaug_decay: images after which AutoAugment's probability has fallen to 1/e, see
-            `decayed_probs`; 0 keeps it constant.
-        affine_prob, augmix_prob, patch_prob: of the others in
-            `strong_augmentations`.
-    """
-
-    flip_prob: float = 0.5
-    padding: int = 10
-    erase_prob: float = 0.5
-    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
-    erase_fill: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    jitter_prob: float = 0.0
-    jitter: tuple[float, float, float, float] = (0.15, 0.15, 0.1, 0.1)
-    autoaug_prob: float = 0.0
-    autoaug_decay: int = 0
-    affine_prob: float = 0.0
-    augmix_prob: float = 0.0
-    patch_prob: float = 0.0
 
 
 class Augmentation:
@@ -97,7 +65,7 @@ class Augmentation:
         shape = images.shape
         # [B, (T,) 3, H, W] -> [N, 3, H, W]
         flat = images.reshape(-1, *shape[-3:])
-        share = _Share(len(flat), rank, world_size)
+        share = Share(len(flat), rank, world_size)
         flat = self._crop_and_recolor(flat, generator, share, step=step)
         boxes = self._draw_boxes(share, (shape[-2], shape[-1]), generator)
         out = self.normalization(flat)
@@ -105,64 +73,8 @@ class Augmentation:
             erase_(out, boxes, self.settings.erase_fill)
         return out.reshape(shape)
 
-    @property
-    def has_policies(self) -> bool:
-        """Whether operations are on that process the chosen images one by one."""
-        s = self.settings
-        probs = (s.autoaug_prob, s.affine_prob, s.augmix_prob, s.patch_prob, s.jitter_prob)
-        return any(prob > 0 for prob in probs)
-
-    @property
-    def cropped_dtype(self) -> torch.dtype:
-        """Of the images in front of the normalization: color jitter returns fractions."""
-        return torch.float32 if self.settings.jitter_prob > 0 else torch.uint8
-
-    def draw(
-        self,
-        num: int,
-        size: tuple[int, int],
-        generator: torch.Generator,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> Tensor:
-        """The random parameters of `num` images of size (H, W), for `augment_fixed`.
-
-        They are those that `__call__` draws from the same generator, without policies.
-
-        Returns:
-            int64 [num, 7], see `augment_fixed.create_table`.
-        """
-        share = _Share(num, rank, world_size)
-        flips, offsets = self._draw_crops(share, generator)
-        boxes = self._draw_boxes(share, size, generator)
-        return create_table(flips, offsets, boxes)
-
-    def apply_policies(
-        self,
-        images: Tensor,
-        generator: torch.Generator,
-        *,
-        step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> tuple[Tensor, Tensor]:
-        """The part of `__call__` in front of the normalization, for images [N, 3, H, W].
-
-        Returns:
-            The cropped images [N, 3, H, W], uint8 or (after color jitter) float32 in 0..255, and
-            the parameters [N, 7] with which `augment_fixed` completes the augmentation.
-        """
-        num, padding = len(images), self.settings.padding
-        share = _Share(num, rank, world_size)
-        images = self._crop_and_recolor(images, generator, share, step=step)
-        height, width = images.shape[-2:]
-        boxes = self._draw_boxes(share, (height, width), generator)
-        no_flips, no_shifts = torch.zeros(num, dtype=torch.bool), torch.full((num, 2), padding)
-        return images, create_table(no_flips, no_shifts, boxes)
-
     def _crop_and_recolor(
-        self, images: Tensor, generator: torch.Generator, share: "_Share", *, step: int
+        self, images: Tensor, generator: torch.Generator, share: "Share", *, step: int
     ) -> Tensor:
         """Everything in front of the normalization, of images [N, 3, H, W]."""
         s = self.settings
@@ -190,7 +102,7 @@ class Augmentation:
             images = _jitter_chosen(images, chosen, factors)
         return images
 
-    def _draw_crops(self, share: "_Share", generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw_crops(self, share: "Share", generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Which images are flipped, bool [N], and their offsets, int64 [N, 2]."""
         s = self.settings
         flips = torch.rand(share.total, generator=generator)[share.own] < s.flip_prob
@@ -198,8 +110,8 @@ class Augmentation:
         return flips, offsets[share.own]
 
     def _draw_boxes(
-        self, share: "_Share", size: tuple[int, int], generator: torch.Generator
-    ) -> Boxes | None:
+        self, share: "Share", size: tuple[int, int], generator: torch.Generator
+    ) -> "Boxes | None":
         """The boxes to erase in the images of this process; None if erasing is off."""
         s = self.settings
         if s.erase_prob == 0:
@@ -209,7 +121,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class _Share:
+class Share:
     """The images of a process within the global batch.
 
     Attributes:
@@ -227,20 +139,6 @@ class _Share:
     @property
     def own(self) -> slice:
         return slice(self.rank * self.num, (self.rank + 1) * self.num)
-
-
-def decayed_probs(prob: float, decay: int, first: int, num: int) -> Tensor:
-    """The probabilities prob * (1 - 1 / decay)^n of the images n = first .. first + num - 1.
-
-    FastReID 2020 (commit 64861ea, autoaugment.py:499-505) augments with probability 1 - g and adds
-    1 / T to g each time it does. The expectation of 1 - g after n images is (1 - 1 / T)^n. Every
-    loader process counts on its own there, so `decay` is T x the number of its processes.
-
-    Returns:
-        float64 [num], on the CPU.
-    """
-    numbers = torch.arange(first, first + num, dtype=torch.float64)
-    return prob * (1 - 1 / decay) ** numbers
 
 
 def _apply(images: Tensor, policies: Policies, generator: torch.Generator) -> Tensor:
@@ -296,3 +194,138 @@ def flip_and_crop(images: Tensor, flips: Tensor, offsets: Tensor, *, padding: in
     windows = out.view(-1).unfold(0, width, 1)
     cropped = windows.index_select(0, upload(starts.flatten(), images.device))
     return cropped.view(num, channels, height, width)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Rectangles [top, bottom) x [left, right) of the images `image`; int64 [M], on the CPU."""
+
+    image: Tensor
+    top: Tensor
+    bottom: Tensor
+    left: Tensor
+    right: Tensor
+
+    def select(self, images: slice) -> "Boxes":
+        """The boxes of a range of images, which are numbered from 0."""
+        kept = (self.image >= images.start) & (self.image < images.stop)
+        return Boxes(
+            self.image[kept] - images.start,
+            self.top[kept],
+            self.bottom[kept],
+            self.left[kept],
+            self.right[kept],
+        )
+
+
+def draw_boxes(
+    num: int,
+    size: tuple[int, int],
+    prob: float,
+    generator: torch.Generator,
+    *,
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Boxes:
+    """Rectangles to erase (Zhong et al. 2020, arXiv 1708.04896): 2 to 40 % of the area.
+
+    The aspect height / width is uniform, as in the strong baseline; torchvision's is log-uniform.
+
+    Args:
+        num: images.
+        size: (H, W).
+        prob: of a rectangle in an image.
+        generator: a CPU generator.
+        aspect: smallest and largest height / width.
+    """
+    height, width = size
+    chosen = torch.rand(num, generator=generator) < prob
+    area = torch.empty(num, _ERASE_TRIES).uniform_(0.02, 0.4, generator=generator) * height * width
+    aspects = torch.empty(num, _ERASE_TRIES).uniform_(*aspect, generator=generator)
+    # [N, tries]
+    heights = (area * aspects).sqrt().round().long()
+    widths = (area / aspects).sqrt().round().long()
+    fits = (heights < height) & (widths < width)
+    # The first try that fits.
+    first = fits.int().argmax(dim=1, keepdim=True)
+    box_height = heights.gather(1, first).squeeze(1)
+    box_width = widths.gather(1, first).squeeze(1)
+    place = torch.rand(num, 2, generator=generator)
+    image = (chosen & fits.any(dim=1)).nonzero().flatten()
+    top = (place[:, 0] * (height - box_height + 1)).long()
+    left = (place[:, 1] * (width - box_width + 1)).long()
+    return Boxes(
+        image, top[image], (top + box_height)[image], left[image], (left + box_width)[image]
+    )
+
+
+def erase_(images: Tensor, boxes: Boxes, fill: Sequence[float]) -> None:
+    """Fill the boxes of float [N, 3, H, W] in place: one slice per box."""
+    value = upload(torch.tensor(fill, dtype=images.dtype), images.device).view(3, 1, 1)
+    corners = (boxes.image, boxes.top, boxes.bottom, boxes.left, boxes.right)
+    for i, top, bottom, left, right in torch.stack(corners, dim=1).tolist():
+        images[i, :, top:bottom, left:right] = value
+
+
+def draw_jitter(num: int, strengths: Sequence[float], generator: torch.Generator) -> Tensor:
+    """Random factors [N, 4] of brightness, contrast, saturation and hue.
+
+    The first three are uniform in 1 +- strength, the hue in 0 +- strength, as a fraction of 360
+    degrees.
+    """
+    strength = torch.tensor(strengths, dtype=torch.float32)
+    center = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    factors = center + strength * (2 * torch.rand(num, 4, generator=generator) - 1)
+    factors[:, :3].clamp_(min=0)
+    return factors
+
+
+def jitter_colors(images: Tensor, factors: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue, in this order, as torchvision defines them.
+
+    torchvision applies the four in random order.
+
+    Args:
+        images: float [N, 3, H, W] in 0..1.
+        factors: [N, 4], see `draw_jitter`.
+    """
+    brightness, contrast, saturation, hue = (
+        upload(factors, images.device).view(-1, 4, 1, 1, 1).unbind(1)
+    )
+    images = (images * brightness).clamp(0, 1)
+    images = _blend(images, _gray(images).mean(dim=(-2, -1), keepdim=True), contrast)
+    images = _blend(images, _gray(images), saturation)
+    return shift_hue(images, hue.squeeze(1))
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    return (factor * images + (1 - factor) * other).clamp(0, 1)
+
+
+def _gray(images: Tensor) -> Tensor:
+    """ITU-R 601 luma: [N, 3, H, W] -> [N, 1, H, W]."""
+    red, green, blue = images.unbind(1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).unsqueeze(1)
+
+
+def shift_hue(images: Tensor, hue: Tensor) -> Tensor:
+    """Rotate the hue of images [N, 3, H, W] in 0..1 by `hue` [N, 1, 1], a fraction of 360 degrees.
+
+    The saturation and the value of HSV do not change.
+    """
+    # [N, H, W] each
+    red, green, blue = images.unbind(1)
+    value = images.amax(dim=1)
+    spread = value - images.amin(dim=1)
+    # Masks are numbers: torch.where is many times slower than arithmetic on a CPU.
+    is_red = (value == red).to(value.dtype)
+    is_green = (value == green).to(value.dtype) * (1 - is_red)
+    is_blue = 1 - is_red - is_green
+    sector = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
+    sector = sector / (spread + (spread == 0)) + 2 * is_green + 4 * is_blue
+    turned = sector + 6 * hue
+    # HSV to RGB: channel n is value - spread * max(0, min(k, 4 - k, 1)) with k = (n + 6 h) mod 6.
+    channels = []
+    for n in (5, 3, 1):
+        k = (n + turned) % 6
+        channels.append(value - spread * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, dim=1)

@@ -6,13 +6,73 @@ CUDA graph can contain them. Both give the same bits.
 """
 
 import torch
+from ember_reid.data.augment import Augmentation, Boxes, Share
 from ember_reid.data.dataset import Normalization
-from ember_reid.data.erasing import Boxes
 from torch import Tensor
 
 # Columns of a table of random parameters, see `create_table`.
 FLIP, DOWN, RIGHT, BOX_TOP, BOX_BOTTOM, BOX_LEFT, BOX_RIGHT = range(7)
 NUM_COLUMNS = 7
+
+
+class FixedShapeAugmentation(Augmentation):
+    """An augmentation whose random parameters can be drawn without augmenting the images."""
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether operations are on that process the chosen images one by one."""
+        s = self.settings
+        probs = (s.autoaug_prob, s.affine_prob, s.augmix_prob, s.patch_prob, s.jitter_prob)
+        return any(prob > 0 for prob in probs)
+
+    @property
+    def cropped_dtype(self) -> torch.dtype:
+        """Of the images in front of the normalization: color jitter returns fractions."""
+        return torch.float32 if self.settings.jitter_prob > 0 else torch.uint8
+
+    def draw(
+        self,
+        num: int,
+        size: tuple[int, int],
+        generator: torch.Generator,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Tensor:
+        """The random parameters of `num` images of size (H, W), as a table.
+
+        They are those that `__call__` draws from the same generator, without policies.
+
+        Returns:
+            int64 [num, 7], see `create_table`.
+        """
+        share = Share(num, rank, world_size)
+        flips, offsets = self._draw_crops(share, generator)
+        boxes = self._draw_boxes(share, size, generator)
+        return create_table(flips, offsets, boxes)
+
+    def apply_policies(
+        self,
+        images: Tensor,
+        generator: torch.Generator,
+        *,
+        step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> tuple[Tensor, Tensor]:
+        """The part of `__call__` in front of the normalization, for images [N, 3, H, W].
+
+        Returns:
+            The cropped images [N, 3, H, W], uint8 or (after color jitter) float32 in 0..255, and
+            the parameters [N, 7] with which `normalize_and_erase` completes the augmentation.
+        """
+        num, padding = len(images), self.settings.padding
+        share = Share(num, rank, world_size)
+        images = self._crop_and_recolor(images, generator, share, step=step)
+        height, width = images.shape[-2:]
+        boxes = self._draw_boxes(share, (height, width), generator)
+        no_flips, no_shifts = torch.zeros(num, dtype=torch.bool), torch.full((num, 2), padding)
+        return images, create_table(no_flips, no_shifts, boxes)
 
 
 def create_table(flips: Tensor, offsets: Tensor, boxes: Boxes | None) -> Tensor:

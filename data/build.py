@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from ember_reid.data.augment import Augmentation, AugmentationSettings
+from ember_reid.data.augment_fixed import FixedShapeAugmentation
+from ember_reid.data.augment_settings import AugmentationSettings
 from ember_reid.data.batch import Batch
 from ember_reid.data.cache import CPU, choose_cache
 from ember_reid.data.dataset import ImageCache, Normalization, ReidDataset, collate, used_paths
@@ -330,7 +331,7 @@ def build_normalization(cfg: CfgNode) -> Normalization:
     return Normalization(cfg.INPUT.PIXEL_MEAN, cfg.INPUT.PIXEL_STD)
 
 
-def build_augmentation(cfg: CfgNode) -> Augmentation:
+def build_augmentation(cfg: CfgNode) -> FixedShapeAugmentation:
     """The training augmentation of the INPUT section; config/validate.py checks INPUT.RE_FILL."""
     fills = {"mean": (0.0, 0.0, 0.0), "published": tuple(cfg.INPUT.PIXEL_MEAN)}
     settings = AugmentationSettings(
@@ -347,4 +348,4 @@ def build_augmentation(cfg: CfgNode) -> Augmentation:
         augmix_prob=cfg.INPUT.AUGMIX_PROB,
         patch_prob=cfg.INPUT.PATCH_PROB,
     )
-    return Augmentation(build_normalization(cfg), settings)
+    return FixedShapeAugmentation(build_normalization(cfg), settings)

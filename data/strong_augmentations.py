@@ -302,3 +302,17 @@ def random_affine(
     out = images.clone()
     out[where] = F.grid_sample(pixels, grid, align_corners=False).round().to(torch.uint8)
     return out
+
+
+def decayed_probs(prob: float, decay: int, first: int, num: int) -> Tensor:
+    """The probabilities prob * (1 - 1 / decay)^n of the images n = first .. first + num - 1.
+
+    FastReID 2020 (commit 64861ea, autoaugment.py:499-505) augments with probability 1 - g and adds
+    1 / T to g each time it does. The expectation of 1 - g after n images is (1 - 1 / T)^n. Every
+    loader process counts on its own there, so `decay` is T x the number of its processes.
+
+    Returns:
+        float64 [num], on the CPU.
+    """
+    numbers = torch.arange(first, first + num, dtype=torch.float64)
+    return prob * (1 - 1 / decay) ** numbers

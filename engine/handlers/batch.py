@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from ember_reid.data.augment import Augmentation
+from ember_reid.data.augment_fixed import FixedShapeAugmentation
 from ember_reid.data.batch import Batch
 from ember_reid.engine.events import EpochSampler, current_batch, set_batch
 from ignite.engine import Engine, Events
@@ -116,7 +116,9 @@ class Augment:
     Random numbers are drawn for the images of all ranks; a rank uses those of its own images.
     """
 
-    def __init__(self, augmentation: Augmentation, *, seed: int, rank: int, world_size: int):
+    def __init__(
+        self, augmentation: FixedShapeAugmentation, *, seed: int, rank: int, world_size: int
+    ):
         self.augmentation, self.seed = augmentation, seed
         self.rank, self.world_size = rank, world_size
 
@@ -136,7 +138,7 @@ class Augment:
         set_batch(engine, batch._replace(images=images))
 
     def draw(self, iteration: int, num: int, size: tuple[int, int]) -> Tensor:
-        """The table of `Augmentation.draw` for the `num` images of this rank."""
+        """The table of `FixedShapeAugmentation.draw` for the `num` images of this rank."""
         return self.augmentation.draw(
             num,
             size,
@@ -146,7 +148,7 @@ class Augment:
         )
 
     def apply_policies(self, images: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
-        """See `Augmentation.apply_policies`."""
+        """See `FixedShapeAugmentation.apply_policies`."""
         return self.augmentation.apply_policies(
             images,
             self._create_generator(iteration),

@@ -66,7 +66,7 @@ class Checkpoints:
 
         engine.add_event_handler(TrainingEvents.NEW_BEST, self.save, "best")
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=is_due), self.save, "last")
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.writer.check)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.writer.check)
         engine.add_event_handler(Events.COMPLETED, self.writer.wait)
 
     def save(self, engine: Engine, name: str = "last") -> None:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ember_reid.engine.events import TrainingEvents, epoch_length, step_output
+from ember_reid.engine.events import PendingReads, TrainingEvents, epoch_length, step_output
 from ember_reid.engine.handlers.writers import MetricWriter
-from ember_reid.engine.host_copy import PendingReads
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import ignite.distributed as idist
 import torch
 from ember_reid.config.messages import describe_exception
-from ember_reid.engine.events import TrainingEvents, current_batch, step_output
-from ember_reid.engine.host_copy import PendingReads
+from ember_reid.engine.events import PendingReads, TrainingEvents, current_batch, step_output
 from ignite.engine import Engine, Events
 
 logger = logging.getLogger("ember.train")

@@ -2,13 +2,16 @@ import pytest
 import torch
 from ember_reid.data.augment import (
     Augmentation,
-    AugmentationSettings,
-    decayed_probs,
+    Boxes,
+    draw_boxes,
+    draw_jitter,
+    erase_,
     flip_and_crop,
+    jitter_colors,
 )
-from ember_reid.data.color_jitter import draw_jitter, jitter_colors
+from ember_reid.data.augment_settings import AugmentationSettings
 from ember_reid.data.dataset import Normalization
-from ember_reid.data.erasing import Boxes, draw_boxes, erase_
+from ember_reid.data.strong_augmentations import decayed_probs
 from torchvision.transforms.v2 import functional
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from ember_reid.data.augment import Augmentation, AugmentationSettings
+from ember_reid.data.augment import Boxes
 from ember_reid.data.augment_fixed import (
+    FixedShapeAugmentation,
     create_table,
     flip_and_crop_rows,
     normalize_and_erase,
 )
+from ember_reid.data.augment_settings import AugmentationSettings
 from ember_reid.data.dataset import Normalization
-from ember_reid.data.erasing import Boxes
 from torch import Tensor
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,15 +21,17 @@ def random_images(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
 
 
-def create(**settings) -> Augmentation:
-    return Augmentation(Normalization(MEAN, STD), AugmentationSettings(**settings))
+def create(**settings) -> FixedShapeAugmentation:
+    return FixedShapeAugmentation(Normalization(MEAN, STD), AugmentationSettings(**settings))
 
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def finish(augmentation: Augmentation, images: Tensor, rows: Tensor, table: Tensor) -> Tensor:
+def finish(
+    augmentation: FixedShapeAugmentation, images: Tensor, rows: Tensor, table: Tensor
+) -> Tensor:
     settings = augmentation.settings
     cropped = flip_and_crop_rows(images, rows, table, padding=settings.padding)
     return normalize_and_erase(

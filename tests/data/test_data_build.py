@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 from ember_reid.config import load_config
-from ember_reid.data.augment import AugmentationSettings
+from ember_reid.data.augment_settings import AugmentationSettings
 from ember_reid.data.build import (
     build_augmentation,
     build_normalization,

@@ -11,10 +11,11 @@ import pytest
 import torch
 from ember_reid.config import load_config
 from ember_reid.data import cache
-from ember_reid.data.augment import Augmentation, AugmentationSettings
+from ember_reid.data.augment_fixed import FixedShapeAugmentation
+from ember_reid.data.augment_settings import AugmentationSettings
 from ember_reid.data.dataset import Normalization
 from ember_reid.data.strong_augmentations import OPERATIONS
-from ember_reid.engine import host_copy
+from ember_reid.engine import events
 from ember_reid.engine.handlers.build import build_control, build_handlers
 from ember_reid.engine.run.build import build_training_run
 from ember_reid.solver import RateOptions, create_optimizer, group_parameters
@@ -120,7 +121,7 @@ def test_the_strongest_augmentation_does_not_synchronize():
         for field in (f.name for f in fields(AugmentationSettings))
         if field.endswith("_prob")
     }
-    augmentation = Augmentation(
+    augmentation = FixedShapeAugmentation(
         Normalization((0.5,) * 3, (0.5,) * 3), AugmentationSettings(**always)
     )
     # A clip of two frames.
@@ -147,7 +148,7 @@ def test_a_step_with_all_features_does_not_synchronize(mining, tiny_recipe, monk
         tiny_recipe, [*words, *parts, "INPUT.JITTER_PROB", "1", "INPUT.AFFINE_PROB", "1"]
     )
     monkeypatch.setattr(cache, "free_memory", lambda device=None: 2**40)
-    monkeypatch.setattr(host_copy, "HostCopy", LateCopy)
+    monkeypatch.setattr(events, "HostCopy", LateCopy)
     run = build_training_run(cfg, META, evaluate=False)
     for handler in build_handlers(run, build_control(run)):
         handler.attach(run.trainer)

@@ -9,8 +9,8 @@ import random
 import pytest
 import torch
 from ember_reid.config import load_config
-from ember_reid.data.augment import decayed_probs
 from ember_reid.data.build import build_augmentation
+from ember_reid.data.strong_augmentations import decayed_probs
 
 ANY, MEAN, ZERO, HALF = (0.3, 1 / 0.3), (0.485, 0.456, 0.406), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5)
 PROGRAMS = {

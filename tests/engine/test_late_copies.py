@@ -4,10 +4,9 @@ import json
 
 import pytest
 import torch
-from ember_reid.engine import host_copy
-from ember_reid.engine.events import StepOutput, TrainingEvents
+from ember_reid.engine import events
+from ember_reid.engine.events import HostCopy, PendingReads, StepOutput, TrainingEvents
 from ember_reid.engine.handlers.safety import NonFiniteLoss, TerminateOnNan
-from ember_reid.engine.host_copy import HostCopy, PendingReads
 from ignite.engine import Engine
 
 from tests.helpers.late_copies import LateCopy
@@ -45,7 +44,7 @@ def test_a_copy_of_a_gpu_is_pinned_and_waits_only_when_it_is_read(monkeypatch):
 
 
 def test_reads_stay_in_order(monkeypatch):
-    monkeypatch.setattr(host_copy, "HostCopy", LateCopy)
+    monkeypatch.setattr(events, "HostCopy", LateCopy)
     reads: PendingReads[str] = PendingReads()
     found = []
     for value, name in enumerate("abcd"):
@@ -67,7 +66,7 @@ def entries_of(folder):
 def test_a_run_reports_the_same_metrics_when_they_arrive_late(
     tiny_run, train, tmp_path, monkeypatch, capfd
 ):
-    monkeypatch.setattr(host_copy, "HostCopy", LateCopy)
+    monkeypatch.setattr(events, "HostCopy", LateCopy)
     assert entries_of(train(tmp_path, "SOLVER.LOG_PERIOD", "2")) == entries_of(tiny_run)
     assert capfd.readouterr().out.count("Iteration[4/4]") == 2
 
@@ -76,7 +75,7 @@ def test_a_run_reports_the_same_metrics_when_they_arrive_late(
 def test_a_loss_that_is_not_finite_is_found_when_it_arrives(late, raised_at, monkeypatch):
     """Every second iteration is a period. The message names the iteration of the loss."""
     if late:
-        monkeypatch.setattr(host_copy, "HostCopy", LateCopy)
+        monkeypatch.setattr(events, "HostCopy", LateCopy)
     static = torch.zeros(())
     reached = []
 
