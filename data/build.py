@@ -317,10 +317,9 @@ def loader_processes(loader: DataLoader) -> Iterator[None]:
 
 
 def _delay_signals(_worker: int) -> None:
-    """Keep a loader process alive for ten seconds after SIGINT or SIGTERM.
+    """Live on for ten seconds after SIGINT or SIGTERM: the main process saves a checkpoint first.
 
-    Terminals and schedulers send these signals to all processes of a run, and the main process
-    has to save a checkpoint first.
+    Terminals and schedulers send these signals to all processes of a run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(10))

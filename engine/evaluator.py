@@ -13,7 +13,7 @@ from ember_reid.engine.distributed import all_gather
 from ember_reid.engine.fuse_conv_bn import fused_copy
 from ember_reid.engine.inference import CapturedInference
 from ember_reid.engine.scores import ScoreSettings, describe_scores, retrieval_scores
-from ember_reid.modeling.output import side_inputs, uses_cameras
+from ember_reid.modeling.model import side_inputs, uses_cameras
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 

@@ -8,7 +8,8 @@ import torch
 from ember_reid.data.batch import Batch
 from ember_reid.engine.compilation import Compilation
 from ember_reid.engine.events import StepOutput, TrainingEvents
-from ember_reid.modeling.output import ReidOutput, side_inputs
+from ember_reid.modeling.model import side_inputs
+from ember_reid.modeling.output import ReidOutput
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 

@@ -4,7 +4,7 @@ B: images or clips, T: frames of a clip, D: width of an embedding, C: identities
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -218,3 +218,23 @@ class ReidModel(nn.Module):
                 features=_frame_mean(output.features, num_frames),
             )
         return output._replace(maps=tuple(maps)) if self.return_maps else output
+
+
+def uses_cameras(model: nn.Module) -> bool:
+    """Whether the camera of each image is an input of a ReidModel, perhaps a distributed one."""
+    inner = getattr(model, "module", model)
+    return getattr(getattr(inner, "backbone", None), "uses_cameras", False)
+
+
+class HasCameras(Protocol):
+    """A batch with the camera of each image, [B]."""
+
+    @property
+    def camids(self) -> Tensor: ...
+
+
+def side_inputs(model: nn.Module, batch: HasCameras) -> tuple[Tensor, ...]:
+    """The inputs of a model besides the images: the cameras [B], if it uses them."""
+    if not uses_cameras(model):
+        return ()
+    return (batch.camids.to(next(model.parameters()).device, non_blocking=True),)

@@ -1,8 +1,8 @@
 """The output of every model. B: images or clips, D: dimension of the embedding, C: identities."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class ReidOutput(NamedTuple):
@@ -20,23 +20,3 @@ class ReidOutput(NamedTuple):
     logits: tuple[Tensor, ...] = ()
     features: tuple[Tensor, ...] = ()
     maps: tuple[Tensor, ...] = ()
-
-
-def uses_cameras(model: nn.Module) -> bool:
-    """Whether the camera of each image is an input of a ReidModel, perhaps a distributed one."""
-    inner = getattr(model, "module", model)
-    return getattr(getattr(inner, "backbone", None), "uses_cameras", False)
-
-
-class HasCameras(Protocol):
-    """A batch with the camera of each image, [B]."""
-
-    @property
-    def camids(self) -> Tensor: ...
-
-
-def side_inputs(model: nn.Module, batch: HasCameras) -> tuple[Tensor, ...]:
-    """The inputs of a model besides the images: the cameras [B], if it uses them."""
-    if not uses_cameras(model):
-        return ()
-    return (batch.camids.to(next(model.parameters()).device, non_blocking=True),)

@@ -10,7 +10,7 @@ from ember_reid.data.dataset import upload
 from ember_reid.engine.distill.teachers.teacher import Teacher
 from ember_reid.engine.handlers.batch import BatchTransform, iteration_seed
 from ember_reid.engine.handlers.ema import RunningAverage
-from ember_reid.modeling.output import side_inputs
+from ember_reid.modeling.model import side_inputs
 from torch import Tensor, nn
 
 

@@ -197,7 +197,7 @@ def test_a_captured_step_does_not_wait(tiny_recipe, monkeypatch, tmp_path):
     words += " DATALOADER.CACHE device"
     cfg = load_config(tiny_recipe, [*words.split(), "OUTPUT_DIR", str(tmp_path)])
     monkeypatch.setattr(cache, "free_memory", lambda device=None: 2**40)
-    monkeypatch.setattr(host_copy, "HostCopy", LateCopy)
+    monkeypatch.setattr(events, "HostCopy", LateCopy)
     # "meta" has no fused kernels, which read the learning rate on the device.
     for optimizer in (torch.optim.Adam, torch.optim.SGD):
         monkeypatch.setattr(optimizer, "step", lambda self, closure=None: None)

@@ -9,7 +9,7 @@ from ember_reid.data.build import check_cameras
 from ember_reid.data.records import Record, Splits
 from ember_reid.engine.losses.criterion import mean_over
 from ember_reid.modeling.jpm import shuffle_patches
-from ember_reid.modeling.output import side_inputs
+from ember_reid.modeling.model import side_inputs
 from torch import nn
 
 from tests.helpers.models import build
