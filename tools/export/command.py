@@ -8,10 +8,10 @@ r"""Export a trained network for other programs, and check that its embeddings d
     python -m tools.export runs/quickstart/checkpoints/best.pt --for boxmot --out person.onnx
 
 The exported network maps uint8 RGB images [B, 3, H, W] of the test size, for any B, to embeddings
-of unit length. It normalizes pixels itself; with --for, it expects what that program
-gives it. Size, mean, std, fingerprint and threshold are in its metadata. FILE is written only if the export passes
-a comparison on the test sets: in float32, the cosine between its embeddings and those of PyTorch is
-above 0.9999; in any precision, mAP drops by at most --max-drop. FILE.json contains the
+of unit length. It normalizes pixels itself; with --for, it expects what that program gives it.
+Size, mean, std, fingerprint and threshold are in its metadata. FILE is written only if the export
+passes a comparison on the test sets: in float32, the cosine between its embeddings and those of
+PyTorch is above 0.9999; in any precision, mAP drops by at most --max-drop. FILE.json contains the
 measurements.
 """
 
@@ -219,8 +219,8 @@ def _describe_export(chosen: Export, metadata: ExportMetadata) -> str:
     threshold = "not calibrated" if metadata.threshold is None else f"{metadata.threshold:.4f}"
     height, width = metadata.size
     return (
-        f"{chosen.format}, {metadata.precision}: fingerprint {metadata.fingerprint}, {height} x {width} "
-        f"pixels, {metadata.embedding_dim} dimensions, threshold {threshold}"
+        f"{chosen.format}, {metadata.precision}: fingerprint {metadata.fingerprint}, "
+        f"{height} x {width} pixels, {metadata.embedding_dim} dimensions, threshold {threshold}"
     )
 
 
