@@ -290,7 +290,8 @@ def seed_everything(cfg: Config) -> None:
     torch.backends.cudnn.benchmark = not cfg.DETERMINISTIC
     # On GPUs, torch's default is float32 for matrix products but TF32 for convolutions.
     torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    # Sets fp32_precision of all operations; setting one of them alone breaks torch.export.
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def describe_load(cfg: Config) -> str:
