@@ -290,8 +290,10 @@ def seed_everything(cfg: Config) -> None:
     torch.backends.cudnn.benchmark = not cfg.DETERMINISTIC
     # On GPUs, torch's default is float32 for matrix products but TF32 for convolutions.
     torch.backends.cuda.matmul.fp32_precision = "ieee"
-    # Sets fp32_precision of all operations; setting one of them alone breaks torch.export.
+    # torch.export refuses a process in which these three differ.
     torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
 
 
 def describe_load(cfg: Config) -> str:
