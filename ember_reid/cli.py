@@ -150,6 +150,7 @@ _COMMANDS = {
     "export": ("ember_reid.tools.export:main", "export to ONNX and other formats"),
     "embed": ("ember_reid.tools.extract:main", "write the embeddings of images to a file"),
     "search": ("ember_reid.tools.search:main", "find similar images in a file of embeddings"),
+    "link": ("ember_reid.tools.link:main", "link tracklets of several cameras to identities"),
     "gallery": ("ember_reid.tools.gallery:main", "keep known identities and find them again"),
     "serve": ("ember_reid.tools.serve:main", "enroll and query a gallery over HTTP"),
     "check-gpu": ("ember_reid.tools.check_gpu:main", "check a GPU: results, speed and memory"),

@@ -1,6 +1,7 @@
 """Files that appear when they are complete, so that a full disk leaves no part of one."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,31 @@ def replaced_file(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty draft in the same parent folder, which replaces the folder `path`.
+
+    After an error, the draft is deleted and `path` is unchanged.
+    """
+    path = path.resolve()
+    draft = draft_path(path)
+    previous = draft.with_name(f"{draft.name}.previous")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        if path.exists():
+            os.rename(path, previous)
+        try:
+            os.rename(draft, path)
+        except OSError:
+            if previous.exists():
+                os.rename(previous, path)
+            raise
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def draft_path(path: Path) -> Path:

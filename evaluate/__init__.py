@@ -4,6 +4,7 @@ Start with `reference.py`, which computes the main scores in plain numpy. The ot
 the same numbers faster, with the implementations in `fast/` and the kernels in `eval_cylib/`.
 """
 
+from .clustering import IdentityScores, PairScores, identity_scores, pair_scores
 from .distances import distance_blocks, distance_matrix
 from .expansion import expand_features
 from .inputs import QueryGallery, Rerank
@@ -23,6 +24,8 @@ from .verification import VerificationScores, label_block, verification_scores
 __all__ = [
     "JUNK_PID",
     "IdentificationScores",
+    "IdentityScores",
+    "PairScores",
     "QueryGallery",
     "RankScores",
     "Rerank",
@@ -33,8 +36,10 @@ __all__ = [
     "evaluate_random_galleries",
     "expand_features",
     "identification_scores",
+    "identity_scores",
     "label_block",
     "label_pairs",
+    "pair_scores",
     "random_gallery_splits",
     "rank_metrics",
     "rerank_distances",

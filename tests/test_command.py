@@ -121,6 +121,17 @@ def fill_gallery() -> None:
         assert cli.main(["gallery", "add", "people.db", weights, "--name", name, "query.jpg"]) == 0
 
 
+def write_crops() -> None:
+    """Create the list of crops and the travel times that the examples of `link` name."""
+    Path("crops").mkdir(exist_ok=True)
+    rows = ["path,pid,camid,track,time"]
+    for camera in ("cam1", "cam2"):
+        shutil.copy("query.jpg", f"crops/{camera}.jpg")
+        rows.append(f"{camera}.jpg,1,{camera},1,{2 if camera == 'cam2' else 0}")
+    Path("crops/crops.csv").write_text("\n".join(rows) + "\n")
+    Path("travel.csv").write_text("from,to,min_seconds,max_seconds\ncam1,cam2,1,\n")
+
+
 def prepare(name: str, words: list[str]) -> list[str]:
     """The arguments of an example that is scaled down."""
     if name == "born_again":
@@ -137,6 +148,8 @@ def test_every_example_runs(name, workplace, monkeypatch, capsys):
     monkeypatch.setattr(cli, "DEMO_PAGE", ["--count", "1", "--out", "runs/demo/ranked"])
     if name.startswith("gallery"):
         fill_gallery()
+    if name == "link":
+        write_crops()
     if name == "search":
         for source, out in (("photos", "features.npz"), ("query.jpg", "cows.npz")):
             weights = f"weights={RUN}/checkpoints/best.pt"

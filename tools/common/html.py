@@ -7,6 +7,7 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
+from ember_reid.data.images import ImageError, open_image
 from ember_reid.engine.files import replace_text
 from ember_reid.tools.common.cli import printable
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -103,3 +104,11 @@ def image_source(image: Image.Image, *, quality: int = 85) -> str:
     buffer = BytesIO()
     small.save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode("ascii")
+
+
+def load_thumbnail(path: Path) -> str:
+    """A thumbnail of an image file as a data URI, or "" if it cannot be read."""
+    try:
+        return image_source(open_image(path))
+    except ImageError:
+        return ""

@@ -9,7 +9,8 @@ layout of MARS, with the same people. On one machine, the same parameters produc
 Training and test identities are disjoint. Both datasets contain distractors (pid 0: people who are
 in no query, and boxes without a person) and junk (pid -1: badly cropped boxes).
 --videos writes two videos and their true tracks in the format of MOTChallenge:
-OUT/videos/cam1.mp4, cam1.txt, cam2.mp4 and cam2.txt.
+OUT/videos/cam1.mp4, cam1.txt, cam2.mp4 and cam2.txt; with one track per visit to a camera:
+cam1_visits.txt, cam2_visits.txt, and visits.csv (the person of each visit).
 """
 
 import argparse

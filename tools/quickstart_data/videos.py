@@ -82,9 +82,14 @@ class TrackBox:
 
 
 def write_videos(folder: Path, *, seed: int, people: int, frames: int) -> int:
-    """Write cam1.mp4, cam1.txt, cam2.mp4, cam2.txt; returns the number of frames.
+    """Write cam1.mp4, cam1.txt, cam1_visits.txt, the same of cam2, and visits.csv.
 
-    The .txt files are tracks in the format of MOTChallenge. A person has the same number in both.
+    The .txt files are tracks in the format of MOTChallenge. In cam1.txt and cam2.txt, a person has
+    the same number. In the files of visits, every visit to a camera has a number of its own, as a
+    tracker would number it; visits.csv (camera, track, pid) says whose visit it is.
+
+    Returns:
+        The number of frames.
 
     Raises:
         ValueError: PyAV is not installed.
@@ -95,8 +100,10 @@ def write_videos(folder: Path, *, seed: int, people: int, frames: int) -> int:
     import av
 
     folder.mkdir(parents=True)
+    owners: list[tuple[object, ...]] = [("camera", "track", "pid")]
     for number, (camera, turned) in enumerate(FILMING, start=1):
         rows: list[tuple[object, ...]] = []
+        visits = _plan(camera, seed=seed, people=people, frames=frames)
         with av.open(str(folder / f"cam{number}.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=FRAME_RATE)
             stream.width, stream.height = CANVAS[1] // SCALE, CANVAS[0] // SCALE
@@ -109,9 +116,27 @@ def write_videos(folder: Path, *, seed: int, people: int, frames: int) -> int:
                 image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 container.mux(stream.encode(image))
             container.mux(stream.encode(None))
-        with (folder / f"cam{number}.txt").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        _write_rows(folder / f"cam{number}.txt", rows)
+        _write_rows(folder / f"cam{number}_visits.txt", _number_visits(rows, visits))
+        numbered = enumerate(visits, start=1)
+        owners += [(f"cam{number}", track, visit.person) for track, visit in numbered]
+    _write_rows(folder / "visits.csv", owners)
     return frames * len(FILMING)
+
+
+def _write_rows(path: Path, rows: list[tuple[object, ...]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _number_visits(rows: list[tuple[object, ...]], visits: list[Visit]) -> list[tuple[object, ...]]:
+    """Rows of MOTChallenge with the numbers of the visits, from 1, instead of the people."""
+    tracks = {
+        (frame + 1, visit.person): track
+        for track, visit in enumerate(visits, start=1)
+        for frame in range(visit.first, visit.last + 1)
+    }
+    return [(frame, tracks[frame, person], *rest) for frame, person, *rest in rows]
 
 
 def _mot_row(frame: int, box: TrackBox) -> tuple[object, ...]:

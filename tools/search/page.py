@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ember_reid.data.images import ImageError, open_image
-from ember_reid.tools.common.html import Figure, Section, image_source, write_gallery
+from ember_reid.tools.common.html import Figure, Section, load_thumbnail, write_gallery
 
 KINDS = {True: "right", False: "other", None: ""}
 VERDICTS = {True: "same", False: "different", None: ""}
@@ -17,17 +16,9 @@ def write_page(path: Path, queries: Sequence[Mapping], *, facts: Sequence[str]) 
 
 
 def _create_section(query: Mapping) -> Section:
-    figures = [Figure(_load(query["path"]), "query", ("query",))]
+    figures = [Figure(load_thumbnail(Path(query["path"])), "query", ("query",))]
     for match in query["matches"]:
         title = f"{match['rank']}. {match['distance']:.3f} {match['pid']} {VERDICTS[match['same']]}"
         lines = (" ".join(title.split()), match["path"])
-        figures.append(Figure(_load(match["path"]), KINDS[match["same"]], lines))
+        figures.append(Figure(load_thumbnail(Path(match["path"])), KINDS[match["same"]], lines))
     return Section(f"{query['path']}: {query['decision']}", tuple(figures))
-
-
-def _load(path: str) -> str:
-    """The image as a data URI, or "" if it cannot be read."""
-    try:
-        return image_source(open_image(Path(path)))
-    except ImageError:
-        return ""
