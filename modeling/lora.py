@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,8 @@ def add_adapters(backbone: nn.Module, options: LoraOptions, name: str) -> None:
         ) from error
     config = LoraConfig(
         r=options.rank,
-        lora_alpha=options.alpha,
+        # peft only divides it by the rank, or by its root.
+        lora_alpha=cast(int, options.alpha),
         lora_dropout=options.dropout,
         target_modules=chosen,
     )
@@ -72,7 +73,7 @@ def keep_adapters_only(model: nn.Module) -> None:
     keeps the frozen weights.
     """
     names = {n for n, p in model.named_parameters() if _is_base(n) and not p.requires_grad}
-    model.base_names = frozenset(names)
+    model.base_names = cast(Any, frozenset(names))
     model.register_buffer("base_fingerprint", _fingerprint(model))
     model.register_state_dict_post_hook(_drop_base)
     model.register_load_state_dict_pre_hook(_check_base)

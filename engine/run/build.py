@@ -292,8 +292,9 @@ def seed_everything(cfg: Config) -> None:
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     # torch.export refuses a process in which these three differ.
     torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cudnn.conv.fp32_precision = "ieee"
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    cudnn: Any = torch.backends.cudnn
+    cudnn.conv.fp32_precision = "ieee"
+    cudnn.rnn.fp32_precision = "ieee"
 
 
 def describe_load(cfg: Config) -> str:

@@ -1,6 +1,7 @@
 """Vision transformers of person pretraining that timm lacks: TransReID-SSL's stem and PASS."""
 
 from collections import OrderedDict
+from typing import cast
 
 from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from ember_reid.modeling.backbones.resnet import IBNa
@@ -54,5 +55,6 @@ def create_person_vit(
         global_pool="",
     )
     if ics:
-        network.patch_embed.proj = create_ics_stem(network.embed_dim)
+        stem = create_ics_stem(cast(int, network.embed_dim))
+        network.set_submodule("patch_embed.proj", stem)
     return wrap_network(network, options, name)

@@ -3,6 +3,8 @@
 N: images, h x w: patches, C: channels.
 """
 
+from typing import cast
+
 import torch.nn.functional as F
 from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
 from ember_reid.modeling.backbones.timm import TimmBackbone, wrap_network
@@ -63,8 +65,9 @@ def make_controllable(network: nn.Module, weight: float) -> None:
     for block in network.modules():
         if isinstance(block, SwinTransformerBlock):
             block.__class__ = PaddedBlock
-    for stage in list(network.get_submodule("layers"))[1:]:
-        stage.downsample = SemanticMerging(stage.downsample.dim, weight)
+    for stage in list(network.get_submodule("layers").children())[1:]:
+        dim = cast(int, stage.get_submodule("downsample").dim)
+        stage.downsample = SemanticMerging(dim, weight)
 
 
 def create_solider(options: BackboneOptions, *, size: str) -> TimmBackbone:

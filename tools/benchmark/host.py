@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--iterations is {options.iterations}; at least 2 are needed")
     with tempfile.TemporaryDirectory() as folder:
         fixed = ("DEVICE", "cpu", "SOLVER.STEP", "auto", "LOG.TO", "()", "OUTPUT_DIR", folder)
-        periods = ("SOLVER.MAX_EPOCHS", "10000", "SOLVER.EVAL_PERIOD", "10000")
-        periods += ("SOLVER.CHECKPOINT_PERIOD", "10000")
+        names = ("MAX_EPOCHS", "EVAL_PERIOD", "CHECKPOINT_PERIOD")
+        periods = [word for name in names for word in (f"SOLVER.{name}", "10000")]
         words = ("DATALOADER.CACHE", "ram", *options.overrides, *fixed, *periods)
         cfg = load_config(options.config, words)
         seconds = measure(cfg, iterations=options.iterations)

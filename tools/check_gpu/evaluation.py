@@ -49,7 +49,7 @@ def _scores(data: TestSet) -> dict[str, np.ndarray]:
         return np.array([scores.mAP, scores.mINP, *scores.cmc])
 
     # Features of -1 and 1 have integer products, many of which are equal.
-    ties = [features.sign() for features in (data.query, data.gallery)]
+    ties = data.query.sign(), data.gallery.sign()
     labeled = (data.query, data.gallery, *data.ids)
     # Open-set rates need queries without a match: the first identity is not in the gallery.
     query_pids, gallery_pids, *camids = data.ids

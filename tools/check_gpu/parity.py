@@ -65,11 +65,11 @@ def check(setting: Setting, result: Result) -> None:
     # DETERMINISTIC stays on in this process, so these come last.
     teacher = _write_teacher(words, setting.folder / "teacher.pt")
     for name in REHEARSED if setting.rehearse else CASES:
-        extra = CASES[name].split()
+        case = CASES[name].split()
         if name == "distilled maps":
-            extra += ["KD.TEACHERS", f"('{teacher}',)"]
+            case += ["KD.TEACHERS", f"('{teacher}',)"]
         with _attempt(result, f"captured = eager, {name}"):
-            _check_steps(name, [*words, *extra, "DETERMINISTIC", "True"], result)
+            _check_steps(name, [*words, *case, "DETERMINISTIC", "True"], result)
 
 
 @contextmanager

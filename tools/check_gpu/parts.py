@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ember_reid.tools.check_gpu.results import Result, load, save
 
@@ -56,7 +57,7 @@ def run_part(name: str, folder: Path, *, rehearse: bool, limit: float) -> Result
         import_module(f"ember_reid.tools.check_gpu.{name}")
     path.unlink(missing_ok=True)
     started = time.monotonic()
-    context = multiprocessing.get_context("fork" if rehearse else "spawn")
+    context: Any = multiprocessing.get_context("fork" if rehearse else "spawn")
     process = context.Process(target=_work, args=(name, path, rehearse))
     process.start()
     process.join(limit)

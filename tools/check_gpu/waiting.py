@@ -1,6 +1,7 @@
 """Part 4: nothing waits for the GPU between log periods; launches and idle time of the GPU."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -57,7 +58,7 @@ def _check_step(words: list[str], step: str, setting: Setting, result: Result) -
         marks.append(time.perf_counter())
         profiler.stop()
 
-    actions = {
+    actions: dict[int, Callable[[], object]] = {
         FIRST: partial(_set_mode, setting, "error"),
         LAST: partial(_set_mode, setting, "default"),
         LAST + 1: start,

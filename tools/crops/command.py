@@ -273,7 +273,7 @@ def read_identities(path: Path) -> dict[tuple[str, str], str]:
     missing = [name for name in ("camera", "track", "pid") if name not in names]
     if missing:
         raise ValueError(f"{path}, line 1: no column {', '.join(missing)}")
-    found = {}
+    found: dict[tuple[str, str], str] = {}
     for line in reader:
         camera, track, pid = (clean_label(line[names[k]]) for k in ("camera", "track", "pid"))
         if found.setdefault((camera, track), pid) != pid:

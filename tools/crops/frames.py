@@ -117,8 +117,9 @@ class Video:
             times = self._read_times(container, stream)
         self.count = len(times)
         # Without unique times, frames are counted.
-        unique = None not in times and len(set(times)) == len(times)
-        self._index = {time: index for index, time in enumerate(sorted(times))} if unique else {}
+        known = sorted(time for time in times if time is not None)
+        unique = len(set(known)) == len(times)
+        self._index = {time: index for index, time in enumerate(known)} if unique else {}
         if self.count < expected - (0 if stream.frames else 2):
             self.problem = f"{path} is truncated: {self.count} of {expected} frames can be read"
         self.size = self._oriented(width, height)

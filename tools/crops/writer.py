@@ -121,8 +121,15 @@ def write_crops(
     best: dict[int, _Best] = {}
     total = max(pending, default=-1) + 1
     wanted = frozenset(pending)
-    progress = {"total": total, "desc": prefix, "delay": TQDM_DELAY}
-    for frame in tqdm(frames.read(wanted), disable=None, leave=False, **progress):
+    progress = tqdm(
+        frames.read(wanted),
+        total=total,
+        desc=prefix,
+        delay=TQDM_DELAY,
+        disable=None,
+        leave=False,
+    )
+    for frame in progress:
         if frame is None:
             continue
         finished = [part for part, _ in pending[frame.index] if last[part] == frame.index]
