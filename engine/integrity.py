@@ -95,15 +95,19 @@ def verify_checksums(content: Mapping[str, Any], source: object) -> None:
         ValueError: a tensor differs from what was saved.
     """
     recorded = content.get("checksums")
-    if not isinstance(recorded, Mapping):
+    if recorded is None:
         return
+    if not isinstance(recorded, Mapping) or any(
+        type(value) is not int for value in recorded.values()
+    ):
+        raise ValueError(f"{source} is damaged: checksums must be whole numbers by name")
     found = {key: value for key, value in content.items() if key != "checksums"}
     for path, tensor in named_tensors(found):
         if recorded.get(path) != checksum(tensor):
             raise ValueError(f"{source} is damaged: {path} differs from what was saved")
     missing = set(recorded) - {path for path, _ in named_tensors(found)}
     if missing:
-        raise ValueError(f"{source} is damaged: {min(missing)} is missing")
+        raise ValueError(f"{source} is damaged: {min(map(str, missing))} is missing")
 
 
 def find_non_finite(content: Mapping[str, Any]) -> str:

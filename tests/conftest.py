@@ -23,6 +23,7 @@ FIRST = (
     "test_check_gpu.py",
     "test_sockets.py",
     "test_kills.py",
+    "test_signals.py",
     "test_memory_runs.py",
     "test_compilation.py",
     "test_docs_commands.py",

@@ -55,25 +55,25 @@ def assert_same(a, b):
 
 @pytest.fixture
 def interrupt(monkeypatch):
-    """A function that sends SIGTERM during the next run.
+    """A function that sends a signal, by default SIGTERM, during the next run.
 
     interrupt(i) sends it at the start of iteration i, interrupt(evaluation=e) in the evaluation of
     epoch e.
     """
 
     @contextlib.contextmanager
-    def arrange(iteration=None, *, evaluation=None):
+    def arrange(iteration=None, *, evaluation=None, number=signal.SIGTERM):
         with monkeypatch.context() as patch:
             seed, evaluate = Seeder.__call__, Evaluation.__call__
 
             def seed_and_kill(self, engine):
                 if engine.state.iteration == iteration:
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    os.kill(os.getpid(), number)
                 seed(self, engine)
 
             def evaluate_and_kill(self, engine, epoch=None):
                 if (epoch or engine.state.epoch) == evaluation:
-                    os.kill(os.getpid(), signal.SIGTERM)
+                    os.kill(os.getpid(), number)
                 evaluate(self, engine, epoch)
 
             patch.setattr(Seeder, "__call__", seed_and_kill)
@@ -193,14 +193,20 @@ def full_run(tmp_path_factory, train):
 
 
 @pytest.mark.parametrize(
-    "moment", [{"iteration": 2}, {"iteration": 6}, {"evaluation": 1}, {"evaluation": 2}], ids=str
+    "moment, number",
+    [
+        ({"iteration": 2}, signal.SIGHUP),
+        ({"iteration": 6}, signal.SIGTERM),
+        ({"evaluation": 1}, signal.SIGINT),
+        ({"evaluation": 2}, signal.SIGTERM),
+    ],
 )
 def test_resumed_run_has_the_bits_of_the_uninterrupted_one(
-    moment, full_run, tiny_recipe, tmp_path, interrupt, capfd
+    moment, number, full_run, tiny_recipe, tmp_path, interrupt, capfd
 ):
-    with interrupt(**moment):
-        assert run_again(tiny_recipe, tmp_path, *FULL, resume=False) == 143
-    assert capfd.readouterr().err == "main.py: stopped by SIGTERM; continue with --resume\n"
+    with interrupt(**moment, number=number):
+        assert run_again(tiny_recipe, tmp_path, *FULL, resume=False) == 128 + number
+    assert capfd.readouterr().err == f"main.py: stopped by {number.name}; continue with --resume\n"
     assert run_again(tiny_recipe, tmp_path, *FULL) == 0
     assert_same(state_of(tmp_path), state_of(full_run))
     assert_same(state_of(tmp_path, "best"), state_of(full_run, "best"))

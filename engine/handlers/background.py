@@ -88,6 +88,7 @@ class BackgroundWriter(MetricWriter):
             self._thread.join(self.finish_timeout)
         if self._thread.is_alive():
             logger.warning("%s does not respond; its last entries are lost", self.name)
+            self._failed.set()
 
     def _put(self, action: Callable[[], None]) -> None:
         if self._failed.is_set():
@@ -115,6 +116,8 @@ class BackgroundWriter(MetricWriter):
             action()
         # A service can fail in any way, and some libraries raise SystemExit.
         except (Exception, SystemExit) as error:
+            if self._failed.is_set():
+                return
             self._failed.set()
             reason = " ".join(str(error).split()) or type(error).__name__
             logger.warning(

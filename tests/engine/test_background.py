@@ -1,12 +1,16 @@
 """A writer that fails, hangs or is slow does not affect the training."""
 
+import functools
 import threading
 import time
 
 import numpy as np
 import pytest
+from ember_reid.engine.handlers import trackers
 from ember_reid.engine.handlers.background import MAX_IMAGES, BackgroundWriter
 from ember_reid.engine.handlers.writers import MetricWriter
+
+from ember_reid import main
 
 
 class Recorder(MetricWriter):
@@ -128,3 +132,25 @@ def test_the_end_of_a_run_waits_for_uploads_but_not_forever(caplog, seconds, is_
     messages = [record.getMessage() for record in caplog.records]
     lost = ["service does not respond; its last entries are lost"]
     assert messages == ([] if is_complete else lost)
+
+
+def test_a_run_does_not_wait_for_a_service_that_never_answers(
+    tiny_run, tiny_recipe, tmp_path, monkeypatch, capfd
+):
+    gate = threading.Event()
+
+    class Silent(MetricWriter):
+        def open(self, *, resumed_iteration=None):
+            gate.wait(60)
+
+    short = functools.partial(BackgroundWriter, close_timeout=0.2)
+    monkeypatch.setattr(trackers, "BackgroundWriter", short)
+    monkeypatch.setitem(trackers.TRACKERS, "visdom", lambda run: Silent())
+    words = ["-c", str(tiny_recipe), "LOG.TO", "visdom", "OUTPUT_DIR", str(tmp_path)]
+    started = time.monotonic()
+    assert main.main(words) == 0
+    assert time.monotonic() - started < 50
+    gate.set()
+    out, err = capfd.readouterr()
+    assert err == "" and out.count("visdom does not respond; its last entries are lost") == 1
+    assert (tmp_path / "results.json").read_text() == (tiny_run / "results.json").read_text()

@@ -162,13 +162,13 @@ def test_signal_during_an_evaluation_of_unequal_shares(launch, pair_run, monkeyp
 
     def evaluate_and_kill(self, engine, epoch=None):
         if idist.get_rank() == 1 and engine.state.epoch == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
         evaluate(self, engine, epoch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Evaluation, "__call__", evaluate_and_kill)
         code, folder = launch("stopped", *TWO)
-    assert code == 143
+    assert code == 130
     code, folder = launch("stopped", *TWO, "--resume")
     assert code == 0
     assert difference(weights_of(folder), weights_of(pair_run)) == 0

@@ -105,3 +105,19 @@ def test_a_run_sends_its_curves_and_ranked_images(server, tiny_recipe, tmp_path)
     assert {"train/loss", "train/lr"} <= titles
     assert any(title.startswith("ranked/") for title in titles)
     assert any(title.endswith("/mAP") for title in titles)
+
+
+def test_a_server_that_accepts_and_never_answers(tiny_run, tiny_recipe, tmp_path, capfd):
+    from ember_reid.main import main
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        words = ["LOG.TO", "visdom", "LOG.VISDOM_SERVER", "http://127.0.0.1"]
+        words += ["LOG.VISDOM_PORT", str(listener.getsockname()[1]), "OUTPUT_DIR", str(tmp_path)]
+        started = time.monotonic()
+        assert main(["-c", str(tiny_recipe), *words]) == 0
+        # The run itself takes seconds, the writer waits for ten at most.
+        assert time.monotonic() - started < 60
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
+    assert out.count("visdom does not respond") + out.count("visdom failed") == 1
+    assert (tmp_path / "results.json").read_text() == (tiny_run / "results.json").read_text()

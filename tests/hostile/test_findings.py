@@ -50,6 +50,8 @@ def with_weight(create):
         (lambda content: {**content, "num_classes": "5"}, "must be a whole number, found str"),
         (lambda content: {**content, "classes": [["a", "1"]]}, "1 classes, but another"),
         (lambda content: {**content, "model": {3: torch.zeros(1)}}, "must be tensors by name"),
+        (lambda content: {**content, "checksums": [1]}, "checksums must be whole numbers"),
+        (lambda content: {**content, "checksums": {"a": torch.ones(2)}}, "must be whole numbers"),
     ],
 )
 def test_unusual_checkpoints(change, message, checkpoint, fresh):
