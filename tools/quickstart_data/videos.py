@@ -131,7 +131,7 @@ def _write_rows(path: Path, rows: list[tuple[object, ...]]) -> None:
 
 def _number_visits(rows: list[tuple[object, ...]], visits: list[Visit]) -> list[tuple[object, ...]]:
     """Rows of MOTChallenge with the numbers of the visits, from 1, instead of the people."""
-    tracks = {
+    tracks: dict[tuple[object, object], int] = {
         (frame + 1, visit.person): track
         for track, visit in enumerate(visits, start=1)
         for frame in range(visit.first, visit.last + 1)
