@@ -146,6 +146,15 @@ def test_from_rendered_videos_to_scores(tmp_path, monkeypatch, capsys):
     first = np.loadtxt(videos / "cam1.txt", delimiter=",")
     assert first[:, 0].max() <= 48 and set(first[:, 1]) <= set(range(1, 6))
     assert ((first[:, 8] >= 0) & (first[:, 8] <= 1)).all()
+    # The tracks of visits are the same boxes; visits.csv names the person of each.
+    visits = np.loadtxt(videos / "cam1_visits.txt", delimiter=",")
+    owners = dict(
+        line.rsplit(",", 1)
+        for line in (videos / "visits.csv").read_text().splitlines()
+        if line.startswith("cam1,")
+    )
+    assert (np.delete(visits, 1, axis=1) == np.delete(first, 1, axis=1)).all()
+    assert [int(owners[f"cam1,{int(track)}"]) for track in visits[:, 1]] == first[:, 1].tolist()
     sources = [
         word
         for name in ("cam1", "cam2")
