@@ -277,3 +277,10 @@ def test_a_group_without_arguments_shows_its_commands(capsys):
     group = CommandGroup("group", "Text.", {"one": ("m:f", "summary")})
     assert group.main([], prog="prog") == 0
     assert "  one  summary" in capsys.readouterr().out
+
+
+def test_an_argument_with_a_line_feed_costs_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["gallery", "list", "a.db", "b\nc"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "ember-reid: unrecognized arguments: b c; see --help\n"

@@ -60,7 +60,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         """Exit with the message on one line."""
-        self.exit(USER_ERROR, f"{_error_prefix(self.prog)}: {printable(message)}; see --help\n")
+        line = describe(ValueError(message))
+        self.exit(USER_ERROR, f"{_error_prefix(self.prog)}: {line}; see --help\n")
 
 
 @dataclass(frozen=True)
