@@ -198,7 +198,7 @@ def test_version_and_module(capsys):
         (["benchmark", "speed"], "there is no command 'speed'; known: distill, evaluate"),
         (["resume", "nowhere"], "nowhere is not the folder of a run: it has no config.yml"),
         (["recipes", "no", "such"], "no recipe matches 'no such'"),
-        (["report", "nowhere"], "nowhere is no folder"),
+        (["report", "nowhere"], "nowhere is not a folder; give the OUTPUT_DIR of a run"),
     ],
 )
 def test_user_errors_are_one_line(words, message, capsys):
