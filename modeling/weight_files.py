@@ -152,9 +152,9 @@ def _verify_archive(path: Path) -> None:
     Raises:
         ValueError: a member was changed, or the archive is damaged.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             # Compressed archives can be larger than the memory.

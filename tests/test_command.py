@@ -42,6 +42,7 @@ SCALED_DOWN = {
     "search": ["--out", "found"],
     "benchmark distill": ["--rounds", "2", *SMALL, *TEACHER],
     "benchmark evaluate": "--shape tiny --repeats 1".split(),
+    "benchmark host": ["--iterations", "3", *SMALL],
     "benchmark latency": "--batch 2 --repeats 2 --device cpu --precision float32".split(),
     "benchmark search": "--entries 500 --dim 8 --queries 5 --identities 20".split(),
     "benchmark train": ["--iterations", "2", "--warmup", "1", *SMALL],

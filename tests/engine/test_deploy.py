@@ -3,7 +3,6 @@
 `make test` exports one network of each kind, `make test-exports` all of them (minutes).
 """
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -68,7 +67,8 @@ HEADS_AND_SWITCHES = {
     },
     "non-local": {"name": "resnet18", **NARROW, "MODEL__BACKBONE__NON_LOCAL": "(0,1,1,0)"},
 }  # fmt: skip
-EVERYTHING = NETWORKS | HEADS_AND_SWITCHES | (TIMM if find_spec("timm") else {})
+JPM = {"jpm": {**TIMM["vit_tiny_patch16_224"], "MODEL__HEAD__NAME": "jpm"}}
+EVERYTHING = NETWORKS | HEADS_AND_SWITCHES | TIMM | JPM
 # One of each kind; a few seconds each, nearly all of it torch's exporter.
 IN_SHORT = {
     "onnx": ("resnet18_ibn_a", "pooling gem"),

@@ -135,7 +135,7 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(capsys, tiny_recipe, tmp_pat
     torch.save({"weight": torch.zeros(2)}, tmp_path / "foreign.pt")
     for name, message in (
         ("text.pt", "weight file"),
-        ("foreign.pt", "no checkpoint of this program"),
+        ("foreign.pt", "is not a checkpoint of this program"),
     ):
         words = ["KD.TEACHERS", f"('{tmp_path / name}',)", "KD.LOGITS.WEIGHT", "1"]
         assert message in run_and_read(capsys, tiny_recipe, tmp_path / "out", *words)

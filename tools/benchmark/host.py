@@ -1,6 +1,6 @@
 """Measure the host time of an iteration whose step is captured. No GPU is needed.
 
-    python -m tools.benchmark host -c market1501/bot_R50 --iterations 200
+    python -m tools.benchmark host -c quickstart/people --iterations 200
 
 The graph is replaced by one that computes nothing. What remains is the work of the host: sampler,
 random numbers, the ring buffer, handlers and logs. The device is the CPU, so launching a graph and
