@@ -134,9 +134,8 @@ def test_python_examples_run(name, folder, monkeypatch):
 def test_recipes_name_their_own_command():
     defaults = load_config(None)
     for path in sorted((ROOT / "configs").rglob("*.yml")):
-        head = [
-            line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
-        ]
+        text = re.sub(r"\\\n#\s*", "", path.read_text(encoding="utf-8"))
+        head = [line for line in text.splitlines() if line.startswith("#")]
         name = path.relative_to(ROOT).as_posix()
         commands = [m[1] for line in head if (m := re.search(r"(python main\.py -c .*)", line))]
         for words in (re.split(r"\s{2,}", command)[0].split() for command in commands):
