@@ -134,7 +134,7 @@ def test_tensorboard_and_the_report_do_not_end_a_run(
     out, err = capfd.readouterr()
     # The report is a separate process, which prints its own line.
     assert "Traceback" not in out + err and len(err.splitlines()) <= 1
-    assert out.count("tensorboard failed and is not used any more; the training continues") == 1
+    assert out.count("tensorboard failed and is no longer used; the training continues") == 1
     assert "the report was not written" in out and not (folder / "report.html").exists()
     assert_same_run(folder, tiny_run)
 
