@@ -6,6 +6,7 @@ same for any number of processes.
 """
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -39,7 +40,7 @@ class _EpochPlan:
             self._result = self._plan(self._epoch)
 
 
-class GlobalBatchSampler(Sampler[list[int]]):
+class GlobalBatchSampler(Sampler[list[int]], ABC):
     """Base class of the training samplers: epochs, the rows of a rank, resuming within an epoch.
 
     While an epoch is trained, a thread plans the next one. Plans depend on the epoch only, so the
@@ -98,9 +99,9 @@ class GlobalBatchSampler(Sampler[list[int]]):
         self._next_plan = _EpochPlan(self._plan, epoch + 1)
         return plan
 
+    @abstractmethod
     def _plan(self, epoch: int) -> np.ndarray:
         """The record indices of all batches of an epoch: int64 [num_steps, batch_size]."""
-        raise NotImplementedError
 
 
 class PKSampler(GlobalBatchSampler):
@@ -172,9 +173,9 @@ class PKSampler(GlobalBatchSampler):
         self.num_groups = np.maximum(sizes // num_instances, 1)
         self.num_steps = self._count_steps()
 
+    @abstractmethod
     def _count_steps(self) -> int:
         """The number of batches per epoch."""
-        raise NotImplementedError
 
     def _groups(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Shuffle the images of one identity and cut them into groups of K: int64 [groups, K].

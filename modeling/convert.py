@@ -299,7 +299,7 @@ def convert_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Applies all patterns, in this order, to every name."""
+    """Apply all patterns, in this order, to every name."""
     renamed = {}
     for name, tensor in tensors.items():
         for pattern, replacement in rules:

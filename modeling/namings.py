@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
+from ember_reid.modeling.convert import rename
 from ember_reid.modeling.positions import (
     BICUBIC,
     BICUBIC_ANTIALIASED,
@@ -56,15 +57,6 @@ def drop(tensors: Mapping[str, Tensor], pattern: str) -> Tensors:
     return {name: tensor for name, tensor in tensors.items() if not re.match(pattern, name)}
 
 
-def _rename(tensors: Mapping[str, Tensor], *rules: tuple[str, str]) -> Tensors:
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in rules:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
-
-
 def _order_merged_patches(tensor: Tensor) -> Tensor:
     """The last dimension, 4C values of 2 x 2 patches, in timm's order.
 
@@ -88,14 +80,16 @@ def _convert_solider(tensors: Mapping[str, Tensor]) -> Tensors:
         for name, tensor in drop(tensors, unused).items()
         if not name.endswith("relative_position_index")
     }
-    named = _rename(
+    named = rename(
         kept,
-        (rf"^norm{last}\.", "norm."),
-        (r"^patch_embed\.projection\.", "patch_embed.proj."),
-        (r"\.attn\.w_msa\.", ".attn."),
-        (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
-        (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
-        (r"^semantic_embed_([wb])\.(\d+)\.", r"stages.\2.downsample.semantic_\1."),
+        (
+            (rf"^norm{last}\.", "norm."),
+            (r"^patch_embed\.projection\.", "patch_embed.proj."),
+            (r"\.attn\.w_msa\.", ".attn."),
+            (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
+            (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+            (r"^semantic_embed_([wb])\.(\d+)\.", r"stages.\2.downsample.semantic_\1."),
+        ),
     )
     converted = {}
     for name, tensor in named.items():
@@ -129,24 +123,26 @@ def _convert_dinov2(tensors: Mapping[str, Tensor]) -> Tensors:
         converted["reg_token"] = tensors["register_tokens"]
         converted["cls_token"] = tensors["cls_token"] + positions[:, :1]
         converted["pos_embed"] = positions[:, 1:]
-    return _rename(converted, (r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."))
+    return rename(converted, ((r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2.")))
 
 
 def _convert_clip(tensors: Mapping[str, Tensor]) -> Tensors:
     """The image encoder of CLIP without its projection to the space of texts."""
-    converted = _rename(
+    converted = rename(
         drop(tensors, r"proj$"),
-        (r"^conv1\.", "patch_embed.proj."),
-        (r"^positional_embedding$", "pos_embed"),
-        (r"^class_embedding$", "cls_token"),
-        (r"^ln_pre\.", "norm_pre."),
-        (r"^ln_post\.", "norm."),
-        (r"^transformer\.resblocks\.", "blocks."),
-        (r"\.ln_([12])\.", r".norm\1."),
-        (r"\.attn\.in_proj_", ".attn.qkv."),
-        (r"\.attn\.out_proj\.", ".attn.proj."),
-        (r"\.mlp\.c_fc\.", ".mlp.fc1."),
-        (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+        (
+            (r"^conv1\.", "patch_embed.proj."),
+            (r"^positional_embedding$", "pos_embed"),
+            (r"^class_embedding$", "cls_token"),
+            (r"^ln_pre\.", "norm_pre."),
+            (r"^ln_post\.", "norm."),
+            (r"^transformer\.resblocks\.", "blocks."),
+            (r"\.ln_([12])\.", r".norm\1."),
+            (r"\.attn\.in_proj_", ".attn.qkv."),
+            (r"\.attn\.out_proj\.", ".attn.proj."),
+            (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+            (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+        ),
     )
     # [C] -> [1, 1, C] and [P + 1, C] -> [1, P + 1, C]
     for name in ("cls_token", "pos_embed"):
@@ -169,7 +165,9 @@ NAMINGS = (
     Naming(
         "TransReID-SSL with ICS",
         lambda names: has_prefix(names, "patch_embed.conv.0."),
-        lambda tensors: _rename(tensors, (r"^patch_embed\.(conv|proj)\.", r"patch_embed.proj.\1.")),
+        lambda tensors: rename(
+            tensors, ((r"^patch_embed\.(conv|proj)\.", r"patch_embed.proj.\1."),)
+        ),
         BILINEAR,
     ),
     Naming("CLIP", lambda names: has_prefix(names, "transformer.resblocks."), _convert_clip),

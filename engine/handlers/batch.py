@@ -1,5 +1,6 @@
 """Handlers that prepare an iteration: the batch, the random seed and the learning rate."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ class ToDevice:
         set_batch(engine, batch._replace(**moved))
 
 
-class BatchTransform:
+class BatchTransform(ABC):
     """Trainer, ITERATION_STARTED: replaces the batch.
 
     The eager step calls both methods in each iteration. A captured step calls `draw` in each
@@ -77,13 +78,13 @@ class BatchTransform:
         """What changes in each iteration, as a CPU tensor of constant shape; empty by default."""
         return torch.empty(0)
 
+    @abstractmethod
     def apply(self, batch: Batch, drawn: Tensor) -> Batch:
         """The new batch. Nothing here may wait for the device or depend on `iteration`.
 
         Args:
             drawn: the result of `draw`, on the CPU or on the device of the batch.
         """
-        raise NotImplementedError
 
 
 class Seeder:

@@ -6,6 +6,7 @@ handlers are not used: they read tensors on the device and call the tracker in t
 
 import importlib
 import re
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +89,13 @@ class Tracker(MetricWriter):
             self._upload(self.run.best_checkpoint)
         self._finish()
 
+    @abstractmethod
     def _start(self, known: str) -> str:
         """Start a run, or continue the one with the id `known`.
 
         Returns:
             The id of the run.
         """
-        raise NotImplementedError
 
     def _upload(self, checkpoint: Path) -> None:
         """Store the best checkpoint."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from ember_reid.engine.files import replace_text, replaced_file
 from ignite.handlers import TensorboardLogger
 
 
-class MetricWriter:
+class MetricWriter(ABC):
     """Base class: receives metrics and, optionally, images. It is opened after all checks.
 
     Attributes:
@@ -28,9 +29,9 @@ class MetricWriter:
     def open(self, *, resumed_iteration: int | None = None) -> None:
         """Open files or connections. A resumed run drops all entries after `resumed_iteration`."""
 
+    @abstractmethod
     def write(self, source: str, epoch: int, iteration: int, values: Mapping[str, float]) -> None:
         """Record values. `source` is "train" or "test/<dataset>"."""
-        raise NotImplementedError
 
     def write_image(self, title: str, iteration: int, image: np.ndarray) -> None:
         """Show an image, uint8 [H, W, 3]."""

@@ -143,6 +143,9 @@ def test_a_run_does_not_wait_for_a_service_that_never_answers(
         def open(self, *, resumed_iteration=None):
             gate.wait(60)
 
+        def write(self, source, epoch, iteration, values):
+            raise AssertionError("nothing is written before the service is open")
+
     short = functools.partial(BackgroundWriter, close_timeout=0.2)
     monkeypatch.setattr(trackers, "BackgroundWriter", short)
     monkeypatch.setitem(trackers.TRACKERS, "visdom", lambda run: Silent())

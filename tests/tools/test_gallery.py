@@ -247,6 +247,22 @@ def test_another_file_is_refused(tmp_path, content, message):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_an_existing_gallery_is_not_replaced(tmp_path, monkeypatch, has_links):
+    def refuse(*_):
+        raise PermissionError("links are not supported")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    with Gallery.create(tmp_path / "a.db", network()) as created:
+        created.add("Anna", [entry(1, 0, 0, 0)])
+    with pytest.raises(FileExistsError):
+        Gallery.create(tmp_path / "a.db", network())
+    with Gallery(tmp_path / "a.db") as opened:
+        assert opened.snapshot().names == ("Anna",)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+
+
 def test_a_missing_gallery_is_not_created(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no gallery"):
         Gallery(tmp_path / "x.db")

@@ -2,6 +2,7 @@
 
 import gc
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def memory_status(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise OSError(f"/proc/self/status has no {field}")
+
+
+def seconds_per_call(function: Callable[[], object], repeats: int) -> float:
+    """Seconds of a call on the current device, measured after a tenth of the calls."""
+    for _ in range(max(1, repeats // 10)):
+        function()
+    synchronize()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    synchronize()
+    return (time.perf_counter() - started) / repeats
 
 
 def format_seconds(seconds: np.ndarray) -> str:

@@ -1,11 +1,8 @@
 """Part 1: versions, the cost of a launch, and the speed of copies and matrix products."""
 
-import time
-from collections.abc import Callable
-
 import torch
 from ember_reid.engine.environment import collect_env_info
-from ember_reid.tools.benchmark.machine import synchronize
+from ember_reid.tools.benchmark.machine import seconds_per_call
 from ember_reid.tools.check_gpu.results import Result
 from ember_reid.tools.check_gpu.setting import Setting
 
@@ -26,7 +23,7 @@ def check(setting: Setting, result: Result) -> None:
         result.check("bfloat16", torch.cuda.is_bf16_supported(), f"capability {capability}")
     repeats = 20 if setting.rehearse else 200
     small = torch.zeros(1, device=device)
-    result.record("launch", f"{1e6 * _seconds(lambda: small.add_(1), repeats):.1f} us")
+    result.record("launch", f"{1e6 * seconds_per_call(lambda: small.add_(1), repeats):.1f} us")
     _measure_copies(device, result, size=MIB if setting.rehearse else 256 * MIB)
     _measure_products(device, result, size=64 if setting.rehearse else 8192)
 
@@ -38,22 +35,10 @@ def _measure_copies(device: torch.device, result: Result, *, size: int) -> None:
         ("copy to the device", lambda: there.copy_(pinned, non_blocking=True)),
         ("copy to the host", lambda: pinned.copy_(there, non_blocking=True)),
     ):
-        result.record(name, f"{size / _seconds(copy, 10) / 1e9:.1f} GB/s")
+        result.record(name, f"{size / seconds_per_call(copy, 10) / 1e9:.1f} GB/s")
 
 
 def _measure_products(device: torch.device, result: Result, *, size: int) -> None:
     left = torch.randn(size, size, device=device, dtype=torch.bfloat16)
-    seconds = _seconds(lambda: left @ left, 20)
+    seconds = seconds_per_call(lambda: left @ left, 20)
     result.record("bfloat16 product", f"{2 * size**3 / seconds / 1e12:.1f} TFLOP/s")
-
-
-def _seconds(function: Callable[[], object], repeats: int) -> float:
-    """Seconds per call, after a tenth of the calls."""
-    for _ in range(repeats // 10):
-        function()
-    synchronize()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    synchronize()
-    return (time.perf_counter() - started) / repeats

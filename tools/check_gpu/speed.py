@@ -13,7 +13,7 @@ from ember_reid.engine.fuse_conv_bn import fused_copy
 from ember_reid.engine.inference import CapturedInference
 from ember_reid.engine.run.build import seed_everything
 from ember_reid.modeling import build_model
-from ember_reid.tools.benchmark.machine import synchronize
+from ember_reid.tools.benchmark.machine import seconds_per_call
 from ember_reid.tools.benchmark.train import measure
 from ember_reid.tools.check_gpu.results import Result
 from ember_reid.tools.check_gpu.setting import Setting, tiny_words, write_images
@@ -130,7 +130,7 @@ def _measure_inference(words: Sequence[str], setting: Setting, result: Result) -
         if not setting.rehearse:
             functions["captured"] = CapturedInference(functions["fused"], device)
         for name, embed in functions.items():
-            rate = batch / _seconds(partial(embed, images), 2 if setting.rehearse else 30)
+            rate = batch / seconds_per_call(partial(embed, images), 2 if setting.rehearse else 30)
             result.record(f"inference, {name}, batch {batch}", f"{rate:,.0f} images/s")
             rates.append(rate)
     if not setting.rehearse:
@@ -150,14 +150,3 @@ def _embedding(
             return network(normalize(images)).embedding.float()
 
     return embed
-
-
-def _seconds(function: Callable[[], object], repeats: int) -> float:
-    for _ in range(5 if repeats > 5 else 1):
-        function()
-    synchronize()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    synchronize()
-    return (time.perf_counter() - started) / repeats

@@ -22,7 +22,7 @@ from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, add_recipe, check_at_least, echo
 from ember_reid.tools.common.inputs import IDS, ImageFile, read_images, split_overrides
-from ember_reid.tools.common.model_arguments import add_trust_argument
+from ember_reid.tools.common.model_arguments import add_threshold_argument, add_trust_argument
 from ember_reid.tools.common.stored_network import (
     check_same_network,
     choose_threshold,
@@ -45,12 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--identify", action="store_true", help="add each image to the nearest identity"
     )
-    parser.add_argument(
-        "--threshold",
-        default="auto",
-        metavar="DISTANCE",
-        help="for --identify: auto (the calibrated one) | a cosine distance",
-    )
+    add_threshold_argument(parser)
     parser.add_argument("--camera", default="", help="the camera of images without one")
     parser.add_argument("--batch", type=int, default=64, help="(default: %(default)s)")
     add_trust_argument(parser)

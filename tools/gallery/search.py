@@ -18,7 +18,7 @@ from ember_reid.engine.files import replace_text
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, check_at_least, echo
 from ember_reid.tools.common.inputs import read_images
-from ember_reid.tools.common.model_arguments import add_trust_argument
+from ember_reid.tools.common.model_arguments import add_threshold_argument, add_trust_argument
 from ember_reid.tools.common.stored_network import choose_threshold, reopen_network
 from ember_reid.tools.extract.command import embed_images
 from ember_reid.tools.gallery.snapshot import Answer, Snapshot, decide, query, rank_identities
@@ -34,12 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("gallery", type=Path, metavar="FILE", help="the gallery")
     parser.add_argument("images", nargs="+", help="images, folders or csv lists")
     parser.add_argument("--top", type=int, default=5, help="identities (default: %(default)s)")
-    parser.add_argument(
-        "--threshold",
-        default="auto",
-        metavar="DISTANCE",
-        help="auto (the calibrated one) | none | a cosine distance",
-    )
+    add_threshold_argument(parser)
     parser.add_argument("--faiss", action="store_true", help="search an index; for large galleries")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all candidates")
     parser.add_argument("--batch", type=int, default=64, help="(default: %(default)s)")

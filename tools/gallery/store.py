@@ -82,8 +82,7 @@ class Gallery:
         draft = path.with_name(f".{os.getpid()}.{path.name}")
         try:
             create_tables(draft, {**vars(network), "additions": "0", "removals": "0"})
-            # Unlike a rename, a link fails if another process has created the gallery meanwhile.
-            os.link(draft, path)
+            _publish(draft, path)
         finally:
             draft.unlink(missing_ok=True)
         return cls(path)
@@ -264,6 +263,20 @@ class Gallery:
             if removes:
                 self.remove_indexes()
         return result
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Give a draft its name; raises FileExistsError if there is such a file."""
+    try:
+        # Unlike a rename, a link fails if another process has created the file meanwhile.
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        # Some file systems have no links.
+        if path.exists():
+            raise FileExistsError(f"{path} exists") from error
+        draft.rename(path)
 
 
 def new_name(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, echo
 from ember_reid.tools.common.feature_file import Features, load_features
 from ember_reid.tools.common.inputs import read_images
-from ember_reid.tools.common.model_arguments import add_trust_argument
+from ember_reid.tools.common.model_arguments import add_threshold_argument, add_trust_argument
 from ember_reid.tools.common.stored_network import (
     check_same_network,
     choose_threshold,
@@ -52,12 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=10, help="matches per query (default %(default)s)"
     )
-    parser.add_argument(
-        "--threshold",
-        default="auto",
-        metavar="DISTANCE",
-        help="auto (the calibrated one) | none | a cosine distance",
-    )
+    add_threshold_argument(parser)
     parser.add_argument(
         "--rerank", type=int, nargs="?", const=100, default=0, metavar="K",
         help="re-rank the K nearest by k-reciprocal encoding (default K: 100)",

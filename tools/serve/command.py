@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.tools.common.cli import Command, check_at_least, echo
-from ember_reid.tools.common.model_arguments import add_trust_argument
+from ember_reid.tools.common.model_arguments import add_threshold_argument, add_trust_argument
 from ember_reid.tools.common.stored_network import choose_threshold, reopen_network
 from ember_reid.tools.gallery.store import Gallery
 from ember_reid.tools.serve.limits import Limits
@@ -34,12 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("gallery", type=Path, metavar="FILE", help="see ember-reid gallery add")
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
-    parser.add_argument(
-        "--threshold",
-        default="auto",
-        metavar="DISTANCE",
-        help="auto (the calibrated one) | none | a cosine distance",
-    )
+    add_threshold_argument(parser)
     parser.add_argument(
         "--max-bytes", type=int, default=Limits.max_bytes, help="of an image (default: %(default)s)"
     )
