@@ -173,7 +173,7 @@ def write_distances(
     num_query: int,
     product: Product,
 ) -> None:
-    """Writes the distances of queries `items`, int64 [b], into `out` [b, G].
+    """Write the distances of queries `items`, int64 [b], into `out` [b, G].
 
     A constant per row is left out, which does not change the ranking.
     """
@@ -191,7 +191,7 @@ def fill_ranks(
     matches: Matches,
     backend: str,
 ) -> None:
-    """Fills the ranks [M] of the valid queries `numbers`, one block of rows after another.
+    """Fill the ranks [M] of the valid queries `numbers`, one block of rows after another.
 
     Args:
         write_rows: `write_rows(out, items)` writes the distances [b, G] of some queries.

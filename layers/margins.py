@@ -42,7 +42,7 @@ MARGINS = {"arcface": _arcface, "cosface": _cosface, "circle": _circle}
 
 
 def apply_margin(logits: Tensor, pids: Tensor, *, kind: str, scale: float, margin: float) -> Tensor:
-    """Applies a margin to the logits, for the cross-entropy during training.
+    """Apply a margin to the logits, for the cross-entropy during training.
 
     Args:
         logits: [B, C], scale * cosine.

@@ -26,7 +26,7 @@ class References(NamedTuple):
 def references_or_batch(
     references: References | None, embeddings: Tensor, pids: Tensor
 ) -> References:
-    """Returns `references`, or the batch itself (embeddings [B, D], pids [B]) if it is None."""
+    """Return `references`, or the batch itself (embeddings [B, D], pids [B]) if it is None."""
     return references or References(embeddings, pids, torch.arange(len(pids), device=pids.device))
 
 

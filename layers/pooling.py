@@ -53,7 +53,7 @@ POOLINGS = ("avg", "max", "avgmax", "gem")
 
 
 def create_pooling(name: str, *, gem_p: float = 3.0, gem_learnable: bool = True) -> nn.Module:
-    """Creates the pooling `name`, one of POOLINGS.
+    """Create the pooling `name`, one of POOLINGS.
 
     Args:
         name: "avg", "max", "avgmax" or "gem".

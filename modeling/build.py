@@ -19,7 +19,7 @@ HEADS = {"global": GlobalHead, "mgn": MGNHead, "jpm": JigsawHead}
 
 
 def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> ReidModel:
-    """Builds the model of the configuration, in training mode.
+    """Build the model of the configuration, in training mode.
 
     Args:
         cfg: MODEL, INPUT.SIZE_TRAIN, INPUT.SIZE_TEST and TEST.NECK_FEAT are used.

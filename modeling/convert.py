@@ -264,7 +264,7 @@ def detect_layout(names: Collection[str]) -> str:
 def convert_state_dict(
     tensors: Mapping[str, Tensor], *, layout: str = "auto", model_names: Collection[str] = ()
 ) -> Converted:
-    """Converts a state dict of another program to our names, unless it already has them.
+    """Convert a state dict of another program to our names, unless it already has them.
 
     Args:
         tensors: without wrappers and the prefix "module.".
@@ -292,7 +292,7 @@ def convert_state_dict(
 
 
 def convert_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Converts published ImageNet weights of a backbone to the names of our backbone."""
+    """Convert published ImageNet weights of a backbone to the names of our backbone."""
     rules = _SE + _OSNET + _DENSENET
     named = rename({f"backbone.{k}": v for k, v in tensors.items()}, rules)
     return {k.removeprefix("backbone."): v for k, v in _reshape(named).items()}
@@ -309,7 +309,7 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 
 def _reshape(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Converts shapes: reductions become linear, squeeze-and-excitation layers convolutions."""
+    """Convert shapes: reductions become linear, squeeze-and-excitation layers convolutions."""
     out = {}
     for name, tensor in tensors.items():
         if name.endswith("reduction.0.weight"):

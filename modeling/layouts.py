@@ -138,7 +138,7 @@ CONTAINERS = (
 
 
 def convert_pretrained(tensors: Mapping[str, Tensor]) -> ConvertedBackbone:
-    """Converts the tensors of a file to the names of timm or torchvision."""
+    """Convert the tensors of a file to the names of timm or torchvision."""
     container = next((c for c in CONTAINERS if c.matches(tensors)), None)
     inner = container.extract(tensors) if container else dict(tensors)
     naming = next((n for n in NAMINGS if n.matches(inner)), None)

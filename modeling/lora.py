@@ -27,7 +27,7 @@ class LoraOptions:
 
 
 def add_adapters(backbone: nn.Module, options: LoraOptions, name: str) -> None:
-    """Adds adapters to the linear layers of a backbone, in place, and freezes all its weights.
+    """Add adapters to the linear layers of a backbone, in place, and freeze all its weights.
 
     The adapters are trained; they start with an output of 0.
 
@@ -67,7 +67,7 @@ def add_adapters(backbone: nn.Module, options: LoraOptions, name: str) -> None:
 
 
 def keep_adapters_only(model: nn.Module) -> None:
-    """Leaves the frozen weights of the backbone out of the state dict of `model`.
+    """Leave the frozen weights of the backbone out of the state dict of `model`.
 
     The state dict contains a fingerprint of them instead. Loading a state dict compares it, and
     keeps the frozen weights.
@@ -117,7 +117,7 @@ def _hex(fingerprint: Tensor) -> str:
 
 
 def merge_adapters(model: Any) -> None:
-    """Adds the adapters to the weights of their layers, in place, and removes them."""
+    """Add the adapters to the weights of their layers, in place, and remove them."""
     if not getattr(model, "base_names", ()):
         return
     from peft.tuners.tuners_utils import BaseTunerLayer

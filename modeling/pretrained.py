@@ -74,7 +74,7 @@ def load_pretrained(
     partial: bool = False,
     positions: str = "auto",
 ) -> LoadReport | None:
-    """Loads pretrained weights into the backbone `name`.
+    """Load pretrained weights into the backbone `name`.
 
     Args:
         backbone: is changed in place.
@@ -195,7 +195,7 @@ def _load_strictly(
     source: str,
     partial: bool,
 ) -> LoadReport:
-    """Loads `tensors` if all of them match the network; `original` are those before resampling."""
+    """Load `tensors` if all of them match the network; `original` are those before resampling."""
     own = network.state_dict()
     quantized = [k for k, v in tensors.items() if k in own and _is_quantized(v, own[k])]
     if quantized:

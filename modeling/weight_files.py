@@ -93,7 +93,7 @@ def shorten(names: tuple[str, ...], limit: int = 4) -> str:
 
 
 def read_checkpoint(path: str | Path) -> Any:
-    """Reads a file of torch.save or safetensors to the CPU without executing code from it.
+    """Read a file of torch.save or safetensors to the CPU without executing code from it.
 
     The content decides which of the two it is, not the name.
 

@@ -224,7 +224,7 @@ def neighbor_weights(
 def write_reranked(
     out: torch.Tensor, items: torch.Tensor, *, encoding: Encoding, plan: RerankingPlan
 ) -> None:
-    """Writes the re-ranked distances of queries `items`, int64 [b], into `out` [b, G] (eq. 12)."""
+    """Write the re-ranked distances of queries `items`, int64 [b], into `out` [b, G] (eq. 12)."""
     features, lambda_value = encoding.features, encoding.lambda_value
     num_query = encoding.query.shape[0]
     query, gallery = encoding.query[items.cpu().numpy()], encoding.gallery

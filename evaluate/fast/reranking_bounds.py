@@ -28,7 +28,7 @@ QUERIES_AT_ONCE = 1024
 def fill_bounded_ranks(
     ranks: np.ndarray, numbers: np.ndarray, *, encoding: Encoding, matches: Matches
 ) -> np.ndarray:
-    """Fills the ranks [M] of those valid queries `numbers` for which the bound is sufficient.
+    """Fill the ranks [M] of those valid queries `numbers` for which the bound is sufficient.
 
     Returns:
         The numbers of the other queries.

@@ -54,7 +54,7 @@ def all_agree(condition: bool, shard: Shard) -> bool:
 def merge_lists(
     items: torch.Tensor, bounds: torch.Tensor, shard: Shard
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Merges the lists [N, K] of all processes, sorted by (bound, position)."""
+    """Merge the lists [N, K] of all processes, sorted by (bound, position)."""
     if shard.world_size == 1:
         return items, bounds
     home, length = items.device, items.shape[1]

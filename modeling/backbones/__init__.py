@@ -81,7 +81,7 @@ PERSON_BACKBONES: dict[str, Callable[[BackboneOptions], Backbone]] = {
 
 
 def create_backbone(name: str, options: BackboneOptions) -> Backbone:
-    """Creates a backbone with random weights.
+    """Create a backbone with random weights.
 
     Args:
         name: a key of BACKBONES or PERSON_BACKBONES, or timm:<name>.

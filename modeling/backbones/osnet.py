@@ -131,7 +131,7 @@ class OSNet(Backbone):
 
 
 def create_osnet(options: BackboneOptions, *, width: float, ain: bool = False) -> OSNet:
-    """Creates an OSNet, or an OSNet-AIN with the instance norms that the paper found."""
+    """Create an OSNet, or an OSNet-AIN with the instance norms that the paper found."""
     options = keep_supported("OSNet", options)
     plain = ((False, False),) * 3
     searched = ((True, True), (False, True), (True, False))

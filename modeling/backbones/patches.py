@@ -29,7 +29,7 @@ def check_patches(
 
 
 def overlap_patches(network: Any, stride: int) -> None:
-    """Gives the patch embedding of a timm vision transformer another stride, in place.
+    """Give the patch embedding of a timm vision transformer another stride, in place.
 
     There are (H - P) // stride + 1 rows of patches for a patch size P, as in TransReID (He et al.
     2021, section 3.1). The position embeddings are resampled.

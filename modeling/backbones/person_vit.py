@@ -35,7 +35,7 @@ def create_ics_stem(embed_dim: int) -> nn.Sequential:
 def create_person_vit(
     options: BackboneOptions, *, size: str, ics: bool = False, part_tokens: int = 0
 ) -> TimmBackbone:
-    """Creates a ViT of person pretraining, with patches of 16 x 16.
+    """Create a ViT of person pretraining, with patches of 16 x 16.
 
     Args:
         options: those of a vision transformer of timm, without PATCH_STRIDE.

@@ -78,7 +78,7 @@ class ResNeStBottleneck(nn.Module):
 
 
 def create_resnest(options: BackboneOptions, *, depth: int) -> ResNet:
-    """Creates a ResNeSt-50 with the parameter names of its authors' weight files.
+    """Create a ResNeSt-50 with the parameter names of its authors' weight files.
 
     Its settings are last stride, last dilation, stem and non-local blocks. A last dilation of 2
     starts at the second block of the last stage, as in FastReID's current code with last stride 1.

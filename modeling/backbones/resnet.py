@@ -170,7 +170,7 @@ class ResNet(Backbone):
 def create_stage(
     blocks: Sequence[nn.Module], stage: int, *, channels: int, options: BackboneOptions
 ) -> nn.Sequential:
-    """Creates a stage from its blocks, with non-local blocks `nl<i>` after the last of them.
+    """Create a stage from its blocks, with non-local blocks `nl<i>` after the last of them.
 
     Args:
         blocks: the residual blocks.
@@ -203,7 +203,7 @@ def create_resnet(
     bam: bool = False,
     style: BlockStyle = _PLAIN,
 ) -> ResNet:
-    """Creates a ResNet of 18, 34, 50, 101 or 152 layers.
+    """Create a ResNet of 18, 34, 50, 101 or 152 layers.
 
     Args:
         options: last stride, stem, last ReLU, non-local blocks and width.

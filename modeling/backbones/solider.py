@@ -61,7 +61,7 @@ class SemanticMerging(nn.Module):
 
 
 def make_controllable(network: nn.Module, weight: float) -> None:
-    """Turns a Swin transformer of timm into SOLIDER's, with random weights of the mergings."""
+    """Turn a Swin transformer of timm into SOLIDER's, with random weights of the mergings."""
     for block in network.modules():
         if isinstance(block, SwinTransformerBlock):
             block.__class__ = PaddedBlock
@@ -71,7 +71,7 @@ def make_controllable(network: nn.Module, weight: float) -> None:
 
 
 def create_solider(options: BackboneOptions, *, size: str) -> TimmBackbone:
-    """Creates SOLIDER's Swin transformer.
+    """Create SOLIDER's Swin transformer.
 
     Windows are always 7 x 7 patches, with padding, also where a map is smaller; timm would use
     smaller windows there.

@@ -38,7 +38,7 @@ def create_timm_network(
     arguments: Mapping[str, Any] | None = None,
     drop_path: float = 0.0,
 ) -> nn.Module:
-    """Creates a timm model without pooling and classifier.
+    """Create a timm model without pooling and classifier.
 
     Args:
         name: name of the model, without "timm:".
@@ -179,7 +179,7 @@ def _set_checkpointing(network: Any, enable: bool, name: str = "") -> None:
 
 
 def create_timm(name: str, options: BackboneOptions) -> TimmBackbone:
-    """Creates the backbone `timm:<name>`.
+    """Create the backbone `timm:<name>`.
 
     Raises:
         ValueError: an unknown name, or settings that the network does not support.

@@ -78,7 +78,7 @@ class ViTBackbone(TimmBackbone):
         return network.norm_pre(network.patch_drop(tokens))
 
     def run(self, blocks: Iterable[nn.Module], tokens: Tensor) -> Tensor:
-        """Applies some of the blocks; with gradient checkpointing if the network has it on."""
+        """Apply some of the blocks; with gradient checkpointing if the network has it on."""
         if self.network.grad_checkpointing:
             from timm.models import checkpoint_seq
 
