@@ -88,6 +88,7 @@ SOLVER.MAX_EPOCHS = 120
 SOLVER.IMS_PER_BATCH = 64
 # Forward passes per optimizer step.
 SOLVER.ACCUMULATION_STEPS = 1
+# multistep, cosine, or linear. "linear" with WARMUP_EPOCHS and DELAY_EPOCHS is a trapezoid.
 SOLVER.SCHEDULE = "multistep"
 # epoch: one learning rate per epoch. iteration: it changes in every iteration.
 SOLVER.SCHEDULE_BY = "epoch"
@@ -96,9 +97,9 @@ SOLVER.STEPS = (40, 70)
 # Count STEPS from the end of the warm-up, as FastReID does since version 1.0.
 SOLVER.STEPS_AFTER_WARMUP = False
 SOLVER.GAMMA = 0.1
-# Cosine schedule: the last learning rate, as a part of BASE_LR.
+# Cosine and linear schedule: the last learning rate, as a part of BASE_LR.
 SOLVER.ETA_MIN_FACTOR = 0.01
-# Cosine schedule: epochs at BASE_LR before the descent.
+# Cosine and linear schedule: epochs at BASE_LR before the descent.
 SOLVER.DELAY_EPOCHS = 0
 # Cosine schedule: compute the descent from epoch 0, as if there were no warm-up (TransReID).
 SOLVER.COSINE_FROM_START = False

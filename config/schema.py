@@ -163,7 +163,7 @@ CHECKS: dict[str, Check] = {
     "SOLVER.MAX_EPOCHS": Range(1, 1e6),
     "SOLVER.IMS_PER_BATCH": Range(1, 1e6),
     "SOLVER.ACCUMULATION_STEPS": Range(1, 1e6),
-    "SOLVER.SCHEDULE": Choices(("multistep", "cosine")),
+    "SOLVER.SCHEDULE": Choices(("multistep", "cosine", "linear")),
     "SOLVER.SCHEDULE_BY": Choices(("epoch", "iteration")),
     "SOLVER.STEPS": Range(1, 1e6, lengths=(-1,)),
     "SOLVER.STEPS_AFTER_WARMUP": _FLAG,

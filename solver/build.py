@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 
 from ember_reid.solver.optimizers import RateOptions, create_optimizer, group_parameters
-from ember_reid.solver.schedules import ScheduleOptions, create_schedule
+from ember_reid.solver.schedules import DESCENTS, ScheduleOptions, create_schedule
 from torch import nn
 from torch.optim import Optimizer
 from yacs.config import CfgNode
@@ -72,12 +72,12 @@ def build_schedule(cfg: CfgNode, iterations_per_epoch: int) -> Callable[[int], f
     """
     s = cfg.SOLVER
     warmup_epochs, delay_epochs = s.WARMUP_EPOCHS, s.DELAY_EPOCHS
-    is_cosine = s.SCHEDULE == "cosine"
+    descends = s.SCHEDULE in DESCENTS
     if warmup_epochs > s.MAX_EPOCHS or (
-        is_cosine and max(warmup_epochs, delay_epochs) >= s.MAX_EPOCHS
+        descends and max(warmup_epochs, delay_epochs) >= s.MAX_EPOCHS
     ):
         warmup_epochs = min(warmup_epochs, s.MAX_EPOCHS / 2)
-        delay_epochs = min(delay_epochs, s.MAX_EPOCHS / 2) if is_cosine else delay_epochs
+        delay_epochs = min(delay_epochs, s.MAX_EPOCHS / 2) if descends else delay_epochs
         logger.warning(
             "SOLVER.MAX_EPOCHS %g is too short for the schedule: SOLVER.WARMUP_EPOCHS %g -> %g, "
             "SOLVER.DELAY_EPOCHS %g -> %g",
@@ -99,7 +99,7 @@ def build_schedule(cfg: CfgNode, iterations_per_epoch: int) -> Callable[[int], f
         warmup_factor=s.WARMUP_FACTOR,
         warmup_method=s.WARMUP_METHOD,
         steps_after_warmup=s.STEPS_AFTER_WARMUP,
-        cosine_from_zero=is_cosine and s.COSINE_FROM_ZERO,
+        cosine_from_zero=descends and s.COSINE_FROM_ZERO,
     )
     schedule = create_schedule(options)
     by_epoch = s.SCHEDULE_BY == "epoch"

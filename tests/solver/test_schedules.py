@@ -56,6 +56,23 @@ def test_cosine_with_delay():
     assert schedule(60) == schedule(70) == pytest.approx(0.002)
 
 
+def test_a_linear_schedule_with_warmup_and_delay_is_a_trapezoid():
+    schedule = create_schedule(
+        ScheduleOptions(
+            name="linear", max_epochs=10, delay_epochs=6, warmup_epochs=2, warmup_factor=0.2
+        )
+    )
+    assert [schedule(t) for t in (1, 2, 6)] == pytest.approx([0.6, 1, 1])
+    assert [schedule(t) for t in (7, 9, 10)] == pytest.approx([0.75, 0.25, 0])
+
+
+def test_the_linear_schedule_of_the_configuration_ends_at_the_last_factor():
+    options = ["SOLVER.SCHEDULE", "linear", "SOLVER.SCHEDULE_BY", "iteration"]
+    options += ["SOLVER.MAX_EPOCHS", 4, "SOLVER.WARMUP_EPOCHS", 1, "SOLVER.ETA_MIN_FACTOR", 0.1]
+    factor = build_schedule(load_config(None, options), 10)
+    assert [factor(i) for i in (10, 25, 40)] == pytest.approx([1, 0.55, 0.1])
+
+
 def test_a_longer_warmup_delays_the_cosine():
     schedule = create_schedule(
         ScheduleOptions(name="cosine", max_epochs=30, delay_epochs=5, warmup_epochs=10)

@@ -128,7 +128,10 @@ def _schedule(cfg: Config, iterations: int | None) -> tuple[str, ...]:
     if solver.SCHEDULE == "multistep":
         shape = f"multiplied by {solver.GAMMA:g} at epochs {', '.join(map(str, solver.STEPS))}"
     else:
-        shape = f"cosine decay to {solver.ETA_MIN_FACTOR:g} of it"
+        delay = (
+            f"constant until epoch {solver.DELAY_EPOCHS:g}, then " if solver.DELAY_EPOCHS else ""
+        )
+        shape = f"{delay}{solver.SCHEDULE} decay to {solver.ETA_MIN_FACTOR:g} of it"
     warmup = (
         f"{solver.WARMUP_METHOD} warm-up from {solver.WARMUP_FACTOR:g} of it over "
         f"{solver.WARMUP_EPOCHS:g} epochs"
