@@ -40,6 +40,11 @@ _C.KD = KD
 _C.INPUT = CN()
 _C.INPUT.SIZE_TRAIN = (256, 128)
 _C.INPUT.SIZE_TEST = (256, 128)
+# Progressive resizing: sizes of the training images as parts of SIZE_TRAIN, one after another, such
+# as (0.5, 1.0). Teachers see these sizes as well.
+_C.INPUT.SCALES = (1.0,)
+# Parts of the training after which the next of SCALES is used: one fewer than SCALES.
+_C.INPUT.SCALE_STEPS = ()
 # Antialiased resizing.
 _C.INPUT.INTERPOLATION = "bilinear"
 # Mean of RGB values in 0..1.

@@ -117,6 +117,8 @@ CHECKS: dict[str, Check] = {
     "KD.SELF.CLASSIFY_WEIGHT": _WEIGHT,
     "INPUT.SIZE_TRAIN": _SIZE,
     "INPUT.SIZE_TEST": _SIZE,
+    "INPUT.SCALES": Range(0, 4, above=True, lengths=(-1,)),
+    "INPUT.SCALE_STEPS": Range(0, 1, above=True, below=True, lengths=(-1,)),
     "INPUT.INTERPOLATION": Choices(("bilinear", "bicubic")),
     "INPUT.PIXEL_MEAN": Range(0, 1, lengths=(3,)),
     "INPUT.PIXEL_STD": Range(0, 10, above=True, lengths=(3,)),

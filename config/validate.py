@@ -50,6 +50,16 @@ def _batch_rules(cfg: Config) -> Rules:
         f"SOLVER.STEPS {steps[:10]} must be in increasing order",
     )
     yield not cfg.DATASETS.NAMES, "DATASETS.NAMES is empty: name a dataset to train on"
+    scales, scale_steps = tuple(cfg.INPUT.SCALES), tuple(cfg.INPUT.SCALE_STEPS)
+    yield (
+        len(scales) != len(scale_steps) + 1,
+        f"INPUT.SCALES has {len(scales)} numbers and INPUT.SCALE_STEPS {len(scale_steps)}, but "
+        "each step separates two scales: give one step fewer than scales",
+    )
+    yield (
+        list(scale_steps) != sorted(set(scale_steps)),
+        f"INPUT.SCALE_STEPS {scale_steps[:10]} must be in increasing order",
+    )
     hue = cfg.INPUT.JITTER[3]
     aspect = tuple(cfg.INPUT.RE_ASPECT)
     yield (

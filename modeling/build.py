@@ -43,6 +43,11 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
                 f"{name} is a transformer, which supports one image size, but INPUT.SIZE_TRAIN is "
                 f"{sizes[0]} and INPUT.SIZE_TEST {sizes[1]}; make them equal"
             )
+        if tuple(cfg.INPUT.SCALES) != (1.0,):
+            raise ValueError(
+                f"{name} is a transformer, which supports one image size, but INPUT.SCALES is "
+                f"{tuple(cfg.INPUT.SCALES)[:10]}; set it to (1.0,) and INPUT.SCALE_STEPS to ()"
+            )
     report = None
     lora = _lora_options(cfg)
     # A checkpoint with adapters does not contain the weights that they adapt.

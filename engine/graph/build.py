@@ -56,6 +56,8 @@ def find_obstacle(cfg: Config) -> str:
             f"SOLVER.ACCUMULATION_STEPS {parts} with SOLVER.MINING global sets the random seed "
             "between two forward passes"
         )
+    if tuple(cfg.INPUT.SCALES) != (1.0,):
+        return "INPUT.SCALES changes the size of the images"
     if cfg.HANDLERS:
         return f"HANDLERS {cfg.HANDLERS[0]} may change a batch or gradients in each iteration"
     for name in ("PLUGIN", "PML"):

@@ -16,6 +16,7 @@ from ember_reid.engine.handlers.gradients import (
 )
 from ember_reid.engine.handlers.logs import TrainLog
 from ember_reid.engine.handlers.precise_bn import PreciseBN
+from ember_reid.engine.handlers.resizing import ProgressiveResizing, resized_sizes
 from ember_reid.engine.handlers.safety import StopOnSignal, TerminateOnNan
 from ember_reid.engine.plugins import HANDLERS
 from ember_reid.engine.run.build import TrainingRun
@@ -127,9 +128,19 @@ def _build_batch_handlers(run: TrainingRun) -> list:
         ToDevice(run.device),
         parts.seeder,
         parts.augment,
+        _build_resizing(run),
         *parts.transforms,
         parts.learning_rate,
     ]
+
+
+def _build_resizing(run: TrainingRun) -> ProgressiveResizing:
+    """The sizes of the images of all iterations."""
+    settings, num_iterations = run.cfg.INPUT, len(run.parts.learning_rate.factors)
+    return ProgressiveResizing(
+        resized_sizes(tuple(settings.SIZE_TRAIN), settings.SCALES),
+        [round(step * num_iterations) for step in settings.SCALE_STEPS],
+    )
 
 
 def _build_plugin_handlers(run: TrainingRun) -> list:

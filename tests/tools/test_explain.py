@@ -97,6 +97,15 @@ def test_a_recipe_in_words(tiny_recipe, capsys):
     assert "images 32 x 16 pixels" in out
 
 
+def test_progressive_resizing_and_a_trapezoid_in_words(tiny_recipe, capsys):
+    words = "INPUT.SCALES (0.5,1.0) INPUT.SCALE_STEPS (0.6,) SOLVER.SCHEDULE linear "
+    words += "SOLVER.DELAY_EPOCHS 1"
+    assert main([str(tiny_recipe), *words.split()]) == 0
+    out = capsys.readouterr().out
+    assert "resized to 0.5 of it until 60% of the training, then 1 of it" in out
+    assert "then constant until epoch 1, then linear decay to 0.01 of it" in out
+
+
 def test_the_learning_rate_is_drawn_relative_to_its_maximum():
     words = ["SOLVER.MAX_EPOCHS", "4", "SOLVER.WARMUP_EPOCHS", "0", "SOLVER.STEPS", "(2,)"]
     drawn = draw_learning_rate(load_config(None, [*words, "SOLVER.GAMMA", "0.1"]))

@@ -110,12 +110,22 @@ def _data(cfg: Config) -> tuple[str, ...]:
     lines = [
         f"train on {', '.join(cfg.DATASETS.NAMES)}; "
         f"test on {', '.join(cfg.DATASETS.TESTS or cfg.DATASETS.NAMES)}",
-        f"images {height} x {width} pixels (height x width)",
+        f"images {height} x {width} pixels (height x width){_scales(cfg)}",
         f"a batch: {content} (sampler {cfg.DATALOADER.SAMPLER})",
     ]
     if cfg.INPUT.NUM_FRAMES > 1:
         lines.append(f"{cfg.INPUT.NUM_FRAMES} frames per sample, {cfg.INPUT.FRAME_SAMPLING}")
     return tuple(lines)
+
+
+def _scales(cfg: Config) -> str:
+    """The phases of progressive resizing; empty without it."""
+    scales, steps = cfg.INPUT.SCALES, cfg.INPUT.SCALE_STEPS
+    if tuple(scales) == (1.0,):
+        return ""
+    ends = [f" until {step:.0%} of the training" for step in steps] + [""]
+    phases = [f"{scale:g} of it{end}" for scale, end in zip(scales, ends, strict=True)]
+    return f", resized to {', then '.join(phases)}"
 
 
 def _schedule(cfg: Config, iterations: int | None) -> tuple[str, ...]:
