@@ -1,3 +1,4 @@
+import socket
 import threading
 
 import pytest
@@ -68,6 +69,15 @@ def test_a_port_in_use_costs_one_line():
             open_socket("127.0.0.1", port)
     with pytest.raises(ValueError, match="--port is 70000, it must be in 0..65535"):
         open_socket("127.0.0.1", 70000)
+
+
+def test_answers_are_sent_without_delay():
+    with (
+        open_socket("127.0.0.1", 0) as server,
+        socket.create_connection(server.getsockname(), timeout=10),
+        server.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,13 @@ def open_socket(host: str, port: int) -> socket.socket:
         raise ValueError(f"--port is {port}, it must be in 0..65535")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=128)
+        server = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise OSError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+    # Connections inherit this. Without it, the body of each answer waits until the client has
+    # acknowledged the headers, 40 ms on Linux; asyncio does not set it for this kind of socket.
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return server
 
 
 main = Command("serve", __doc__ or "", add_options, run).main
