@@ -1,5 +1,7 @@
 """Handlers between the backward pass and the optimizer step, where gradients may be changed."""
 
+import logging
+import re
 from collections.abc import Iterable, Sequence
 
 import ignite.distributed as idist
@@ -8,6 +10,13 @@ from ember_reid.engine.distributed import average
 from ember_reid.engine.events import TrainingEvents
 from ignite.engine import Engine, Events
 from torch import nn
+
+logger = logging.getLogger("ember.train")
+
+# Parts of ResNets, and of networks of timm.
+_RESNET_PART = re.compile(r"backbone\.(conv1|bn1|layer[1-4])(\..+)?")
+_RESNET_STAGES = {f"backbone.layer{stage}" for stage in (1, 2, 3, 4)}
+_TIMM_PART = re.compile(r"backbone\.(vit\.)?network\..+")
 
 
 class AllReduceGradients:
@@ -68,6 +77,26 @@ class ClipGradients:
         nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
 
 
+def adjust_frozen_parts(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Adjust SOLVER.FREEZE of a recipe to another backbone, and log a change in one line.
+
+    Parts of ResNets, which another network does not have, become the whole backbone if they
+    include all four stages; otherwise nothing replaces them. Nothing replaces parts of timm's
+    networks in other networks. Other names are returned as they are.
+    """
+    parts = dict(model.named_modules())
+    foreign = [] if "backbone.layer1" in parts else [_RESNET_PART]
+    foreign += [] if {"backbone.network", "backbone.vit"} & parts.keys() else [_TIMM_PART]
+    missing = [n for n in names if n not in parts and any(f.fullmatch(n) for f in foreign)]
+    if not missing:
+        return tuple(names)
+    kept = [name for name in names if name not in missing]
+    if set(missing) >= _RESNET_STAGES and "backbone" not in kept:
+        kept.insert(0, "backbone")
+    logger.info("the network has no SOLVER.FREEZE %s (now %s)", ", ".join(missing), tuple(kept))
+    return tuple(kept)
+
+
 class Freeze:
     """Keeps parts of the model unchanged during the first iterations.
 
@@ -76,7 +105,7 @@ class Freeze:
     `requires_grad` stays True, because DistributedDataParallel relies on it.
 
     Args:
-        names: modules of the model, such as "backbone".
+        names: modules of the model, such as "backbone"; see adjust_frozen_parts.
         iterations: how many iterations to freeze them.
 
     Raises:
@@ -85,6 +114,7 @@ class Freeze:
 
     def __init__(self, model: nn.Module, names: Sequence[str], iterations: int):
         modules = dict(model.named_modules())
+        names = adjust_frozen_parts(model, names)
         unknown = [name for name in names if name not in modules]
         if unknown:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Settings shared by the backbones."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -103,6 +103,25 @@ def keep_supported(name: str, options: BackboneOptions, *supported: str) -> Back
     if notes and torch.get_default_device().type != "meta":
         logger.info("%s has no MODEL.BACKBONE setting %s", name, ", ".join(notes))
     return replace(options, **neutral)
+
+
+def limit_non_local(
+    name: str, options: BackboneOptions, num_blocks: Sequence[int]
+) -> BackboneOptions:
+    """Keep at most one non-local block per residual block, and log a change in one line.
+
+    Recipes of deeper networks have more of them.
+
+    Args:
+        num_blocks: residual blocks per stage.
+    """
+    counts = tuple(map(min, options.non_local, num_blocks))
+    if counts == tuple(options.non_local):
+        return options
+    if torch.get_default_device().type != "meta":
+        found = options.non_local
+        logger.info("%s has no MODEL.BACKBONE setting NON_LOCAL %s (now %s)", name, found, counts)
+    return replace(options, non_local=counts)
 
 
 def check_options(options: BackboneOptions) -> None:

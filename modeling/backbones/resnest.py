@@ -1,7 +1,11 @@
 """ResNeSt (Zhang et al. 2022) with radix 2 and cardinality 1. N: images, C: channels of a split."""
 
 import torch.nn.functional as F
-from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
+from ember_reid.modeling.backbones.options import (
+    BackboneOptions,
+    keep_supported,
+    limit_non_local,
+)
 from ember_reid.modeling.backbones.resnet import (
     WIDTHS,
     ResNet,
@@ -92,6 +96,7 @@ def create_resnest(options: BackboneOptions, *, depth: int) -> ResNet:
         "stem_pool",
         "non_local",
     )
+    options = limit_non_local(f"resnest{depth}", options, NUM_BLOCKS[depth])
     strides, dilations = (1, 2, 2, options.last_stride), (1, 1, 1, options.last_dilation)
     in_channels = 64
     stages = []

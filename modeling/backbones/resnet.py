@@ -11,7 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from ember_reid.layers import BAM, NonLocal, SqueezeExcite
 from ember_reid.modeling.backbones.base import Backbone
-from ember_reid.modeling.backbones.options import BackboneOptions, keep_supported
+from ember_reid.modeling.backbones.options import (
+    BackboneOptions,
+    keep_supported,
+    limit_non_local,
+)
 from torch import Tensor, nn
 
 WIDTHS = (64, 128, 256, 512)
@@ -176,17 +180,9 @@ def create_stage(
         blocks: the residual blocks.
         stage: 0-based index of the stage.
         channels: output channels of the blocks.
-        options: `non_local` and `non_local_width` are used.
-
-    Raises:
-        ValueError: more non-local blocks than blocks.
+        options: `non_local`, at most as many as blocks, and `non_local_width` are used.
     """
     num_non_local = options.non_local[stage] if options.non_local else 0
-    if num_non_local > len(blocks):
-        raise ValueError(
-            f"MODEL.BACKBONE.NON_LOCAL is {options.non_local}, but stage {stage + 1} has "
-            f"{len(blocks)} blocks"
-        )
     children: OrderedDict[str, nn.Module] = OrderedDict()
     for i, block in enumerate(blocks):
         children[str(i)] = block
@@ -218,6 +214,7 @@ def create_resnet(
     """
     supported = ("last_stride", "stem_relu", "stem_pool", "last_relu", "non_local", "width")
     options = keep_supported(f"a ResNet-{depth}", options, *supported)
+    options = limit_non_local(f"a ResNet-{depth}", options, NUM_BLOCKS[depth])
     block: type[BasicBlock] | type[Bottleneck] = BasicBlock if depth < 50 else Bottleneck
     strides = (1, 2, 2, options.last_stride)
     widths = [round(width * options.width) for width in WIDTHS]

@@ -205,7 +205,6 @@ def test_branches_of_mgn_start_equal_and_only_the_first_keeps_the_last_stride():
             "'vgg'; choose one of resnet18, .* or timm:<name of a timm model>",
         ),
         ({"MODEL__BACKBONE__WIDTH": 0.3}, "choose a multiple of 1/32 between 0.125 and 2"),
-        ({"MODEL__BACKBONE__NON_LOCAL": "(0, 0, 0, 4)"}, "but stage 4 has 2 blocks"),
         (
             {"MODEL__BACKBONE__NAME": "se_resnext50", "MODEL__BACKBONE__WIDTH": 0.125},
             "WIDTH is 0.125, which gives convolutions of 16 channels in 32 groups; choose a mult",

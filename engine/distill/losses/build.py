@@ -38,7 +38,7 @@ from torch import nn
 def check_student(cfg: Config, student: ReidModel) -> None:
     """Raise ValueError if the student does not have the feature maps that the losses need."""
     name, head = cfg.MODEL.BACKBONE.NAME, cfg.MODEL.HEAD.NAME
-    num_stages = len(stage_channels(student)) if head == "global" else 0
+    num_stages = _count_stages(student) if head == "global" else 0
     if cfg.KD.FEATURE.WEIGHT > 0:
         if isinstance(student.backbone, ResNet):
             last_blocks(student.backbone)
@@ -54,6 +54,12 @@ def check_student(cfg: Config, student: ReidModel) -> None:
             f"maps of {num_stages} stage(s); choose a ResNet with the global head, or set "
             "KD.SELF.WEIGHT 0"
         )
+
+
+def _count_stages(student: ReidModel) -> int:
+    """The number of stages whose maps the student returns; class tokens are no maps."""
+    is_map = getattr(student.backbone, "tokens", "patches") == "patches"
+    return len(stage_channels(student)) if is_map else 1
 
 
 def uses_self_distillation(cfg: Config) -> bool:
