@@ -148,13 +148,7 @@ def encode(
     )
     # If all items are equal, D' is 0.
     neighbors = replace(neighbors, farthest=neighbors.farthest.clamp(min=1e-12))
-    indices = neighbors.indices.cpu().numpy()
-    pattern = expanded_neighbors(indices, rerank.k1)
-    weights = neighbor_weights(pattern, features, neighbors, compiled=plan.compiled_neighbors)
-    if rerank.k2 > 1:
-        nearest = indices[:, : rerank.k2]
-        weights = membership(nearest, np.float32) @ weights
-        weights.data /= nearest.shape[1]
+    weights = average_weights(features, neighbors, rerank.k1, rerank.k2, plan)
     return Encoding(
         query=weights[:num_query],
         gallery=weights[num_query:].tocsc(),
@@ -162,6 +156,20 @@ def encode(
         features=features,
         lambda_value=rerank.lambda_value,
     )
+
+
+def average_weights(
+    features: FeatureMatrix, neighbors: Neighbors, k1: int, k2: int, plan: RerankingPlan
+) -> sparse.csr_array:
+    """V as a sparse float32 [N, N] matrix (eq. 3 to 11) from the neighbors of all items."""
+    indices = neighbors.indices.cpu().numpy()
+    pattern = expanded_neighbors(indices, k1)
+    weights = neighbor_weights(pattern, features, neighbors, compiled=plan.compiled_neighbors)
+    if k2 > 1:
+        nearest = indices[:, :k2]
+        weights = membership(nearest, np.float32) @ weights
+        weights.data /= nearest.shape[1]
+    return weights
 
 
 def membership(indices: np.ndarray, dtype: type = np.int32) -> sparse.csr_array:

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.handlers.logs import setup_logging
+from ember_reid.evaluate.agglomeration import average_linkage, find_near_pairs, silhouettes
 from ember_reid.tools.common.cli import Command, add_recipe, check_at_least, echo
 from ember_reid.tools.common.inputs import ImageFile, split_overrides
 from ember_reid.tools.common.model_arguments import add_trust_argument
 from ember_reid.tools.common.stored_network import choose_threshold, open_network
 from ember_reid.tools.extract.command import embed_images
-from ember_reid.tools.link.clustering import find_near_pairs, link_tracklets, silhouettes
 from ember_reid.tools.link.constraints import (
     Constraints,
     TravelTimes,
@@ -250,7 +250,7 @@ def _link(
     """The identities of the tracklets, and the number of near pairs."""
     pairs = find_near_pairs(embedded.embeddings, 2 * threshold)
     conflict = Constraints(embedded.tracklets, travel).conflict
-    labels = link_tracklets(len(embedded.tracklets), pairs, threshold=threshold, conflict=conflict)
+    labels = average_linkage(len(embedded.tracklets), pairs, threshold=threshold, conflict=conflict)
     confidence = silhouettes(labels, pairs, threshold=threshold, conflict=conflict)
     return Links(crops, embedded.tracklets, labels, confidence), len(pairs)
 

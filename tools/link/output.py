@@ -29,7 +29,7 @@ class Links:
         crops: the list that the tracklets come from.
         tracklets: N tracklets.
         labels: int64 [N], identities numbered from 0.
-        confidence: float64 [N], see `clustering.silhouettes`.
+        confidence: float64 [N], see `evaluate.agglomeration.silhouettes`.
     """
 
     crops: CropList

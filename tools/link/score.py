@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 from ember_reid.evaluate import identity_scores, pair_scores
-from ember_reid.evaluate.clustering import NO_LABEL
+from ember_reid.evaluate.identity_scores import NO_LABEL
 from ember_reid.tools.crops.split import NO_IDENTITY
 from ember_reid.tools.link.tracklets import CropList, Tracklet
 

@@ -1,6 +1,6 @@
-"""Constrained average linkage of tracklets on the graph of near pairs.
+"""Constrained average linkage on the graph of near pairs.
 
-Letters: N tracklets, D dimensions.
+Letters: N items (images or tracklets), D dimensions.
 """
 
 import heapq
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ember_reid.evaluate import distance_blocks
+
+from .distances import distance_blocks
 
 # Budget of the distances of one block. N x N distances never exist together.
 MEMORY_GIB = 0.25
 
-# Whether any tracklet of one cluster cannot be linked with any of another.
+# Whether any item of one cluster cannot be merged with any of another.
 Conflict = Callable[[Sequence[int], Sequence[int]], bool]
 
 
 @dataclass(frozen=True, eq=False)
 class NearPairs:
-    """Pairs of tracklets left < right, and their cosine distances.
+    """Pairs of items left < right, and their cosine distances.
 
     Attributes:
         left, right: int64 [E].
@@ -59,7 +60,7 @@ class _Clusters:
     A cluster that is merged gets a new number, so that the distance of two numbers never changes.
 
     Attributes:
-        members: tracklets of each cluster, in order.
+        members: items of each cluster, in order.
         sums: for each cluster, its neighbors with the (sum, count) of the stored distances.
         forbidden: for each cluster, the neighbors that it cannot be merged with.
     """
@@ -75,7 +76,7 @@ class _Clusters:
             self._push(left, right)
 
     def _push(self, left: int, right: int) -> None:
-        """Add a possible merge to the heap; of equal distances, the first tracklets come first."""
+        """Add a possible merge to the heap; of equal distances, the first items come first."""
         total, count = self.sums[left][right]
         sizes = len(self.members[left]) * len(self.members[right])
         mean = (total + (sizes - count) * 2 * self._threshold) / sizes
@@ -121,14 +122,14 @@ class _Clusters:
                 self._push(new, other)
 
 
-def link_tracklets(
+def average_linkage(
     count: int, pairs: NearPairs, *, threshold: float, conflict: Conflict
 ) -> np.ndarray:
     """Average linkage of min(distance, 2 x threshold), without forbidden pairs in a cluster.
 
     The two clusters with the smallest mean distance are merged, until it is above the threshold.
     Pairs that are not stored count as 2 x threshold. Clusters that contain a forbidden pair
-    are not merged. Of equal means, the clusters with the first tracklets are merged first.
+    are not merged. Of equal means, the clusters with the first items are merged first.
 
     Args:
         count: N.
@@ -137,7 +138,7 @@ def link_tracklets(
         conflict: whether clusters contain a forbidden pair.
 
     Returns:
-        int64 [N]: the cluster of each tracklet, numbered from 0 in order of their first tracklets.
+        int64 [N]: the cluster of each item, numbered from 0 in order of their first items.
     """
     clusters = _Clusters(count, pairs, threshold)
     while (nearest := clusters.pop()) is not None:
@@ -154,39 +155,39 @@ def link_tracklets(
 def silhouettes(
     labels: np.ndarray, pairs: NearPairs, *, threshold: float, conflict: Conflict
 ) -> np.ndarray:
-    """How much nearer each tracklet is to its own cluster than to the next one it may join.
+    """How much nearer each item is to its own cluster than to the next one it may join.
 
     The silhouette (Rousseeuw 1987) is (b - a) / max(a, b): a is the mean distance to the other
-    tracklets of its cluster (alone in it: the threshold), b the smallest mean distance to another
-    cluster. As in `link_tracklets`, distances are at most 2 x threshold, and clusters in conflict
-    with the tracklet do not count. We depart from the paper in these two points, and for clusters
-    of one tracklet, where the paper says 0.
+    items of its cluster (alone in it: the threshold), b the smallest mean distance to another
+    cluster. As in `average_linkage`, distances are at most 2 x threshold, and clusters in conflict
+    with the item do not count. We depart from the paper in these two points, and for clusters of
+    one item, where the paper says 0.
 
     Args:
-        labels: int64 [N], see `link_tracklets`.
+        labels: int64 [N], see `average_linkage`.
 
     Returns:
-        float64 [N] in [-1, 1]; near 0 or below: the tracklet may belong to another cluster.
+        float64 [N] in [-1, 1]; near 0 or below: the item may belong to another cluster.
     """
     members: defaultdict[int, list[int]] = defaultdict(list)
-    for tracklet, label in enumerate(labels.tolist()):
-        members[label].append(tracklet)
+    for item, label in enumerate(labels.tolist()):
+        members[label].append(item)
     sums: list[dict[int, tuple[float, int]]] = [{} for _ in labels]
     for left, right, distance in pairs:
         for one, other in ((left, right), (right, left)):
             total, count = sums[one].get(int(labels[other]), (0.0, 0))
             sums[one][int(labels[other])] = (total + distance, count + 1)
     found = np.empty(len(labels))
-    for tracklet, own in enumerate(labels.tolist()):
+    for item, own in enumerate(labels.tolist()):
         means = {}
-        for label, (total, count) in sums[tracklet].items():
+        for label, (total, count) in sums[item].items():
             size = len(members[label]) - (label == own)
             means[label] = (total + (size - count) * 2 * threshold) / size
         a = means.pop(own, 2 * threshold if len(members[own]) > 1 else threshold)
         b = 2 * threshold
-        for label, mean in sorted(means.items(), key=lambda item: item[1]):
-            if not conflict([tracklet], members[label]):
+        for label, mean in sorted(means.items(), key=lambda entry: entry[1]):
+            if not conflict([item], members[label]):
                 b = mean
                 break
-        found[tracklet] = (b - a) / max(a, b) if max(a, b) > 0 else 0.0
+        found[item] = (b - a) / max(a, b) if max(a, b) > 0 else 0.0
     return found

@@ -1,0 +1,113 @@
+"""Sparse Jaccard distances of neighbor sets between all items, for clustering.
+
+Letters: N items, D dimensions, b rows of a block.
+"""
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from .fast.k_reciprocal import (
+    Encoding,
+    RerankingPlan,
+    average_weights,
+    plan_reranking,
+    write_reranked,
+)
+from .fast.neighbors import nearest_neighbors
+from .fast.sharding import SINGLE_PROCESS, current_shard
+from .fast.tiles import FeatureMatrix, create_feature_matrix, full_precision
+from .inputs import (
+    Rerank,
+    check_budget,
+    check_feature_pair,
+    check_fraction,
+    check_positive_int,
+    check_rerank,
+)
+
+# Items that share no weight have this distance; no distance is larger.
+LARGEST_DISTANCE = 1.0
+
+
+def jaccard_distances(
+    features,
+    *,
+    k1: int = 30,
+    k2: int = 6,
+    radius: float = 0.6,
+    memory_gib: float | None = None,
+    distributed: bool = False,
+) -> sparse.csr_array:
+    """Jaccard distances 1 - s / (2 - s) of k-reciprocal neighbors, up to a radius.
+
+    s is the sum of the minima of two rows of weights V (Zhong et al., CVPR 2017, equation 10). We
+    follow the programs of SpCL and Cluster Contrast, which compute V as the re-ranking does, with
+    two differences: an item has k1 neighbors, not k1 + 1, including itself, and the weights
+    are exp(-d) of squared distances d that are not divided by the largest of the row.
+    Distances are multiples of 2^-20, and exactly symmetric. N x N numbers never exist.
+
+    Args:
+        features: [N, D], torch or numpy; they are L2-normalized.
+        k1, k2: neighbors of an item, and neighbors over which V is averaged.
+        radius: largest distance that is stored, in [0, 1].
+        memory_gib: budget beyond the features; None: no limit.
+        distributed: share the search for neighbors among the processes of torch.distributed. All
+            of them pass the same features and get the same distances.
+
+    Returns:
+        float32 [N, N]; zeros, such as the diagonal, are stored explicitly. Pairs that are not
+        stored have a distance above the radius.
+
+    Raises:
+        ValueError: one sentence about the first invalid argument.
+    """
+    k1 = check_positive_int(k1, "k1")
+    # The item itself counts as one of the k1 neighbors here, but not in the re-ranking.
+    rerank = check_rerank(Rerank(max(k1 - 1, 1), k2, 0.0))
+    check_budget(memory_gib)
+    radius = check_fraction(radius, "radius")
+    items, _ = check_feature_pair(features, features[:1])
+    shard = current_shard() if distributed else SINGLE_PROCESS
+    with torch.no_grad(), full_precision():
+        matrix = create_feature_matrix((items, items[:0]), "cosine")
+        plan = plan_reranking(matrix, 0, rerank, memory_gib, shard=shard)
+        neighbors = nearest_neighbors(
+            matrix,
+            min(k1, len(items)),
+            plan.product,
+            plan.block,
+            compiled=plan.compiled_neighbors,
+            quantized=plan.quantized,
+            shard=shard,
+        )
+        # Distances are not scaled: the largest one of each row is replaced by 1.
+        neighbors.farthest.fill_(1)
+        weights = average_weights(matrix, neighbors, k1, rerank.k2, plan)
+        # Both rows of a pair add their minima in the same order: distances are symmetric.
+        weights.sort_indices()
+        encoding = Encoding(weights, weights.tocsc(), neighbors, matrix, 0.0)
+        return _near_distances(matrix, encoding, plan, radius)
+
+
+def _near_distances(
+    features: FeatureMatrix, encoding: Encoding, plan: RerankingPlan, radius: float
+) -> sparse.csr_array:
+    """All distances of at most the radius: re-ranked distances with lambda 0, in blocks of rows."""
+    num = features.num_items
+    buffer = features.scales.new_empty(min(plan.block, num), num)
+    columns, distances, counts = [], [], [np.zeros(1, np.int64)]
+    for first, last in features.spans(0, num, len(buffer)):
+        block = buffer[: last - first]
+        items = torch.arange(first, last, device=features.device)
+        write_reranked(block, items, encoding=encoding, plan=plan)
+        # Rounding can move the distance of equal items below zero, and of an item to itself above.
+        block[items - first, items] = 0
+        rows = block.clamp_(min=0).cpu().numpy()
+        is_near = rows <= radius
+        columns.append(np.nonzero(is_near)[1].astype(np.int32))
+        distances.append(rows[is_near])
+        counts.append(np.count_nonzero(is_near, axis=1))
+    starts = np.concatenate(counts).cumsum()
+    found = (np.concatenate(distances), np.concatenate(columns), starts)
+    return sparse.csr_array(found, (num, num))
