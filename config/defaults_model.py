@@ -51,10 +51,13 @@ MODEL.LORA.ALPHA = 16.0
 MODEL.LORA.DROPOUT = 0.0
 # Last part of the names of the linear layers; () for all of them.
 MODEL.LORA.TARGETS = ("qkv", "proj", "fc1", "fc2")
-# Side information embedding of TransReID: one vector per camera is added to all tokens.
+# Side information embedding of TransReID: one vector per camera, or per pair of camera and
+# viewpoint, is added to all tokens.
 MODEL.SIE = CN()
 # Number of cameras in the training set; 0: no embedding.
 MODEL.SIE.CAMERAS = 0
+# Number of viewpoints, in addition to cameras; 0: cameras only. VeRi-776 has 8 (see datasets.md).
+MODEL.SIE.VIEWS = 0
 # Factor on the embedding.
 MODEL.SIE.WEIGHT = 3.0
 # Jigsaw patch module of TransReID, for MODEL.HEAD.NAME jpm.

@@ -17,7 +17,7 @@ def find_errors(cfg: Config) -> list[str]:
     found = [error for error in errors.values() if error]
     if any(error and isinstance(CHECKS[key], Range) for key, error in errors.items()):
         return found
-    rules = (_batch_rules, _loss_rules, _memory_rules, _teacher_rules, _map_rules)
+    rules = (_batch_rules, _loss_rules, _memory_rules, _teacher_rules, _map_rules, _side_rules)
     return found + [error for rule in rules for wrong, error in rule(cfg) if wrong]
 
 
@@ -181,6 +181,15 @@ def _map_rules(cfg: Config) -> Rules:
     yield (
         uses_self and max(own.LEARNERS) >= own.TEACHER,
         f"KD.SELF.LEARNERS {tuple(own.LEARNERS)} must be before KD.SELF.TEACHER {own.TEACHER}",
+    )
+
+
+def _side_rules(cfg: Config) -> Rules:
+    side = cfg.MODEL.SIE
+    yield (
+        side.VIEWS > 0 and side.CAMERAS == 0,
+        f"MODEL.SIE.VIEWS {side.VIEWS} are viewpoints of each camera: set MODEL.SIE.CAMERAS to the "
+        "number of cameras, or MODEL.SIE.VIEWS to 0",
     )
 
 

@@ -15,6 +15,7 @@ class Batch(NamedTuple):
         indices: int64 [B], positions in the dataset. Evaluation uses them to restore the order and
             to drop repeated items.
         teachers: the outputs of the teachers, one entry each; empty without distillation.
+        viewids: int64 [B], viewpoints of vehicles; `records.UNKNOWN_VIEW` where unknown.
     """
 
     images: Tensor
@@ -22,6 +23,7 @@ class Batch(NamedTuple):
     camids: Tensor
     indices: Tensor
     teachers: tuple[Any, ...] = ()
+    viewids: Tensor | None = None
 
 
 class Selection(NamedTuple):
@@ -29,13 +31,14 @@ class Selection(NamedTuple):
 
     Attributes:
         rows: [B] or, for clips, [B, T]: rows of the cache.
-        pids, camids, indices: [B], see Batch.
+        pids, camids, indices, viewids: [B], see Batch.
     """
 
     rows: Tensor
     pids: Tensor
     camids: Tensor
     indices: Tensor
+    viewids: Tensor | None = None
 
 
 class EmbeddingBatch(NamedTuple):

@@ -26,6 +26,7 @@ from ember_reid.data.samplers import (
     RandomBatchSampler,
     split_batches,
 )
+from ember_reid.data.side_information import check_cameras, check_views
 from ember_reid.data.validation import hold_out
 from torch.utils.data import DataLoader
 from yacs.config import CfgNode
@@ -90,6 +91,7 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
         for splits in loaded.values():
             check_files([path for record in splits.records() for path in record.paths[:1]])
     check_cameras(list(loaded.values()), cfg.MODEL.SIE.CAMERAS)
+    check_views(list(loaded.values()), cfg.MODEL.SIE.VIEWS)
     kept, held_out = _hold_out(cfg, [loaded[spec] for spec in train_specs])
     records = merge_train(kept)
     return DataBundle(
@@ -99,29 +101,6 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
         validation=_by_name(held_out),
         classes=merged_classes(kept),
     )
-
-
-def check_cameras(parts: Sequence[Splits], num_cameras: int) -> None:
-    """Check that MODEL.SIE.CAMERAS fits the cameras of all records; 0 fits any.
-
-    Raises:
-        ValueError: a record has another camera, or the training records have a single one.
-    """
-    if not num_cameras:
-        return
-    for splits in parts:
-        unknown = sorted({r.camid for r in splits.records() if not 0 <= r.camid < num_cameras})
-        if unknown:
-            raise ValueError(
-                f"MODEL.SIE.CAMERAS is {num_cameras}, but {splits.name} has images of camera "
-                f"{', '.join(str(camid + 1) for camid in unknown[:5])}; set it to the number of "
-                "cameras of training and test sets, or to 0"
-            )
-        if splits.train and len({record.camid for record in splits.train}) == 1:
-            raise ValueError(
-                f"MODEL.SIE.CAMERAS is {num_cameras}, but the training images of {splits.name} "
-                "have no camera labels, or a single camera; set it to 0"
-            )
 
 
 def _hold_out(cfg: CfgNode, parts: list[Splits]) -> tuple[list[Splits], list[Splits]]:
@@ -164,8 +143,7 @@ def _without_broken(loaded: dict[str, Splits]) -> dict[str, Splits]:
 
     def keep(records: tuple[Record, ...]) -> tuple[Record, ...]:
         readable = (
-            Record(tuple(path for path in r.paths if path not in broken), r.pid, r.camid)
-            for r in records
+            replace(r, paths=tuple(path for path in r.paths if path not in broken)) for r in records
         )
         return tuple(record for record in readable if record.paths)
 

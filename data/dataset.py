@@ -21,7 +21,7 @@ from ember_reid.data.images import (
     raise_broken,
     run_logged,
 )
-from ember_reid.data.records import Record
+from ember_reid.data.records import UNKNOWN_VIEW, Record
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -36,6 +36,7 @@ class Sample:
     pid: int
     camid: int
     index: int
+    viewid: int = UNKNOWN_VIEW
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
@@ -73,6 +74,7 @@ def collate(samples: Sequence[Sample] | Batch | Selection) -> Batch | Selection:
         pids=torch.tensor([sample.pid for sample in samples], dtype=torch.int64),
         camids=torch.tensor([sample.camid for sample in samples], dtype=torch.int64),
         indices=torch.tensor([sample.index for sample in samples], dtype=torch.int64),
+        viewids=torch.tensor([sample.viewid for sample in samples], dtype=torch.int64),
     )
 
 
@@ -205,10 +207,10 @@ class ReidDataset(Dataset):
         self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
         self.device = torch.device("cpu") if cache is None else cache.device
         self.selects_only = False
-        # [records, 2], pids and camids
-        labels = [(record.pid, record.camid) for record in self.records]
-        self._labels = torch.tensor(labels, dtype=torch.int64).view(-1, 2)
-        self.pids, self.camids = self._labels.to(self.device).unbind(1)
+        # [records, 3], pids, camids and viewids
+        labels = [(record.pid, record.camid, record.viewid) for record in self.records]
+        self._labels = torch.tensor(labels, dtype=torch.int64).view(-1, 3)
+        self.pids, self.camids, self.viewids = self._labels.to(self.device).unbind(1)
         self._records_by_pid: dict[int, list[Record]] = {}
         if sampling.startswith("multiview"):
             for record in self.records:
@@ -231,7 +233,8 @@ class ReidDataset(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         batch = self._load([index])
-        return Sample(batch.images[0], int(batch.pids[0]), int(batch.camids[0]), index)
+        record = self.records[index]
+        return Sample(batch.images[0], record.pid, record.camid, index, record.viewid)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch | Selection:
         """Load a whole batch, or only its rows in the cache."""
@@ -241,15 +244,20 @@ class ReidDataset(Dataset):
     def select(self, indices: Sequence[int]) -> Selection:
         """The rows of the cache that make up a batch, and its labels."""
         where = torch.tensor(list(indices), dtype=torch.int64)
-        pids, camids = self._labels[where].unbind(1)
-        return Selection(self._find_rows(indices, where), pids, camids, where)
+        pids, camids, viewids = self._labels[where].unbind(1)
+        return Selection(self._find_rows(indices, where), pids, camids, where, viewids)
 
     def gather(self, selection: Selection) -> Batch:
         """The batch of a selection, on the device of the cache."""
         cache = cast(ImageCache, self.cache)
         where = upload(selection.indices, self.device)
         images = gather_images(cache.images, selection.rows)
-        return Batch(images, self.pids[where], self.camids[where], where)
+        return self._label(images, where)
+
+    def _label(self, images: Tensor, where: Tensor) -> Batch:
+        """A batch of the records `where`, on their device."""
+        labels = self.pids[where], self.camids[where]
+        return Batch(images, *labels, indices=where, viewids=self.viewids[where])
 
     def _load(self, indices: Sequence[int]) -> Batch:
         """A whole batch: one gather from the cache, or file by file."""
@@ -260,7 +268,7 @@ class ReidDataset(Dataset):
             # [B * T, 3, H, W] -> [B, T, 3, H, W]
             images = images.unflatten(0, (len(indices), self.num_frames))
         where = torch.tensor(list(indices), dtype=torch.int64)
-        return Batch(images, self.pids[where], self.camids[where], where)
+        return self._label(images, where)
 
     def _find_rows(self, indices: Sequence[int], where: Tensor) -> Tensor:
         """The rows of the cache, [B] or [B, T]; `where` are the indices as a tensor."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ember_reid.data.records import CROSS_CAMERA, PROTOCOLS, Record, Splits
+from ember_reid.data.records import CROSS_CAMERA, PROTOCOLS, Splits
 
 VIDEO_TO_VIDEO = "video-to-video"
 IMAGE_TO_VIDEO = "image-to-video"
@@ -36,5 +36,5 @@ def apply_protocol(splits: Splits, protocol: str) -> Splits:
     if query_kind == "image":
         query = tuple(replace(record, paths=record.paths[:1]) for record in query)
     if gallery_kind == "image":
-        gallery = tuple(Record((path,), r.pid, r.camid) for r in gallery for path in r.paths)
+        gallery = tuple(replace(r, paths=(path,)) for r in gallery for path in r.paths)
     return replace(splits, query=query, gallery=gallery, protocol=protocol)

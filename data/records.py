@@ -10,6 +10,7 @@ logger = logging.getLogger("ember.data")
 
 # The pid of gallery images that count neither as a match nor as an error.
 JUNK = -1
+UNKNOWN_VIEW = -1
 # Gallery images with the query's own identity and camera are left out.
 CROSS_CAMERA = "cross-camera"
 # Every gallery image counts; for data without camera labels.
@@ -31,11 +32,13 @@ class Record:
         pid: a class index 0..C-1 in a training split. Otherwise the number of the identity in the
             dataset; `JUNK` marks images to ignore, 0 a distractor (a person who is in no query).
         camid: the camera, counted from 0.
+        viewid: the viewpoint, counted from 0; `UNKNOWN_VIEW` if it is unknown.
     """
 
     paths: tuple[Path, ...]
     pid: int
     camid: int
+    viewid: int = UNKNOWN_VIEW
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def relabel(
     records = tuple(records)
     pids = sorted({record.pid for record in records})
     classes = {pid: index for index, pid in enumerate(pids, start=first_pid)}
-    return tuple(Record(r.paths, classes[r.pid], first_camid + r.camid) for r in records)
+    return tuple(replace(r, pid=classes[r.pid], camid=first_camid + r.camid) for r in records)
 
 
 def merge_train(splits: Sequence[Splits]) -> tuple[Record, ...]:

@@ -133,6 +133,7 @@ def _backbone_options(cfg: CfgNode) -> BackboneOptions:
         freeze_patch_embed=b.FREEZE_PATCH_EMBED,
         side=SideOptions(
             num_cameras=cfg.MODEL.SIE.CAMERAS,
+            num_views=cfg.MODEL.SIE.VIEWS,
             weight=cfg.MODEL.SIE.WEIGHT,
         ),
     )

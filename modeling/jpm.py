@@ -81,7 +81,7 @@ class JigsawBackbone(Backbone):
             )
         self.vit = backbone
         self.options = options
-        self.uses_cameras = backbone.uses_cameras
+        self.uses_cameras, self.num_views = backbone.uses_cameras, backbone.num_views
         self.channels = (backbone.channels[0],) * (2 + options.parts)
         *_, last = backbone.network.get_submodule("blocks").children()
         norm = backbone.network.get_submodule("norm")
@@ -92,9 +92,9 @@ class JigsawBackbone(Backbone):
         """The network of timm."""
         return self.vit.network
 
-    def forward(self, images: Tensor, camids: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(self, images: Tensor, sides: Tensor | None = None) -> tuple[Tensor, ...]:
         *blocks, last = self.network.get_submodule("blocks").children()
-        tokens = self.vit.run(blocks, self.vit.embed(images, camids))
+        tokens = self.vit.run(blocks, self.vit.embed(images, sides))
         whole = self.network.get_submodule("norm")(self.vit.run([last], tokens))
         first, patches = tokens[:, :1], tokens[:, 1:]
         num_patches = patches.shape[1]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from ember_reid.layers import create_pooling
 from ember_reid.layers.numerics import as_float, no_autocast
+from ember_reid.modeling.backbones.vit import side_index
 from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
 
@@ -187,12 +188,12 @@ class ReidModel(nn.Module):
         self.architecture: dict[str, Any] = {}
         self.missing_weights: tuple[str, ...] = ()
 
-    def forward(self, images: Tensor, camids: Tensor | None = None) -> ReidOutput:
+    def forward(self, images: Tensor, sides: Tensor | None = None) -> ReidOutput:
         """The output for normalized float images [B, 3, H, W] or clips [B, T, 3, H, W].
 
         Args:
             images: see above.
-            camids: [B], only if the backbone has a side information embedding.
+            sides: [B], from side_inputs, if the backbone has a side information embedding.
 
         Raises:
             ValueError: `images` has another number of dimensions.
@@ -203,11 +204,11 @@ class ReidModel(nn.Module):
             )
         is_clip = images.dim() == 5
         frames = images.flatten(0, 1) if is_clip else images
-        if camids is None:
+        if sides is None:
             maps = self.backbone(frames)
         else:
             maps = self.backbone(
-                frames, camids.repeat_interleave(images.shape[1]) if is_clip else camids
+                frames, sides.repeat_interleave(images.shape[1]) if is_clip else sides
             )
         output = self.head(maps)
         if is_clip:
@@ -226,15 +227,20 @@ def uses_cameras(model: nn.Module) -> bool:
     return getattr(getattr(inner, "backbone", None), "uses_cameras", False)
 
 
-class HasCameras(Protocol):
-    """A batch with the camera of each image, [B]."""
+class HasSides(Protocol):
+    """A batch with the camera of each image, [B], and perhaps its viewpoint."""
 
     @property
     def camids(self) -> Tensor: ...
 
+    @property
+    def viewids(self) -> Tensor | None: ...
 
-def side_inputs(model: nn.Module, batch: HasCameras) -> tuple[Tensor, ...]:
-    """The inputs of a model besides the images: the cameras [B], if it uses them."""
+
+def side_inputs(model: nn.Module, batch: HasSides) -> tuple[Tensor, ...]:
+    """The inputs of a model besides the images: its side information [B], if it uses some."""
     if not uses_cameras(model):
         return ()
-    return (batch.camids.to(next(model.parameters()).device, non_blocking=True),)
+    num_views = getattr(model, "module", model).backbone.num_views
+    sides = side_index(batch.camids, batch.viewids, num_views)
+    return (sides.to(next(model.parameters()).device, non_blocking=True),)

@@ -42,6 +42,8 @@ SMALL = {
     "DATALOADER.NUM_INSTANCES": "4",
     "DATALOADER.NUM_WORKERS": "0",
     "MODEL.BACKBONE.WEIGHTS": "none",
+    # The images of these runs have no viewpoints.
+    "MODEL.SIE.VIEWS": "0",
     "TEST.IMS_PER_BATCH": "16",
     "DATASETS.TESTS": "()",
     "LOG.TO": "()",

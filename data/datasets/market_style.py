@@ -15,8 +15,9 @@ from ember_reid.data.datasets.common import (
     list_images,
     logger,
     parse_names,
+    read_lines,
 )
-from ember_reid.data.records import JUNK, Record, Splits
+from ember_reid.data.records import JUNK, UNKNOWN_VIEW, Record, Splits
 
 
 @dataclass(frozen=True)
@@ -185,5 +186,37 @@ def _load_cuhk03_np(path: Path, boxes: str, layout: MarketLayout) -> Splits:
 
 
 def load_veri776(path: Path) -> Splits:
-    """VeRi-776 (Liu et al. 2016), vehicles: image_train/, image_query/, image_test/."""
-    return load_market_style(path, VERI776)
+    """VeRi-776 (Liu et al. 2016), vehicles: image_train/, image_query/, image_test/.
+
+    Viewpoints are read from keypoint_train.txt and keypoint_test.txt (Wang et al. 2017), if these
+    files are in the same folder.
+    """
+    splits = load_market_style(path, VERI776)
+    root = splits.train[0].paths[0].parents[1]
+    files = [root / f"keypoint_{part}.txt" for part in ("train", "test")]
+    views: dict[str, int] = {}
+    for file in files:
+        views |= _read_views(file) if file.is_file() else {}
+
+    def add(records: tuple[Record, ...]) -> tuple[Record, ...]:
+        return tuple(replace(r, viewid=views.get(r.paths[0].name, UNKNOWN_VIEW)) for r in records)
+
+    if not views:
+        return splits
+    return replace(
+        splits, train=add(splits.train), query=add(splits.query), gallery=add(splits.gallery)
+    )
+
+
+def _read_views(file: Path) -> dict[str, int]:
+    """The viewpoint of each image, by its name: the last field of its line, 0 to 7."""
+    views = {}
+    for number, line in read_lines(file, name="veri776"):
+        fields = line.split()
+        if len(fields) < 2 or fields[-1] not in set("01234567"):
+            raise ValueError(
+                f'veri776: {file}, line {number} does not parse: "{line[:80]}"; expected the name '
+                "of an image, the coordinates of 20 points, and a viewpoint of 0 to 7"
+            )
+        views[Path(fields[0]).name] = int(fields[-1])
+    return views

@@ -101,6 +101,7 @@ class StaticStep:
             "table": (shape.num_images, NUM_COLUMNS),
             "pids": (shape.num_items,),
             "camids": (shape.num_items,),
+            "viewids": (shape.num_items,),
             "indices": (shape.num_items,),
             "position": (1,),
         }
@@ -153,6 +154,7 @@ class StaticStep:
         slot, parts = self.buffers.acquire(), self.parts
         slot["pids"].copy_(batch.pids)
         slot["camids"].copy_(batch.camids)
+        slot["viewids"].copy_(cast(Tensor, batch.viewids))
         slot["indices"].copy_(batch.indices)
         slot["position"].fill_(iteration % len(self._losses))
         rates = parts.learning_rate.rates(iteration)
@@ -231,7 +233,8 @@ class StaticStep:
         if shape.num_frames > 1:
             # [B * T, 3, H, W] -> [B, T, 3, H, W]
             images = images.unflatten(0, (shape.num_items, shape.num_frames))
-        return Batch(images, inputs["pids"], inputs["camids"], inputs["indices"])
+        labels = {name: inputs[name] for name in ("pids", "camids", "indices", "viewids")}
+        return Batch(images, **labels)
 
 
 def _count_batches_together(

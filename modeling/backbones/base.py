@@ -10,9 +10,11 @@ class Backbone(nn.Module):
         channels: the C_i.
         tokens: what the last maps contain. "patches": a map. "class": the class token of a
             transformer, as a map [N, C, 1, 1]. "class+patches": a map, then the class token.
-        uses_cameras: whether the camera of each image is a second input (side information).
+        uses_cameras: whether side information is a second input; see model.side_inputs.
+        num_views: number of viewpoints per camera; 0 if they are not used.
     """
 
     channels: tuple[int, ...]
     tokens: str = "patches"
     uses_cameras: bool = False
+    num_views: int = 0

@@ -16,10 +16,12 @@ class SideOptions:
 
     Attributes:
         num_cameras: number of cameras; 0: no embedding.
+        num_views: number of viewpoints of each camera; 0: cameras only.
         weight: factor on the embedding.
     """
 
     num_cameras: int = 0
+    num_views: int = 0
     weight: float = 3.0
 
 

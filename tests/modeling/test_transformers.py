@@ -5,8 +5,8 @@ import logging
 import pytest
 import torch
 from ember_reid.data.batch import Batch
-from ember_reid.data.build import check_cameras
 from ember_reid.data.records import Record, Splits
+from ember_reid.data.side_information import check_cameras
 from ember_reid.engine.losses.criterion import mean_over
 from ember_reid.modeling.jpm import shuffle_patches
 from ember_reid.modeling.model import side_inputs
