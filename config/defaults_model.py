@@ -51,8 +51,7 @@ MODEL.LORA.ALPHA = 16.0
 MODEL.LORA.DROPOUT = 0.0
 # Last part of the names of the linear layers; () for all of them.
 MODEL.LORA.TARGETS = ("qkv", "proj", "fc1", "fc2")
-# Side information embedding of TransReID: one vector per camera, or per pair of camera and
-# viewpoint, is added to all tokens.
+# Side information embedding of TransReID: a vector per camera (and viewpoint) is added to tokens.
 MODEL.SIE = CN()
 # Number of cameras in the training set; 0: no embedding.
 MODEL.SIE.CAMERAS = 0

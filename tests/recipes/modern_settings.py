@@ -70,6 +70,10 @@ MODERN_TABLE = {
     "transreid/market1501/vit_transreid_stride": TRANSREID,
     "transreid/occluded_duke/deit_transreid_stride": TRANSREID
     | {"MODEL.BACKBONE.PATCH_STRIDE": 11, "MODEL.SIE.CAMERAS": 8, "INPUT.RE_PROB": 0.8},
+    # configs/VeRi/vit_transreid_stride.yml
+    "transreid/veri776/vit_transreid_stride": TRANSREID
+    | {"MODEL.SIE.CAMERAS": 20, "MODEL.SIE.VIEWS": 8, "MODEL.JPM.SHIFT": 8}
+    | {"INPUT.SIZE_TRAIN": (256, 256), "SOLVER.BASE_LR": 0.01},
     "solider/market1501/swin_base": SOLIDER,
     "solider/msmt17/swin_tiny": SOLIDER | {"SOLVER.BASE_LR": 0.0008},
     "transreid-ssl/market1501/vit_small": SSL,
