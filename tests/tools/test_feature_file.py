@@ -56,7 +56,7 @@ def changed(embeddings: np.ndarray, value: float) -> np.ndarray:
         (lambda f: {"paths": np.arange(3)}, "paths must be 3 texts, found int64"),
         (lambda f: {"reasons": words(["x"])}, "reasons must be 0 texts"),
         (lambda f: {"weights": words(["x"])}, "weights is not text"),
-        (lambda f: {"card": "{"}, ""),
+        (lambda f: {"card": "{"}, "npz is damaged: this is not the metadata of"),
     ],
 )
 def test_content_that_does_not_fit_is_refused(features, tmp_path, change, message):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from ember_reid.engine.deploy.metadata import ExportMetadata
+from ember_reid.engine.deploy.metadata import ExportMetadata, parse_metadata
 from ember_reid.engine.files import replaced_file
 from ember_reid.tools.common.stored_network import StoredNetwork
 
@@ -139,9 +139,10 @@ def load_features(path: Path) -> tuple[Features, ExportMetadata]:
         if array.shape != () or array.dtype.kind != "U":
             raise ValueError(f"{path} is damaged: {name} is not text")
     texts = {name: str(array) for name, array in single.items()}
-    metadata = StoredNetwork(
-        **{name: texts[name] for name in ("card", "weights", "config")}
-    ).metadata
+    try:
+        metadata = parse_metadata(texts["card"])
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     _check_content(path, arrays, dim=metadata.embedding_dim)
     features = Features(
         embeddings=arrays["embeddings"],
