@@ -62,10 +62,14 @@ KD.SELF.LEARNERS = (1, 2)
 KD.SELF.CLASSIFY_WEIGHT = 0.0
 
 SOLVER = CN()
+# adam, adamw, sgd, or muon: Muon for the convolutions of the backbone, AdamW for the rest.
 SOLVER.OPTIMIZER = "adam"
 # Optimizer kernels: auto (torch chooses), torch, apex (NVIDIA's, on GPUs), or none.
 SOLVER.FUSED = "auto"
 SOLVER.BASE_LR = 3.5e-4
+# Learning rate of Muon: the relative change of the weights of a convolution per step. It is not
+# scaled by BASE_BATCH.
+SOLVER.MUON_LR = 0.1
 # Batch size for which BASE_LR is given; it is scaled to IMS_PER_BATCH. 0: no scaling.
 SOLVER.BASE_BATCH = 0
 # Learning rate of biases, as a multiple.
@@ -80,7 +84,7 @@ SOLVER.WEIGHT_DECAY_BIAS = 5e-4
 SOLVER.WEIGHT_DECAY_NORM = 5e-4
 # Of position embeddings, class tokens and layer scales.
 SOLVER.WEIGHT_DECAY_EMBEDDING = 0.0
-# Momentum of SGD.
+# Momentum of SGD and Muon.
 SOLVER.MOMENTUM = 0.9
 SOLVER.NESTEROV = False
 SOLVER.MAX_EPOCHS = 120

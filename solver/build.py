@@ -32,6 +32,9 @@ def build_optimizers(
         model: the network.
         criterion: the losses.
         depths, embeddings: of the parameters of the model; see group_parameters.
+
+    Raises:
+        ValueError: there is nothing to train, or nothing that the optimizer can train.
     """
     s = cfg.SOLVER
     lr = s.BASE_LR * (s.IMS_PER_BATCH / s.BASE_BATCH if s.BASE_BATCH else 1)
@@ -44,8 +47,14 @@ def build_optimizers(
         weight_decay_norm=s.WEIGHT_DECAY_NORM,
         weight_decay_embedding=s.WEIGHT_DECAY_EMBEDDING,
         layer_decay=s.LAYER_DECAY,
+        muon_lr=s.MUON_LR if s.OPTIMIZER == "muon" else None,
     )
     groups = group_parameters(model, rates, depths=depths, embeddings=embeddings)
+    if s.OPTIMIZER == "muon" and not any("muon" in group for group in groups):
+        raise ValueError(
+            "SOLVER.OPTIMIZER muon trains convolutions without bias, and this network has none; "
+            "use adamw"
+        )
     trainable = {name: p for name, p in criterion.named_parameters() if p.requires_grad}
     centers = [p for name, p in trainable.items() if name.endswith("centers")]
     others = [p for name, p in trainable.items() if not name.endswith("centers")]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from ember_reid.solver.muon import Muon, is_muon_weight
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -14,7 +15,12 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 logger = logging.getLogger("ember.train")
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "sgd": SGD,
+    "muon": Muon,
+}
 FUSED = ("auto", "torch", "apex", "none")
 FUSED_DEVICES = {"cpu", "cuda"}
 Groups = Sequence[dict[str, Any]]
@@ -34,6 +40,7 @@ class RateOptions:
         weight_decay_embedding: of position embeddings, class tokens and layer scales.
         layer_decay: factor on the learning rate per layer between a parameter and the head
             (Bao et al. 2022, BEiT, appendix).
+        muon_lr: learning rate of the parameters that Muon trains; None: there are none.
     """
 
     lr: float
@@ -44,9 +51,14 @@ class RateOptions:
     weight_decay_norm: float | None = None
     weight_decay_embedding: float | None = None
     layer_decay: float = 1.0
+    muon_lr: float | None = None
 
-    def rate(self, *, is_bias: bool, in_head: bool, num_layers_above: int = 0) -> float:
+    def rate(
+        self, *, is_bias: bool, in_head: bool, num_layers_above: int = 0, by_muon: bool = False
+    ) -> float:
         """The learning rate of a parameter; the head is the layer above the last block."""
+        if by_muon and self.muon_lr is not None:
+            return self.muon_lr * self.layer_decay**num_layers_above
         bias_factor = self.bias_lr_factor if is_bias else 1.0
         rate = self.lr * bias_factor * (self.head_lr_factor if in_head else 1.0)
         return rate * self.layer_decay**num_layers_above
@@ -80,10 +92,11 @@ def group_parameters(
 
     Returns:
         Groups {"params", "lr", "initial_lr", "weight_decay"} in the order of their first parameter.
+        If `rates.muon_lr` is given, those of Muon also contain "muon": True.
     """
     depths = depths or {}
     num_layers = max(depths.values(), default=-1) + 1
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     seen: set[nn.Parameter] = set()
     for module_name, module in model.named_modules():
         prefix = module_name.removeprefix("module.")
@@ -94,20 +107,23 @@ def group_parameters(
             seen.add(parameter)
             full_name = f"{prefix}.{name}" if prefix else name
             is_bias = name == "bias"
+            by_muon = rates.muon_lr is not None and not in_head and is_muon_weight(module, name)
             rate = rates.rate(
                 is_bias=is_bias,
                 in_head=in_head,
                 num_layers_above=num_layers - depths.get(full_name, num_layers),
+                by_muon=by_muon,
             )
             decay = rates.decay(
                 is_bias=is_bias,
                 in_norm=isinstance(module, _NORMS),
                 is_embedding=full_name in embeddings,
             )
-            groups.setdefault((rate, decay), []).append(parameter)
+            groups.setdefault((rate, decay, by_muon), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-        for (rate, decay), parameters in groups.items()
+        | ({"muon": True} if by_muon else {})
+        for (rate, decay, by_muon), parameters in groups.items()
     ]
 
 
@@ -121,12 +137,14 @@ def create_optimizer(
 ) -> Optimizer:
     """Create the optimizer `name`, a key of OPTIMIZERS.
 
-    Adam has betas (0.9, 0.999) and adds the weight decay to the gradient; AdamW decouples it.
+    Adam has betas (0.9, 0.999) and adds the weight decay to the gradient; AdamW decouples it. Muon
+    trains the groups with "muon" True, and AdamW the others.
 
     Args:
         name: a key of OPTIMIZERS.
         groups: parameter groups with learning rates and weight decays.
-        momentum, nesterov: of "sgd".
+        momentum: of "sgd" and "muon".
+        nesterov: of "sgd"; "muon" always has it.
         fused: the implementation. Fused kernels read and write memory once and do not synchronize
             with the host: on one CPU core, a step of Adam for a ResNet-50 takes 17 ms instead of
                 114 ms.
@@ -142,6 +160,8 @@ def create_optimizer(
         raise ValueError("the model has no trainable parameters")
     # Every group has its own learning rate; the optimizers only require a default.
     options: dict[str, Any] = {"lr": 0.0}
+    if name == "muon":
+        options |= {"momentum": momentum}
     if name == "sgd":
         options |= {"momentum": momentum, "nesterov": nesterov}
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
@@ -173,6 +193,8 @@ def _create_apex(
     """
     from apex.optimizers import FusedAdam, FusedSGD
 
+    if name == "muon":
+        raise RuntimeError("it does not contain Muon")
     if "cpu" in devices:
         raise RuntimeError("it works on GPUs only")
     if name == "sgd":

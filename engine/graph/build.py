@@ -64,6 +64,8 @@ def find_obstacle(cfg: Config) -> str:
         section = cfg.LOSS[name]
         if section.NAME and section.WEIGHT > 0:
             return f"LOSS.{name} {section.NAME} may read values on the host"
+    if cfg.SOLVER.OPTIMIZER == "muon":
+        return "SOLVER.OPTIMIZER is muon, whose steps cannot be captured"
     if cfg.SOLVER.FUSED not in ("auto", "torch"):
         return f"SOLVER.FUSED is {cfg.SOLVER.FUSED}, and torch's fused optimizers are needed"
     return ""

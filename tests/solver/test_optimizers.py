@@ -74,7 +74,7 @@ def test_a_shared_parameter_is_in_one_group():
     )
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
 def test_every_optimizer_reduces_the_loss(name):
     model = nn.Linear(3, 1)
     optimizer = create_optimizer(
@@ -92,7 +92,7 @@ def test_every_optimizer_reduces_the_loss(name):
 
 
 @pytest.mark.parametrize("fused", ["auto", "none"])
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
 def test_frozen_parameters_can_be_trained_later(name, fused):
     first, later = nn.Linear(3, 2), nn.Linear(2, 1)
     model = nn.Sequential(first, later)
@@ -133,7 +133,7 @@ def trained(name, fused, *, steps=6, reload_at=None):
     return torch.cat([model.weight.detach().flatten(), model.bias.detach()])
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
 def test_fused_and_unfused_kernels_agree(name):
     torch.testing.assert_close(trained(name, "torch"), trained(name, "none"), rtol=1e-5, atol=1e-6)
     assert torch.equal(trained(name, "auto", reload_at=1), trained(name, "torch"))
