@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -117,6 +118,8 @@ def test_files_of_a_run(tiny_run):
     assert all(0 <= results["market1501"][name] <= 1 for name in SCORES if name[0] in "mR")
     log = (tiny_run / "log.txt").read_text()
     assert f"mAP: {results['market1501']['mAP']:.2%}" in log and "CMC Rank-1: " in log
+    clock = re.search(r"Epoch 2/2 done in 0:\d\d: .*; processor time of the process: (\d+):", log)
+    assert clock is not None and int(clock[1]) < 60
 
 
 def test_metrics_file_has_one_object_a_line(tiny_run):

@@ -83,7 +83,8 @@ class TrainLog:
     logging does not wait for the device: the means of a GPU are reported when they have arrived,
     usually one period late. BEFORE_SAVING and EPOCH_COMPLETED wait for the last ones, so that the
     files of a run contain everything before a checkpoint. Images per second include data loading
-    but not evaluation.
+    but not evaluation. The processor time at the end of an epoch includes everything since the
+    start of this process; on a shared machine, it is the clock of the speed run.
 
     Args:
         learning_rate: iteration -> the learning rate that is logged.
@@ -198,11 +199,12 @@ class TrainLog:
             self._bar.close()
         seconds = time.perf_counter() - self._epoch_start
         logger.info(
-            "Epoch %d/%d done in %s: %.0f images/s",
+            "Epoch %d/%d done in %s: %.0f images/s; processor time of the process: %s",
             engine.state.epoch,
             engine.state.max_epochs,
             _clock(seconds),
             self._epoch_images / max(seconds, 1e-9),
+            _clock(time.process_time()),
         )
 
 
