@@ -9,7 +9,7 @@ import pytest
 from ember_reid.config import load_config
 from ember_reid.tools.explain import main
 from ember_reid.tools.explain.command import BARS, draw_learning_rate
-from ember_reid.tools.explain.cost import measure_cost
+from ember_reid.tools.explain.cost import mean_training_flops, measure_cost
 from ember_reid.tools.explain.differences import Difference, find_differences
 from ember_reid.tools.explain.page import learning_rates
 from torch import nn
@@ -74,6 +74,14 @@ def test_parameters_operations_and_activations_of_a_network_small_enough_to_coun
     assert cost.activation_bytes == (3 + 4) * (8 * 4) * 4
 
 
+def test_operations_of_a_training_with_two_sizes():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.ReLU())
+    per_pixel = 2 * 4 * 3 * 9
+    mean = mean_training_flops(network, [(4, 2), (8, 4)], [0.75])
+    assert mean == per_pixel * (0.75 * 8 + 0.25 * 32)
+    assert mean_training_flops(network, [(8, 4)], []) == measure_cost(network, (8, 4)).flops
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
 @pytest.mark.parametrize("networks", [FEW, pytest.param(NETWORKS, marks=pytest.mark.recipes)])
 def test_predicted_activation_memory_is_within_15_percent_of_the_measured(networks):
@@ -92,7 +100,7 @@ def test_a_recipe_in_words(tiny_recipe, capsys):
     assert main([str(tiny_recipe), "MODEL.BACKBONE.NAME", "resnet18", "LOSS.CE.WEIGHT", "2"]) == 0
     out = capsys.readouterr().out
     assert "a batch: 4 identities x 2 images" in out
-    assert "2 epochs of 4 iterations, 8 in total" in out
+    assert "2 epochs of 4 iterations, 8 in total; 64 images, " in out
     assert "2 x cross-entropy (epsilon 0.1" in out
     assert "images 32 x 16 pixels" in out
 

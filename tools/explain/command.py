@@ -13,10 +13,11 @@ from pathlib import Path
 from ember_reid.config import Config, load_config
 from ember_reid.config.recipe_headers import header_chain
 from ember_reid.data.build import build_splits, build_train_loader
+from ember_reid.engine.handlers.resizing import resized_sizes
 from ember_reid.modeling import build_model
 from ember_reid.solver import build_schedule
 from ember_reid.tools.common.cli import Command, add_overrides, echo
-from ember_reid.tools.explain.cost import measure_cost
+from ember_reid.tools.explain.cost import mean_training_flops, measure_cost
 from ember_reid.tools.explain.description import Section, describe, describe_score
 from ember_reid.tools.explain.differences import Difference, find_differences
 from ember_reid.tools.explain.page import write_page
@@ -61,9 +62,14 @@ def explain(recipe: str, cfg: Config) -> list[Section]:
     """The sections of an explanation; `cfg` is the recipe with the overrides."""
     num_classes, iterations = _training_data(cfg)
     network = build_model(cfg, num_classes=num_classes, pretrained=False)
-    cost = measure_cost(network, tuple(cfg.INPUT.SIZE_TRAIN))
+    size = tuple(cfg.INPUT.SIZE_TRAIN)
+    cost = measure_cost(network, size)
+    mean_flops = mean_training_flops(
+        network, resized_sizes(size, cfg.INPUT.SCALES), cfg.INPUT.SCALE_STEPS
+    )
     score = describe_score(header_chain(recipe))
-    return [*describe(cfg, cost=cost, iterations=iterations), score]
+    described = describe(cfg, cost=cost, mean_flops=mean_flops, iterations=iterations)
+    return [*described, score]
 
 
 def to_lines(sections: Sequence[Section], cfg: Config) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Parameters, floating-point operations and activation memory of a network, from its shapes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,13 +39,36 @@ def measure_cost(model: nn.Module, size: tuple[int, int], *, batch_size: int = 2
     """
     model = model.to(META).train()
     images = torch.empty(batch_size, 3, *size, device=META)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(images)
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        flops=counter.get_total_flops() // batch_size,
+        flops=_count_flops(model, images) // batch_size,
         activation_bytes=saved_bytes(model, images) // batch_size,
     )
+
+
+def mean_training_flops(
+    model: nn.Module, sizes: Sequence[tuple[int, int]], steps: Sequence[float]
+) -> float:
+    """The mean floating-point operations of a forward pass over the images of a training.
+
+    Args:
+        model: see `measure_cost`.
+        sizes: (height, width) of the phases of progressive resizing.
+        steps: the parts of the training after which a phase ends, one fewer than sizes.
+    """
+    model = model.to(META).train()
+    starts, ends = (0.0, *steps), (*steps, 1.0)
+    shares = [end - start for start, end in zip(starts, ends, strict=True)]
+    flops = [_count_flops(model, torch.empty(2, 3, *size, device=META)) / 2 for size in sizes]
+    return sum(share * number for share, number in zip(shares, flops, strict=True))
+
+
+@torch.no_grad()
+def _count_flops(model: nn.Module, images: Tensor) -> int:
+    """Floating-point operations of a forward pass."""
+    with FlopCounterMode(display=False) as counter:
+        model(images)
+    return counter.get_total_flops()
 
 
 def saved_bytes(model: nn.Module, images: Tensor) -> int:

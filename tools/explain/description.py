@@ -42,18 +42,21 @@ class Section:
     lines: tuple[str, ...]
 
 
-def describe(cfg: Config, *, cost: Cost, iterations: int | None) -> list[Section]:
+def describe(
+    cfg: Config, *, cost: Cost, mean_flops: float, iterations: int | None
+) -> list[Section]:
     """The sections of an explanation.
 
     Args:
         cfg: a checked configuration.
         cost: of the network for one image, see `measure_cost`.
+        mean_flops: of the forward passes of all training images, see `mean_training_flops`.
         iterations: iterations per epoch; None if the dataset is not on this machine.
     """
     return [
         Section("Network", _network(cfg, cost)),
         Section("Data", _data(cfg)),
-        Section("Schedule", _schedule(cfg, iterations)),
+        Section("Schedule", _schedule(cfg, iterations, mean_flops)),
         Section("Losses", _losses(cfg)),
         Section("Augmentation", _augmentation(cfg)),
         Section("Evaluation", _evaluation(cfg)),
@@ -128,13 +131,18 @@ def _scales(cfg: Config) -> str:
     return f", resized to {', then '.join(phases)}"
 
 
-def _schedule(cfg: Config, iterations: int | None) -> tuple[str, ...]:
+def _schedule(cfg: Config, iterations: int | None, mean_flops: float) -> tuple[str, ...]:
     solver = cfg.SOLVER
     if iterations is None:
         length = f"{solver.MAX_EPOCHS} epochs (iterations are unknown without the dataset)"
     else:
         total = solver.MAX_EPOCHS * iterations
-        length = f"{solver.MAX_EPOCHS} epochs of {iterations} iterations, {total} in total"
+        num_images = total * solver.IMS_PER_BATCH * cfg.INPUT.NUM_FRAMES
+        length = (
+            f"{solver.MAX_EPOCHS} epochs of {iterations} iterations, {total} in total; "
+            f"{num_images} images, {3 * mean_flops * num_images / 1e12:.3g} TFLOP (three times "
+            "those of the forward passes)"
+        )
     if solver.SCHEDULE == "multistep":
         shape = f"multiplied by {solver.GAMMA:g} at epochs {', '.join(map(str, solver.STEPS))}"
     else:
