@@ -107,12 +107,12 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for weight in group["params"] if group["muon"] else ():
                 if weight.grad is not None:
-                    self._update(weight, group["lr"])
+                    self._update(weight, weight.grad, lr=group["lr"])
         if self._adamw is not None:
             self._adamw.step()
 
-    def _update(self, weight: Tensor, lr: float) -> None:
-        state, gradient = self.state[weight], weight.grad
+    def _update(self, weight: Tensor, gradient: Tensor, *, lr: float) -> None:
+        state = self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
             state["norm"] = weight.norm()
