@@ -184,7 +184,9 @@ def finish_output(run: TrainingRun, folder: Path, results: Results) -> None:
     """Write the results, compare them with those of the teachers, and write the report."""
     cfg = run.cfg
     if idist.get_rank() == 0:
-        write_results(folder, results, trained_on=tuple(cfg.DATASETS.NAMES))
+        write_results(
+            folder, results, trained_on=cfg.DATASETS.NAMES, same_domain=run.data.same_domain
+        )
     compare_with_teachers(
         cfg,
         run.distillation,
@@ -204,11 +206,16 @@ def run_test(cfg: Config) -> Results:
         device = build_device(cfg)
         seed_everything(cfg)
         load_plugins(cfg.IMPORTS)
-        tests = build_splits(cfg, train=False).tests
+        data = build_splits(cfg, train=False)
         model = build_trained_model(cfg, device)
-        results = score(build_benchmarks(cfg, tests, model, device))
+        results = score(build_benchmarks(cfg, data.tests, model, device))
     if idist.get_rank() == 0:
-        write_results(Path(cfg.OUTPUT_DIR), results, trained_on=tuple(cfg.DATASETS.NAMES))
+        write_results(
+            Path(cfg.OUTPUT_DIR),
+            results,
+            trained_on=cfg.DATASETS.NAMES,
+            same_domain=data.same_domain,
+        )
     return results
 
 

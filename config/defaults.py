@@ -93,7 +93,8 @@ _C.DATALOADER = CN()
 # identity: P x K, one pass per epoch. identity-once: each identity once per epoch (VKD).
 # identity-fastreid: P x K from an endless stream, floor(N / B) batches per epoch (FastReID).
 # identity-cameras: the same count; uniform identities, images from different cameras (FastReID in
-# May 2020). random: without identities.
+# May 2020). identity-domains: the same count; P is divided equally over the training datasets, and
+# the images of an identity alternate between cameras. random: without identities.
 _C.DATALOADER.SAMPLER = "identity"
 # K, the images per identity in a batch.
 _C.DATALOADER.NUM_INSTANCES = 4

@@ -71,6 +71,16 @@ MODEL.JPM.SHIFT = 5
 MODEL.JPM.GROUPS = 2
 # Weight of the losses of the global feature; those of the local features share the rest.
 MODEL.JPM.GLOBAL_WEIGHT = 0.5
+# MixStyle: mixes feature statistics of training images, for domains that are not in the training.
+MODEL.MIXSTYLE = CN()
+# Stages of a convolutional backbone after which styles are mixed, such as (1, 2); (): off.
+MODEL.MIXSTYLE.STAGES = ()
+# Probability that a layer mixes a batch.
+MODEL.MIXSTYLE.PROB = 0.5
+# The weights of a mixture have the distribution Beta(ALPHA, ALPHA).
+MODEL.MIXSTYLE.ALPHA = 0.1
+# Images are mixed with any others (random), with those of other cameras, or other datasets.
+MODEL.MIXSTYLE.MIX = "random"
 MODEL.POOL = CN()
 # Global pooling: average, maximum, their sum, or generalized mean.
 MODEL.POOL.NAME = "avg"

@@ -52,6 +52,10 @@ CHECKS: dict[str, Check] = {
     "MODEL.JPM.SHIFT": Range(1, 1024),
     "MODEL.JPM.GROUPS": Range(1, 1024),
     "MODEL.JPM.GLOBAL_WEIGHT": _PROBABILITY,
+    "MODEL.MIXSTYLE.STAGES": Choices((1, 2, 3, 4, 5), items=True),
+    "MODEL.MIXSTYLE.PROB": _PROBABILITY,
+    "MODEL.MIXSTYLE.ALPHA": Range(0, 100, above=True),
+    "MODEL.MIXSTYLE.MIX": Choices(("random", "cameras", "datasets")),
     "MODEL.POOL.NAME": Choices(("avg", "max", "avgmax", "gem")),
     "MODEL.POOL.GEM_P": Range(0, 100, above=True),
     "MODEL.POOL.GEM_LEARNABLE": _FLAG,
@@ -142,7 +146,10 @@ CHECKS: dict[str, Check] = {
     "DATASETS.NAMES": Text(items=True, empty=False),
     "DATASETS.TESTS": Text(items=True, empty=False),
     "DATALOADER.SAMPLER": Choices(
-        ("identity", "identity-once", "identity-fastreid", "identity-cameras", "random")
+        (
+            *("identity", "identity-once", "identity-fastreid", "identity-cameras"),
+            *("identity-domains", "random"),
+        )
     ),
     "DATALOADER.NUM_INSTANCES": Range(1, 1e6),
     "DATALOADER.NUM_WORKERS": Range(0, 1024),

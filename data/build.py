@@ -15,9 +15,11 @@ from ember_reid.data.cache import CPU, choose_cache
 from ember_reid.data.dataset import ImageCache, Normalization, ReidDataset, collate, used_paths
 from ember_reid.data.datasets import LAYOUTS, read, resolve
 from ember_reid.data.fastreid_samplers import CameraBalancedSampler, IdentityStreamSampler
-from ember_reid.data.images import check_files, find_broken, num_cpus
+from ember_reid.data.images import check_files, num_cpus
+from ember_reid.data.preparation import find_same_domain, index_by_name, leave_out_broken
 from ember_reid.data.protocols import apply_protocol
-from ember_reid.data.records import Record, Splits, check_test_splits, merge_train, merged_classes
+from ember_reid.data.records import Record, Splits, merge_train, merged_classes
+from ember_reid.data.round_samplers import DomainBalancedSampler
 from ember_reid.data.samplers import (
     GlobalBatchSampler,
     IdentityBatchSampler,
@@ -39,6 +41,7 @@ PK_SAMPLERS: dict[str, type[PKSampler]] = {
     "identity-once": IdentityOnceSampler,
     "identity-fastreid": IdentityStreamSampler,
     "identity-cameras": CameraBalancedSampler,
+    "identity-domains": DomainBalancedSampler,
 }
 
 
@@ -52,6 +55,7 @@ class DataBundle:
         tests: the test sets by name.
         validation: held-out training identities as test sets, by name (TEST.VALIDATION).
         classes: (dataset, its label of the identity) by class index.
+        same_domain: names of the test sets that belong to a training dataset.
     """
 
     train: tuple[Record, ...]
@@ -59,6 +63,7 @@ class DataBundle:
     tests: dict[str, Splits]
     validation: dict[str, Splits]
     classes: tuple[tuple[str, str], ...] = ()
+    same_domain: tuple[str, ...] = ()
 
 
 def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
@@ -86,7 +91,7 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
             gallery=splits.gallery if spec in test_specs else (),
         )
     if cfg.DATALOADER.SKIP_BROKEN:
-        loaded = _without_broken(loaded)
+        loaded = leave_out_broken(loaded)
     else:
         for splits in loaded.values():
             check_files([path for record in splits.records() for path in record.paths[:1]])
@@ -94,12 +99,16 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
     check_views(list(loaded.values()), cfg.MODEL.SIE.VIEWS)
     kept, held_out = _hold_out(cfg, [loaded[spec] for spec in train_specs])
     records = merge_train(kept)
+    tests = index_by_name([apply_protocol(loaded[spec], cfg.TEST.PROTOCOL) for spec in test_specs])
+    validation = index_by_name(held_out)
+    specs = dict(zip(tests, test_specs, strict=True))
     return DataBundle(
         train=records,
         num_classes=1 + max((record.pid for record in records), default=-1),
-        tests=_by_name([apply_protocol(loaded[spec], cfg.TEST.PROTOCOL) for spec in test_specs]),
-        validation=_by_name(held_out),
+        tests=tests,
+        validation=validation,
         classes=merged_classes(kept),
+        same_domain=(*validation, *find_same_domain(specs, cfg.DATASETS.NAMES, root)),
     )
 
 
@@ -110,47 +119,6 @@ def _hold_out(cfg: CfgNode, parts: list[Splits]) -> tuple[list[Splits], list[Spl
         return parts, []
     pairs = [hold_out(splits, fraction, seed=cfg.SEED) for splits in parts]
     return [kept for kept, _ in pairs], [held_out for _, held_out in pairs]
-
-
-def _by_name(parts: list[Splits]) -> dict[str, Splits]:
-    """Checked test sets by name; a name that occurs again becomes name-2, name-3, ..."""
-    tests: dict[str, Splits] = {}
-    for splits in parts:
-        name, number = splits.name, 1
-        while name in tests:
-            number += 1
-            name = f"{splits.name}-{number}"
-        tests[name] = check_test_splits(splits)
-    return tests
-
-
-def _without_broken(loaded: dict[str, Splits]) -> dict[str, Splits]:
-    """Decode every file once and leave out the broken ones.
-
-    Tracklets lose the broken frames; a tracklet without a readable frame is left out.
-    """
-    records = (record for splits in loaded.values() for record in splits.records())
-    paths = list(dict.fromkeys(path for record in records for path in record.paths))
-    broken = find_broken(paths)
-    if not broken:
-        return loaded
-    logger.warning(
-        "left out %d of %d image files that cannot be read: %s",
-        len(broken),
-        len(paths),
-        "; ".join(list(broken.values())[:5]),
-    )
-
-    def keep(records: tuple[Record, ...]) -> tuple[Record, ...]:
-        readable = (
-            replace(r, paths=tuple(path for path in r.paths if path not in broken)) for r in records
-        )
-        return tuple(record for record in readable if record.paths)
-
-    return {
-        spec: replace(s, train=keep(s.train), query=keep(s.query), gallery=keep(s.gallery))
-        for spec, s in loaded.items()
-    }
 
 
 def build_train_loader(
@@ -198,6 +166,7 @@ def build_train_sampler(
     return PK_SAMPLERS[cfg.DATALOADER.SAMPLER](
         [record.pid for record in records],
         [record.camid for record in records],
+        domains=[record.domain for record in records],
         num_instances=cfg.DATALOADER.NUM_INSTANCES,
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         seed=cfg.SEED,

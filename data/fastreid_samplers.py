@@ -7,6 +7,7 @@ only, so the batches of an epoch are still a function of (seed, epoch).
 """
 
 import numpy as np
+from ember_reid.data.round_samplers import RoundSampler
 from ember_reid.data.samplers import PKSampler, count_full_batches
 
 
@@ -56,33 +57,16 @@ class IdentityStreamSampler(PKSampler):
         return np.stack([np.concatenate([next(groups[i]) for i in row]) for row in identities])
 
 
-class CameraBalancedSampler(PKSampler):
+class CameraBalancedSampler(RoundSampler):
     """FastReID's RandomIdentitySampler of May 2020 (commit 35076d5; later BalancedIdentitySampler).
 
-    A round is a random order of all identities, cut into batches of P; the remainder is dropped.
-    Identities are therefore drawn uniformly, independent of their number of images. Each one
-    contributes a random image and K - 1 images of other cameras; other images if all are of one
-    camera; or the same image again if there is only one. The K - 1 images are drawn with
-    replacement if fewer than K qualify.
+    Each identity of a batch contributes a random image and K - 1 images of other cameras; other
+    images if all are of one camera; or the same image again if there is only one. The K - 1 images
+    are drawn with replacement if fewer than K qualify.
     """
 
-    def _count_steps(self) -> int:
-        return count_full_batches(self.num_records, self.batch_size)
-
     def _plan(self, epoch: int) -> np.ndarray:
-        batches_per_round = len(self.indices_by_pid) // self.num_identities
-        first, last = epoch * self.num_steps, (epoch + 1) * self.num_steps
-        rounds = range(first // batches_per_round, -(-last // batches_per_round))
-        batches = np.concatenate([self._round(number, batches_per_round) for number in rounds])
-        skipped = first - rounds.start * batches_per_round
-        return batches[skipped : skipped + self.num_steps]
-
-    def _round(self, number: int, num_batches: int) -> np.ndarray:
-        """The record indices of the batches of a round: int64 [num_batches, P * K]."""
-        rng = np.random.default_rng([self.seed, number])
-        order = rng.permutation(len(self.indices_by_pid))[: num_batches * self.num_identities]
-        images = [self._draw_images(self.indices_by_pid[identity], rng) for identity in order]
-        return np.concatenate(images).reshape(num_batches, self.batch_size)
+        return self._draw_rounds(epoch, self.indices_by_pid, self.num_identities, seeds=())
 
     def _draw_images(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """K images of one identity, from different cameras than the first where possible."""

@@ -33,12 +33,14 @@ class Record:
             dataset; `JUNK` marks images to ignore, 0 a distractor (a person who is in no query).
         camid: the camera, counted from 0.
         viewid: the viewpoint, counted from 0; `UNKNOWN_VIEW` if it is unknown.
+        domain: the number of the training dataset, if several are merged.
     """
 
     paths: tuple[Path, ...]
     pid: int
     camid: int
     viewid: int = UNKNOWN_VIEW
+    domain: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,21 +100,26 @@ def count(records: Iterable[Record]) -> Counts:
 
 
 def relabel(
-    records: Iterable[Record], *, first_pid: int = 0, first_camid: int = 0
+    records: Iterable[Record], *, first_pid: int = 0, first_camid: int = 0, domain: int = 0
 ) -> tuple[Record, ...]:
-    """Number identities from `first_pid`, in order of pids; shift cameras by `first_camid`."""
+    """Number identities from `first_pid`, in order of pids; shift cameras; set the domain."""
     records = tuple(records)
     pids = sorted({record.pid for record in records})
     classes = {pid: index for index, pid in enumerate(pids, start=first_pid)}
-    return tuple(replace(r, pid=classes[r.pid], camid=first_camid + r.camid) for r in records)
+    return tuple(
+        replace(r, pid=classes[r.pid], camid=first_camid + r.camid, domain=domain) for r in records
+    )
 
 
 def merge_train(splits: Sequence[Splits]) -> tuple[Record, ...]:
-    """Concatenate the training records of several datasets; no identity or camera is shared."""
+    """Concatenate the training records of several datasets; no identity or camera is shared.
+
+    The domain of a record is the number of its dataset.
+    """
     merged: list[Record] = []
     first_pid = first_camid = 0
-    for part in splits:
-        records = relabel(part.train, first_pid=first_pid, first_camid=first_camid)
+    for domain, part in enumerate(splits):
+        records = relabel(part.train, first_pid=first_pid, first_camid=first_camid, domain=domain)
         merged.extend(records)
         first_pid = 1 + max((r.pid for r in records), default=first_pid - 1)
         first_camid = 1 + max((r.camid for r in records), default=first_camid - 1)

@@ -113,7 +113,7 @@ class PKSampler(GlobalBatchSampler):
         num_records: records of the dataset.
         indices_by_pid: the record indices of each identity, in sorted order of pids.
         num_groups: int64 [identities], groups of K images that `_groups` returns.
-        camids: int64 [records], or empty.
+        camids, domains: int64 [records], or empty.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class PKSampler(GlobalBatchSampler):
         pids: Sequence[int],
         camids: Sequence[int] = (),
         *,
+        domains: Sequence[int] = (),
         num_instances: int,
         batch_size: int,
         seed: int = 0,
@@ -132,6 +133,7 @@ class PKSampler(GlobalBatchSampler):
         Args:
             pids: the identity of each record.
             camids: the camera of each record, for samplers that choose by camera.
+            domains: the dataset of each record, for samplers that choose by dataset.
             num_instances: K.
             batch_size: P * K of the global batch, the sum over all processes.
             seed: of all random choices.
@@ -169,6 +171,7 @@ class PKSampler(GlobalBatchSampler):
             )
         self.num_records = len(pids)
         self.camids = np.asarray(camids, dtype=np.int64)
+        self.domains = np.asarray(domains, dtype=np.int64)
         sizes = np.array([len(indices) for indices in self.indices_by_pid])
         self.num_groups = np.maximum(sizes // num_instances, 1)
         self.num_steps = self._count_steps()

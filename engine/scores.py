@@ -176,18 +176,3 @@ def describe_scores(scores: dict) -> list[str]:
             *(f"  {line}" for line in describe_scores(scores["reranked"])),
         ]
     return lines
-
-
-def describe_transfer(trained_on: tuple[str, ...], results: dict[str, dict]) -> list[str]:
-    """Lines of a table of several test sets; no lines for a single one."""
-    if len(results) < 2:
-        return []
-    width = max(len("tested on"), *map(len, results))
-    lines = [
-        f"trained on {', '.join(trained_on)}",
-        f"{'tested on':<{width}} |     mAP |  Rank-1 |    mINP",
-    ]
-    for name, scores in results.items():
-        values = " | ".join(f"{scores[key]:>7.2%}" for key in ("mAP", "Rank-1", "mINP"))
-        lines.append(f"{name:<{width}} | {values}")
-    return lines

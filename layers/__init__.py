@@ -14,6 +14,7 @@ from ember_reid.layers.distillation import (
 )
 from ember_reid.layers.margins import MARGINS, apply_margin
 from ember_reid.layers.memory import MemoryBank, References
+from ember_reid.layers.mixstyle import MixStyle, draw_partners, mix_styles
 from ember_reid.layers.numerics import cosine_similarities, euclidean_distances, squared_distances
 from ember_reid.layers.overhaul import margin_relu, negative_means, partial_distance
 from ember_reid.layers.pairwise import circle_loss, cosface_loss
@@ -39,6 +40,7 @@ __all__ = [
     "GeMPool",
     "MaxPool",
     "MemoryBank",
+    "MixStyle",
     "NonLocal",
     "References",
     "SqueezeExcite",
@@ -49,10 +51,12 @@ __all__ = [
     "cosine_similarities",
     "create_pooling",
     "distance_matching",
+    "draw_partners",
     "euclidean_distances",
     "kd_divergence",
     "logit_matching",
     "margin_relu",
+    "mix_styles",
     "negative_means",
     "partial_distance",
     "relational_angles",

@@ -10,6 +10,7 @@ from ember_reid.modeling.backbones.timm import TimmBackbone
 from ember_reid.modeling.jpm import JigsawBackbone, JigsawHead, JigsawOptions
 from ember_reid.modeling.lora import LoraOptions, add_adapters, keep_adapters_only
 from ember_reid.modeling.mgn import MGNBackbone, MGNHead
+from ember_reid.modeling.mixstyle import MixStyleOptions, add_style_mixing
 from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from ember_reid.modeling.pretrained import check_source, load_pretrained
 from ember_reid.modeling.weights import ARCHITECTURE_KEYS
@@ -67,6 +68,8 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
             )
         add_adapters(backbone, lora, name)
     backbone = _add_branches(cfg, backbone)
+    if cfg.MODEL.MIXSTYLE.STAGES:
+        add_style_mixing(backbone, _mixstyle_options(cfg), name)
     head_options = _head_options(cfg, getattr(backbone, "tokens", "patches"))
     head = HEADS[head_name](backbone.channels[-1], num_classes, head_options)
     model = ReidModel(backbone, head)
@@ -92,6 +95,11 @@ def check_model(cfg: CfgNode) -> None:
 def _lora_options(cfg: CfgNode) -> LoraOptions:
     o = cfg.MODEL.LORA
     return LoraOptions(rank=o.RANK, alpha=o.ALPHA, dropout=o.DROPOUT, targets=tuple(o.TARGETS))
+
+
+def _mixstyle_options(cfg: CfgNode) -> MixStyleOptions:
+    o = cfg.MODEL.MIXSTYLE
+    return MixStyleOptions(stages=tuple(o.STAGES), prob=o.PROB, alpha=o.ALPHA, mix=o.MIX)
 
 
 def _add_branches(cfg: CfgNode, backbone: Backbone) -> Backbone:

@@ -70,6 +70,11 @@ class MGNBackbone(Backbone):
                 conv.stride = (1, 1)
         self.branches = nn.ModuleList([rest, *copies])
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The stages before the branches."""
+        return "layer1", "layer2"
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         first = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(images)))))
         second = self.layer2(first)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from ember_reid.layers import create_pooling
 from ember_reid.layers.numerics import as_float, no_autocast
 from ember_reid.modeling.backbones.vit import side_index
+from ember_reid.modeling.mixstyle import find_style_mixing
 from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
 
@@ -193,7 +194,7 @@ class ReidModel(nn.Module):
 
         Args:
             images: see above.
-            sides: [B], from side_inputs, if the backbone has a side information embedding.
+            sides: [B], from side_inputs, if the backbone uses cameras.
 
         Raises:
             ValueError: `images` has another number of dimensions.
@@ -238,9 +239,13 @@ class HasSides(Protocol):
 
 
 def side_inputs(model: nn.Module, batch: HasSides) -> tuple[Tensor, ...]:
-    """The inputs of a model besides the images: its side information [B], if it uses some."""
-    if not uses_cameras(model):
+    """The inputs of a model besides the images: its side information [B], if it uses some.
+
+    Styles of different cameras are mixed in training only; then these are the cameras.
+    """
+    mixing = find_style_mixing(model) if model.training else None
+    if not (uses_cameras(model) or (mixing is not None and mixing.uses_cameras)):
         return ()
-    num_views = getattr(model, "module", model).backbone.num_views
+    num_views = getattr(getattr(model, "module", model).backbone, "num_views", 0)
     sides = side_index(batch.camids, batch.viewids, num_views)
     return (sides.to(next(model.parameters()).device, non_blocking=True),)

@@ -238,16 +238,16 @@ class StaticStep:
 
 
 def _count_batches_together(
-    model: nn.Module, forward: Callable[[Tensor], ReidOutput]
-) -> Callable[[Tensor], ReidOutput]:
+    model: nn.Module, forward: Callable[..., ReidOutput]
+) -> Callable[..., ReidOutput]:
     """A forward pass that increments `num_batches_tracked` of all batch norms with one kernel."""
     norms = [
         module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]
 
-    def counted(images: Tensor) -> ReidOutput:
+    def counted(images: Tensor, *side: Tensor) -> ReidOutput:
         with _counters_hidden(norms):
-            return forward(images)
+            return forward(images, *side)
 
     return counted
 

@@ -11,6 +11,7 @@ from ember_reid.data.dataset import ReidDataset
 from ember_reid.engine.distributed import average
 from ember_reid.engine.events import epoch_sampler
 from ember_reid.engine.handlers.batch import iteration_seed
+from ember_reid.modeling.mixstyle import mixing_disabled
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
@@ -22,6 +23,7 @@ class PreciseBN:
     Running statistics are averages over earlier weights. Here they are replaced by the mean over
     `num_batches` augmented batches (Wu and Johnson 2021, arXiv 2105.07576, section 3) and over all
     processes. Random numbers depend on the seed only, so repeating it gives the same statistics.
+    MixStyle is off, as in evaluation.
 
     Args:
         num_batches: 0 disables it.
@@ -45,7 +47,8 @@ class PreciseBN:
             return
         # Training starts at epoch 1, so epoch 0 has different batches.
         epoch_sampler(self.loader).set_epoch(0)
-        update_bn(self._images(), self.model, device=self.device)
+        with mixing_disabled(self.model):
+            update_bn(self._images(), self.model, device=self.device)
         if idist.get_world_size() > 1:
             for name, statistic in self.model.named_buffers():
                 if name.endswith(("running_mean", "running_var")):

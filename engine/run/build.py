@@ -18,6 +18,7 @@ from ember_reid.data.build import (
     build_train_loader,
 )
 from ember_reid.data.images import num_cpus
+from ember_reid.data.records import Record
 from ember_reid.engine.build import build_amp_dtype, build_benchmarks
 from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
@@ -36,6 +37,7 @@ from ember_reid.engine.plugins import load_plugins
 from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_precision
 from ember_reid.engine.run.resume import compare_classes, compare_configs
 from ember_reid.modeling import build_model, check_model
+from ember_reid.modeling.mixstyle import CAMERAS, DATASETS, RANDOM, set_domains
 from ember_reid.modeling.model import ReidModel
 from ember_reid.modeling.parameters import embedding_names, layer_depths
 from ember_reid.solver import build_optimizers, build_schedule
@@ -100,6 +102,7 @@ def build_training_run(
     mode = build_step_mode(cfg, device, rehearse=rehearse)
     data = build_splits(cfg)
     model = build_model(cfg, num_classes=data.num_classes, pretrained=pretrained)
+    _set_mixing_domains(cfg, model, data.train)
     model = model.to(device).to(memory_format=torch.channels_last)
     distillation, criterion = _build_losses(cfg, model, data, device)
     optimizers = build_run_optimizers(cfg, model, criterion)
@@ -136,6 +139,26 @@ def build_training_run(
         writers=build_writers(cfg),
         environment=_collect_environment(cfg, device),
     )
+
+
+def _set_mixing_domains(cfg: Config, model: ReidModel, records: Sequence[Record]) -> None:
+    """Tell MixStyle the dataset of each camera, if it mixes images of different datasets.
+
+    Raises:
+        ValueError: there is only one camera or dataset to mix.
+    """
+    mix = cfg.MODEL.MIXSTYLE.MIX
+    if not cfg.MODEL.MIXSTYLE.STAGES or mix == RANDOM:
+        return
+    domains = {record.camid: record.domain for record in records}
+    found = len(domains if mix == CAMERAS else set(domains.values()))
+    if found < 2:
+        raise ValueError(
+            f"MODEL.MIXSTYLE.MIX {mix} mixes images of different {mix}, but the training data has "
+            f"{found}: use random"
+        )
+    if mix == DATASETS:
+        set_domains(model, domains)
 
 
 def _build_losses(

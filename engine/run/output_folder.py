@@ -5,12 +5,16 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ember_reid.engine.checkpoint import LAST, PREVIOUS
+from ember_reid.engine.cross_domain import (
+    CROSS_DOMAIN_FILE,
+    compare_domains,
+    describe_transfer,
+)
 from ember_reid.engine.files import find_drafts, replace_text
-from ember_reid.engine.scores import describe_transfer
 
 import ember_reid
 
@@ -32,6 +36,7 @@ RUN_FILES = (
     "made_with.json",
     "results.json",
     "distillation.json",
+    CROSS_DOMAIN_FILE,
     "report.html",
     "visdom.jsonl",
 )
@@ -121,13 +126,26 @@ def prepare_output_folder(folder: Path, *, config: str, resume: bool) -> None:
 
 
 def write_results(
-    folder: Path, results: Mapping[str, dict], *, trained_on: tuple[str, ...]
+    folder: Path,
+    results: Mapping[str, dict],
+    *,
+    trained_on: Sequence[str],
+    same_domain: Sequence[str],
 ) -> None:
-    """Write `results.json`, and log a table if there are several test sets."""
+    """Write `results.json`, and log a table if there are several test sets.
+
+    If there are test sets of other datasets than those of the training, `cross_domain.json` is
+    written as well.
+    """
     path = folder / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps(results, indent=2) + "\n")
-    for line in describe_transfer(trained_on, dict(results)):
+    comparison = compare_domains(results, trained_on=trained_on, same_domain=same_domain)
+    if comparison:
+        replace_text(folder / CROSS_DOMAIN_FILE, json.dumps(comparison, indent=2) + "\n")
+    else:
+        (folder / CROSS_DOMAIN_FILE).unlink(missing_ok=True)
+    for line in describe_transfer(results, trained_on=trained_on, same_domain=same_domain):
         logger.info(line)
     logger.info("results: %s", path)
 

@@ -18,3 +18,8 @@ class Backbone(nn.Module):
     tokens: str = "patches"
     uses_cameras: bool = False
     num_views: int = 0
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The modules whose outputs are feature maps of a convolutional network, in order."""
+        return ()

@@ -21,6 +21,10 @@ class DenseNet(Backbone):
         self.features = densenet121().features
         self.last_relu = last_relu
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return tuple(f"features.{name}" for name in self._ends)
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = []
         x = images

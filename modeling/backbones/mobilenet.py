@@ -23,6 +23,10 @@ class MobileNetV2(Backbone):
         if not options.last_relu:
             self.features.set_submodule("18.2", nn.Identity())
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return tuple(f"features.{number}" for number in self._ends)
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = []
         x = images

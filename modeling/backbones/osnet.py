@@ -123,6 +123,10 @@ class OSNet(Backbone):
         self.conv5 = ConvNorm(channels[2], channels[2])
         initialize_convolutions(self)
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return "pool2", "pool3", "conv5"
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self.maxpool(self.conv1(images))
         first = self.pool2(self.conv2(x))

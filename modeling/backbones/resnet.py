@@ -162,6 +162,10 @@ class ResNet(Backbone):
         if not options.last_relu:
             self.layer4[-1].add_module("relu", nn.Identity())
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return "layer1", "layer2", "layer3", "layer4"
+
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = []

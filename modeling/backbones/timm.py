@@ -1,7 +1,7 @@
 """Any network of timm, an optional package: `timm:<name>`. N: images."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ class TimmBackbone(Backbone):
     def __init__(self, network: nn.Module, options: BackboneOptions, name: str) -> None:
         super().__init__()
         self.network = network
-        self.arguments = options.arguments
+        self.arguments, self.image_size = options.arguments, options.image_size
         self.grad_checkpoint = options.grad_checkpoint
         has_class = has_class_token(network)
         self.num_prefix_tokens = getattr(network, "num_prefix_tokens", int(has_class))
@@ -118,6 +118,22 @@ class TimmBackbone(Backbone):
         if self.grad_checkpoint:
             _set_checkpointing(self.network, mode)
         return self
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The last modules at each stride from 4 on, if their outputs are maps [N, C, h, w]."""
+        if self.layout != "first":
+            return ()
+        names = {
+            info["reduction"]: f"network.{info['module']}"
+            for info in getattr(self.network, "feature_info", ())
+            if info["reduction"] >= 4
+        }
+        found = tuple(names[stride] for stride in sorted(names))
+        known = dict(self.named_modules())
+        if not set(found) <= set(known):
+            return ()
+        return found if _give_maps([known[name] for name in found], self) else ()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return self.split(self.network(images))
@@ -146,6 +162,22 @@ def _probe(network: nn.Module, image_size: tuple[int, int], name: str) -> Tensor
         raise ValueError(f"{name} does not support {height} x {width} images: {error}") from error
     finally:
         network.train()
+
+
+def _give_maps(modules: Sequence[nn.Module], backbone: TimmBackbone) -> bool:
+    """Whether each module outputs one tensor with four dimensions, once per forward pass."""
+    outputs: list[object] = []
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+        for module in modules
+    ]
+    try:
+        _probe(backbone.network, backbone.image_size, "")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    are_maps = [isinstance(output, Tensor) and output.dim() == 4 for output in outputs]
+    return all(are_maps) and len(outputs) == len(modules)
 
 
 def _count_rows(network: nn.Module, image_size: tuple[int, int], num_tokens: int) -> int:

@@ -32,6 +32,8 @@ RECIPES = {
     "feature maps": "MODEL.BACKBONE.NAME resnet18 KD.EMA.ENABLED True KD.FEATURE.WEIGHT 0.001",
     "microbatches without a cache": "SOLVER.ACCUMULATION_STEPS 2 SOLVER.MINING local "
     "DATALOADER.CACHE none SOLVER.FP16 True SOLVER.CPU_PRECISION bfloat16",
+    "styles of other cameras": "MODEL.MIXSTYLE.STAGES (1,2) MODEL.MIXSTYLE.MIX cameras "
+    "INPUT.NUM_FRAMES 2",
     "policies": "INPUT.AUTOAUG_PROB 0.5 INPUT.JITTER_PROB 0.5",
 }
 

@@ -6,7 +6,6 @@ from ember_reid.data.batch import EmbeddingBatch
 from ember_reid.engine.scores import (
     ScoreSettings,
     describe_scores,
-    describe_transfer,
     retrieval_scores,
 )
 from ember_reid.evaluate import Rerank
@@ -81,14 +80,3 @@ def test_query_expansion_pulls_neighbors_together():
     # With k = 1 every feature is replaced by itself, so the scores stay.
     same = retrieval_scores(EMBEDDED, 2, ScoreSettings(expand_neighbors=1))
     assert same["mAP"] == pytest.approx(retrieval_scores(EMBEDDED, 2, ScoreSettings())["mAP"])
-
-
-def test_several_test_sets_make_a_table():
-    scores = {"mAP": 0.5, "Rank-1": 0.75, "mINP": 0.125}
-    assert describe_transfer(("a",), {"a": scores}) == []
-    assert describe_transfer(("a", "b"), {"a": scores, "market1501": scores}) == [
-        "trained on a, b",
-        "tested on  |     mAP |  Rank-1 |    mINP",
-        "a          |  50.00% |  75.00% |  12.50%",
-        "market1501 |  50.00% |  75.00% |  12.50%",
-    ]

@@ -21,6 +21,7 @@ class TinyBackbone(nn.Module):
     """Maps images [N, 3, H, W] to two feature maps; has batch norm and dropout."""
 
     channels = (8, 16)
+    stage_names = ("stem", "body")
 
     def __init__(self, *, batch_norm: bool = True, dropout: float = 0.1) -> None:
         super().__init__()

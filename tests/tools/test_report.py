@@ -79,6 +79,7 @@ def make_run(name: str, **changes) -> Run:
         },
         "results": {"city": scores, "village": scores | {"mAP": 0.125}},
         "distillation": {},
+        "cross_domain": {},
         "calibration": {},
         "weights": None,
         "weights_hash": "",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from ember_reid.engine.cross_domain import CROSS
 from ember_reid.engine.ranked_lists import RankedQuery
 from ember_reid.tools.common.charts import Line, histogram, line_chart
 from ember_reid.tools.common.html import Figure, Table, image_source, write_html
@@ -154,9 +155,12 @@ def _run(report: RunReport, name: str) -> dict:
 
 
 def _scores(run: Run) -> Table:
+    """Scores on all test sets, with their domains and a mean if some are of other datasets."""
+    tests = run.cross_domain.get("tests", {})
     rows = [
         (
             dataset,
+            *([tests.get(name, {}).get("domain", "")] if tests else []),
             *(_percent(scores.get(key)) for key in SCORES),
             scores.get("num_valid", ""),
             scores.get("num_gallery", ""),
@@ -165,7 +169,11 @@ def _scores(run: Run) -> Table:
         for dataset, scores in ((name, result), (f"{name}, re-ranked", result.get("reranked")))
         if scores
     ]
-    return Table(("test set", *SCORES, "queries", "gallery"), tuple(rows))
+    if not tests:
+        return Table(("test set", *SCORES, "queries", "gallery"), tuple(rows))
+    mean = run.cross_domain["mean"]
+    rows.append(("mean", CROSS, *(_percent(mean.get(key)) for key in SCORES), "", ""))
+    return Table(("test set", "domain", *SCORES, "queries", "gallery"), tuple(rows))
 
 
 def _teachers(distillation: Mapping) -> Table | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ember_reid.config.yaml_reader import read_yaml
+from ember_reid.engine.cross_domain import CROSS, CROSS_DOMAIN_FILE, SAME
 
 # Entries of environment.json about the machine; the others are versions.
 MACHINE = (
@@ -39,6 +40,7 @@ class Run:
         tests: the same for each test set.
         results: results.json.
         distillation: distillation.json.
+        cross_domain: cross_domain.json.
         calibration: the calibration file beside the weights.
         weights_hash: SHA-256 of the weights.
         machine: the line of log.txt that describes network, device and data.
@@ -52,6 +54,7 @@ class Run:
     tests: dict[str, tuple[dict, ...]]
     results: dict[str, dict]
     distillation: dict
+    cross_domain: dict
     calibration: dict
     weights: Path | None
     weights_hash: str
@@ -89,6 +92,7 @@ def read_run(folder: Path) -> Run:
         tests=tests,
         results=_read_results(folder / "results.json"),
         distillation=_read_distillation(folder / "distillation.json"),
+        cross_domain=_read_cross_domain(folder / CROSS_DOMAIN_FILE),
         calibration=_read_calibration(Path(f"{weights}.calibration.json")) if weights else {},
         weights=weights,
         weights_hash=hash_file(weights) if weights else "",
@@ -167,6 +171,21 @@ def _read_distillation(path: Path) -> dict:
         numbers = ("mAP", "rank1", "parameters", "gflops", "milliseconds")
         for key in numbers:
             _require(_is_number(row.get(key)), path, f"`{key}` must be a number")
+    return content
+
+
+def _read_cross_domain(path: Path) -> dict:
+    """cross_domain.json: the domain of each test set, and mean scores."""
+    content = _read_json(path)
+    if not content:
+        return {}
+    tests, mean = content.get("tests"), content.get("mean")
+    _require(isinstance(tests, dict) and isinstance(mean, dict), path, "no `tests` or no `mean`")
+    for row in tests.values():
+        known = isinstance(row, dict) and row.get("domain") in (SAME, CROSS)
+        _require(known, path, f"`domain` must be {SAME} or {CROSS}")
+    for value in mean.values():
+        _require(_is_number(value), path, "`mean` must contain numbers")
     return content
 
 
