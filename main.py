@@ -14,12 +14,14 @@ from pathlib import Path
 
 import ignite.distributed as idist
 from ember_reid.config import Config, join_negative_values, load_config
-from ember_reid.data.build import build_splits, loader_processes
+from ember_reid.data.build import build_splits
+from ember_reid.data.loader_processes import loader_processes
 from ember_reid.engine.build import (
     build_benchmarks,
     build_device,
     build_trained_model,
     read_test_config,
+    settle_precision,
 )
 from ember_reid.engine.distill.build import compare_with_teachers
 from ember_reid.engine.environment import record_start
@@ -34,7 +36,6 @@ from ember_reid.engine.run.build import (
     check_resumable,
     describe_load,
     seed_everything,
-    settle_precision,
 )
 from ember_reid.engine.run.cluster import count_gpus
 from ember_reid.engine.run.launch import (
@@ -171,7 +172,7 @@ def start_output(run: TrainingRun, folder: Path, *, resume: bool) -> None:
         idist.get_world_size(),
         sum(parameter.numel() for parameter in run.model.parameters()) / 1e6,
         run.data.num_classes,
-        len(run.data.train),
+        len(run.data.records),
         len(loader),
     )
     environment = ", ".join(f"{name} {value}" for name, value in run.environment.items())

@@ -5,11 +5,11 @@ The comment above a key documents it, also in docs/reference/configuration.md. S
 key says otherwise. A tuple may have any length where config/schema.py does not fix it. The types
 of all other values are enforced, and config/schema.py gives the range of each key.
 
-MODEL and LOSS are in config/defaults_model.py, SOLVER and KD in config/defaults_training.py.
+MODEL and LOSS are in config/defaults_model.py, SOLVER, KD and ADAPT in config/defaults_training.py.
 """
 
 from ember_reid.config.defaults_model import LOSS, MODEL
-from ember_reid.config.defaults_training import KD, SOLVER
+from ember_reid.config.defaults_training import ADAPT, KD, SOLVER
 from ember_reid.config.node import Config as CN
 
 _C = CN()
@@ -36,6 +36,7 @@ _C.HANDLERS = ()
 _C.MODEL = MODEL
 _C.LOSS = LOSS
 _C.KD = KD
+_C.ADAPT = ADAPT
 
 _C.INPUT = CN()
 _C.INPUT.SIZE_TRAIN = (256, 128)
@@ -87,6 +88,9 @@ _C.DATASETS = CN()
 _C.DATASETS.ROOT = "datasets"
 # Training sets, used together: NAME, NAME:/path, csv:/path/list.csv, or folder:/path.
 _C.DATASETS.NAMES = ("market1501",)
+# Training images without labels: unlabeled:NAME (a dataset whose labels are not used),
+# csv:/path/list.csv, or folder:/path. See docs/how-to/adapt.md.
+_C.DATASETS.UNLABELED = ()
 # Test sets, scored one after another; (): the training sets' own.
 _C.DATASETS.TESTS = ()
 _C.DATALOADER = CN()
@@ -124,6 +128,9 @@ _C.TEST.FLIP = False
 _C.TEST.MAX_RANK = 50
 # Part of the training identities that is held out to choose checkpoints.
 _C.TEST.VALIDATION = 0.0
+# What selects best.pt: score (mAP of the held-out identities, or of the first test set) or, without
+# labels, silhouette or consistency of the clusters of the unlabeled images.
+_C.TEST.SELECT = "score"
 # auto is the dataset's own protocol; docs/reference/datasets.md describes the others.
 _C.TEST.PROTOCOL = "auto"
 # Report k-reciprocal re-ranking as well.

@@ -1,4 +1,4 @@
-"""Defaults of optimization and distillation; see config/defaults.py."""
+"""Defaults of optimization, distillation and adaptation; see config/defaults.py."""
 
 from ember_reid.config.node import Config as CN
 
@@ -146,3 +146,36 @@ SOLVER.CHECKPOINT_PERIOD = 1
 # Least number of seconds between two of them, so that short epochs do not write all the time. The
 # first and the last epoch are always saved; 0: no limit.
 SOLVER.CHECKPOINT_MIN_SECONDS = 10.0
+
+# How the images of DATASETS.UNLABELED are learned. See docs/how-to/adapt.md.
+ADAPT = CN()
+# cluster-contrast (arXiv 2103.11568) or spcl (2006.02713).
+ADAPT.METHOD = "cluster-contrast"
+# Weight of the losses of unlabeled images; those of labeled images are in LOSS.
+ADAPT.WEIGHT = 1.0
+# Initial weights of the network: a checkpoint, such as one that was trained on labeled images. Its
+# classifier is not used.
+ADAPT.WEIGHTS = ""
+# Epochs between two clusterings.
+ADAPT.PERIOD = 1
+# Batches per epoch; 0: so many that they contain as many unlabeled images as there are.
+ADAPT.ITERS = 0
+# Divides the cosines in contrastive losses.
+ADAPT.TEMPERATURE = 0.05
+# Part of an entry of the memory that each update keeps.
+ADAPT.MOMENTUM = 0.1
+# How a batch updates the entry of a cluster: image by image (each), or the least similar one
+# (hardest). cluster-contrast only.
+ADAPT.UPDATE = "each"
+ADAPT.CLUSTER = CN()
+ADAPT.CLUSTER.ALGORITHM = "dbscan"
+# Jaccard distance: neighbors (dbscan), the largest one that counts (hdbscan), or the largest mean
+# of two clusters that are merged (agglomeration).
+ADAPT.CLUSTER.RADIUS = 0.6
+# spcl: the smaller and the larger radius differ by this number.
+ADAPT.CLUSTER.RADIUS_GAP = 0.02
+# Neighbors of a core image, with itself, and the smallest cluster of hdbscan and agglomeration.
+ADAPT.CLUSTER.MIN_SAMPLES = 4
+# Neighbors of an image, with itself, and those over which they are averaged.
+ADAPT.CLUSTER.K1 = 30
+ADAPT.CLUSTER.K2 = 6

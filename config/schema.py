@@ -145,6 +145,7 @@ CHECKS: dict[str, Check] = {
     "DATASETS.ROOT": Text(path=True, empty=False),
     "DATASETS.NAMES": Text(items=True, empty=False),
     "DATASETS.TESTS": Text(items=True, empty=False),
+    "DATASETS.UNLABELED": Text(items=True, empty=False),
     "DATALOADER.SAMPLER": Choices(
         (
             *("identity", "identity-once", "identity-fastreid", "identity-cameras"),
@@ -157,6 +158,20 @@ CHECKS: dict[str, Check] = {
     "DATALOADER.CACHE_GIB": Range(0, 1e6),
     "DATALOADER.CACHE_SHARE": _PROBABILITY,
     "DATALOADER.SKIP_BROKEN": _FLAG,
+    "ADAPT.METHOD": Choices(("cluster-contrast", "spcl")),
+    "ADAPT.WEIGHT": Range(0, 1e6, above=True),
+    "ADAPT.WEIGHTS": Text(path=True),
+    "ADAPT.PERIOD": _PERIOD,
+    "ADAPT.ITERS": Range(0, 1e9),
+    "ADAPT.TEMPERATURE": Range(0, 1e4, above=True),
+    "ADAPT.MOMENTUM": _PROBABILITY,
+    "ADAPT.UPDATE": Choices(("each", "hardest")),
+    "ADAPT.CLUSTER.ALGORITHM": Choices(("dbscan", "hdbscan", "agglomeration")),
+    "ADAPT.CLUSTER.RADIUS": Range(0, 1, above=True),
+    "ADAPT.CLUSTER.RADIUS_GAP": Range(0, 1, above=True),
+    "ADAPT.CLUSTER.MIN_SAMPLES": Range(1, 1e6),
+    "ADAPT.CLUSTER.K1": Range(1, 1e4),
+    "ADAPT.CLUSTER.K2": Range(1, 1e4),
     "SOLVER.OPTIMIZER": Choices(("adam", "adamw", "sgd", "muon")),
     "SOLVER.FUSED": Choices(("auto", "torch", "apex", "none")),
     "SOLVER.BASE_LR": Range(0, 1000),
@@ -207,6 +222,7 @@ CHECKS: dict[str, Check] = {
     "TEST.FLIP": _FLAG,
     "TEST.MAX_RANK": Range(1, 1e5),
     "TEST.VALIDATION": _DECAY,
+    "TEST.SELECT": Choices(("score", "silhouette", "consistency")),
     "TEST.PROTOCOL": Choices(
         (
             *("auto", "cross-camera", "all", "single-shot", "one-per-identity"),

@@ -17,7 +17,10 @@ def find_errors(cfg: Config) -> list[str]:
     found = [error for error in errors.values() if error]
     if any(error and isinstance(CHECKS[key], Range) for key, error in errors.items()):
         return found
-    rules = (_batch_rules, _loss_rules, _memory_rules, _teacher_rules, _map_rules, _side_rules)
+    rules = (
+        *(_batch_rules, _loss_rules, _memory_rules, _teacher_rules, _map_rules, _side_rules),
+        *(_adaptation_rules, _combination_rules),
+    )
     return found + [error for rule in rules for wrong, error in rule(cfg) if wrong]
 
 
@@ -49,7 +52,10 @@ def _batch_rules(cfg: Config) -> Rules:
         list(steps) != sorted(set(steps)),
         f"SOLVER.STEPS {steps[:10]} must be in increasing order",
     )
-    yield not cfg.DATASETS.NAMES, "DATASETS.NAMES is empty: name a dataset to train on"
+    yield (
+        not (cfg.DATASETS.NAMES or cfg.DATASETS.UNLABELED),
+        "DATASETS.NAMES is empty: name a dataset to train on",
+    )
     scales, scale_steps = tuple(cfg.INPUT.SCALES), tuple(cfg.INPUT.SCALE_STEPS)
     yield (
         len(scales) != len(scale_steps) + 1,
@@ -99,7 +105,8 @@ def _loss_rules(cfg: Config) -> Rules:
         "DATALOADER.NUM_INSTANCES 1 leaves pairwise losses without positives: use 2 or more",
     )
     yield (
-        not (pairwise or loss.CE.WEIGHT or loss.CENTER.WEIGHT or external),
+        not (pairwise or loss.CE.WEIGHT or loss.CENTER.WEIGHT or external)
+        and not cfg.DATASETS.UNLABELED,
         "all LOSS.*.WEIGHT are 0: nothing would be trained",
     )
 
@@ -195,3 +202,61 @@ def _side_rules(cfg: Config) -> Rules:
 
 def _is_zero(weights: Iterable[float]) -> bool:
     return not any(weights)
+
+
+def _adaptation_rules(cfg: Config) -> Rules:
+    adapt, clusters = cfg.ADAPT, cfg.ADAPT.CLUSTER
+    used, labeled = bool(cfg.DATASETS.UNLABELED), bool(cfg.DATASETS.NAMES)
+    yield (
+        not used and cfg.TEST.SELECT != "score",
+        f"TEST.SELECT {cfg.TEST.SELECT} needs clusters of unlabeled images: set "
+        "DATASETS.UNLABELED, or TEST.SELECT score",
+    )
+    if not used:
+        return
+    yield (
+        clusters.K2 > clusters.K1,
+        f"ADAPT.CLUSTER.K2 {clusters.K2} must be at most ADAPT.CLUSTER.K1 {clusters.K1}",
+    )
+    yield (
+        adapt.METHOD == "spcl" and clusters.RADIUS_GAP >= clusters.RADIUS,
+        f"ADAPT.CLUSTER.RADIUS_GAP {clusters.RADIUS_GAP} must be below ADAPT.CLUSTER.RADIUS "
+        f"{clusters.RADIUS}",
+    )
+    yield (
+        cfg.DATALOADER.NUM_INSTANCES == 1,
+        "DATASETS.UNLABELED needs DATALOADER.NUM_INSTANCES of 2 or more images of a cluster",
+    )
+    has_tests = (
+        labeled
+        or cfg.DATASETS.TESTS
+        or any(name.startswith("unlabeled:") for name in cfg.DATASETS.UNLABELED)
+    )
+    yield (
+        not has_tests and cfg.TEST.SELECT == "score",
+        "there is no labeled test set (DATASETS.TESTS) to select checkpoints with: set TEST.SELECT "
+        "silhouette or consistency",
+    )
+    yield (
+        not labeled and cfg.TEST.VALIDATION > 0,
+        "TEST.VALIDATION holds out labeled identities, but DATASETS.NAMES is empty: set it to 0",
+    )
+
+
+def _combination_rules(cfg: Config) -> Rules:
+    """What cannot be combined with DATASETS.UNLABELED."""
+    excluded = {
+        "SOLVER.ACCUMULATION_STEPS above 1": cfg.SOLVER.ACCUMULATION_STEPS > 1,
+        "SOLVER.STEP compile": cfg.SOLVER.STEP == "compile",
+        "KD (teachers and self-distillation)": bool(
+            cfg.KD.TEACHERS or cfg.KD.EMA.ENABLED or cfg.KD.SELF.WEIGHT or cfg.KD.STUDENT_WEIGHTS
+        ),
+        "INPUT.NUM_FRAMES above 1": cfg.INPUT.NUM_FRAMES > 1,
+        "MODEL.SIE.CAMERAS": cfg.MODEL.SIE.CAMERAS > 0,
+        f"MODEL.HEAD.NAME {cfg.MODEL.HEAD.NAME}": cfg.MODEL.HEAD.NAME in SEVERAL_FEATURES,
+    }
+    for name, is_set in excluded.items():
+        yield (
+            bool(cfg.DATASETS.UNLABELED) and is_set,
+            f"DATASETS.UNLABELED cannot be combined with {name}",
+        )

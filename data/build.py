@@ -1,13 +1,18 @@
 """Build splits, loaders and augmentation from the configuration."""
 
 import logging
-import signal
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from ember_reid.data.adaptation.sampler import AdaptationSampler, UnlabeledRows
+from ember_reid.data.adaptation.unlabeled import (
+    Unlabeled,
+    check_no_shared_files,
+    load_unlabeled,
+    test_spec,
+)
 from ember_reid.data.augment_fixed import FixedShapeAugmentation
 from ember_reid.data.augment_settings import AugmentationSettings
 from ember_reid.data.batch import Batch
@@ -16,9 +21,10 @@ from ember_reid.data.dataset import ImageCache, Normalization, ReidDataset, coll
 from ember_reid.data.datasets import LAYOUTS, read, resolve
 from ember_reid.data.fastreid_samplers import CameraBalancedSampler, IdentityStreamSampler
 from ember_reid.data.images import check_files, num_cpus
+from ember_reid.data.loader_processes import delay_signals
 from ember_reid.data.preparation import find_same_domain, index_by_name, leave_out_broken
 from ember_reid.data.protocols import apply_protocol
-from ember_reid.data.records import Record, Splits, merge_train, merged_classes
+from ember_reid.data.records import NO_PID, Record, Splits, merge_train, merged_classes
 from ember_reid.data.round_samplers import DomainBalancedSampler
 from ember_reid.data.samplers import (
     GlobalBatchSampler,
@@ -51,11 +57,12 @@ class DataBundle:
 
     Attributes:
         train: the merged training records, with class indices 0..num_classes-1 as pids.
-        num_classes: training identities.
+        num_classes: training identities; 1 without labeled images.
         tests: the test sets by name.
         validation: held-out training identities as test sets, by name (TEST.VALIDATION).
         classes: (dataset, its label of the identity) by class index.
         same_domain: names of the test sets that belong to a training dataset.
+        unlabeled: the images of DATASETS.UNLABELED.
     """
 
     train: tuple[Record, ...]
@@ -64,6 +71,12 @@ class DataBundle:
     validation: dict[str, Splits]
     classes: tuple[tuple[str, str], ...] = ()
     same_domain: tuple[str, ...] = ()
+    unlabeled: Unlabeled | None = None
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """All training records, labeled ones first."""
+        return self.train if self.unlabeled is None else (*self.train, *self.unlabeled.records)
 
 
 def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
@@ -74,7 +87,8 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
     """
     root = Path(cfg.DATASETS.ROOT)
     train_specs = tuple(cfg.DATASETS.NAMES) if train else ()
-    test_specs = tuple(cfg.DATASETS.TESTS) or tuple(cfg.DATASETS.NAMES)
+    withheld = [spec for name in cfg.DATASETS.UNLABELED if (spec := test_spec(name))]
+    test_specs = tuple(cfg.DATASETS.TESTS) or (*withheld, *cfg.DATASETS.NAMES)
     loaded: dict[str, Splits] = {}
     for spec in dict.fromkeys((*train_specs, *test_specs)):
         source = resolve(spec, root)
@@ -104,12 +118,26 @@ def build_splits(cfg: CfgNode, *, train: bool = True) -> DataBundle:
     specs = dict(zip(tests, test_specs, strict=True))
     return DataBundle(
         train=records,
-        num_classes=1 + max((record.pid for record in records), default=-1),
+        num_classes=1 + max((record.pid for record in records), default=0),
         tests=tests,
         validation=validation,
         classes=merged_classes(kept),
-        same_domain=(*validation, *find_same_domain(specs, cfg.DATASETS.NAMES, root)),
+        same_domain=(*validation, *find_same_domain(specs, (*cfg.DATASETS.NAMES, *withheld), root)),
+        unlabeled=_build_unlabeled(cfg, records) if train else None,
     )
+
+
+def _build_unlabeled(cfg: CfgNode, train: Sequence[Record]) -> Unlabeled | None:
+    """The images of DATASETS.UNLABELED; their cameras are numbered after those of `train`."""
+    if not cfg.DATASETS.UNLABELED:
+        return None
+    found = load_unlabeled(cfg.DATASETS.UNLABELED, Path(cfg.DATASETS.ROOT))
+    check_no_shared_files(train, found.records)
+    check_files([path for record in found.records for path in record.paths])
+    first = 1 + max((record.camid for record in train), default=-1)
+    domain = 1 + max((record.domain for record in train), default=-1)
+    shifted = (replace(r, camid=first + r.camid, domain=domain) for r in found.records)
+    return replace(found, records=tuple(shifted))
 
 
 def _hold_out(cfg: CfgNode, parts: list[Splits]) -> tuple[list[Splits], list[Splits]]:
@@ -154,21 +182,47 @@ def build_train_loader(
 def build_train_sampler(
     cfg: CfgNode, records: Sequence[Record], *, rank: int = 0, world_size: int = 1
 ) -> GlobalBatchSampler:
+    """The sampler of DATALOADER.SAMPLER; with unlabeled records, they are half of each batch."""
+    labeled = [record for record in records if record.pid != NO_PID]
+    batch_size = cfg.SOLVER.IMS_PER_BATCH
+    if len(labeled) == len(records):
+        return _build_labeled_sampler(cfg, records, batch_size, rank=rank, world_size=world_size)
+    num_labeled = batch_size // 2 if labeled else 0
+    return AdaptationSampler(
+        _build_labeled_sampler(cfg, labeled, num_labeled) if labeled else None,
+        [record.pid for record in records],
+        [record.camid for record in records],
+        UnlabeledRows(
+            batch_size=batch_size - num_labeled,
+            num_instances=cfg.DATALOADER.NUM_INSTANCES,
+            num_steps=cfg.ADAPT.ITERS,
+            use_outliers=cfg.ADAPT.METHOD == "spcl",
+        ),
+        seed=cfg.SEED,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def _build_labeled_sampler(
+    cfg: CfgNode,
+    records: Sequence[Record],
+    batch_size: int,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> GlobalBatchSampler:
     """The sampler of DATALOADER.SAMPLER; config/validate.py checks the name."""
     if cfg.DATALOADER.SAMPLER == "random":
         return RandomBatchSampler(
-            len(records),
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            seed=cfg.SEED,
-            rank=rank,
-            world_size=world_size,
+            len(records), batch_size=batch_size, seed=cfg.SEED, rank=rank, world_size=world_size
         )
     return PK_SAMPLERS[cfg.DATALOADER.SAMPLER](
         [record.pid for record in records],
         [record.camid for record in records],
         domains=[record.domain for record in records],
         num_instances=cfg.DATALOADER.NUM_INSTANCES,
-        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        batch_size=batch_size,
         seed=cfg.SEED,
         rank=rank,
         world_size=world_size,
@@ -242,34 +296,10 @@ def _create_loader(
         collate_fn=collate,
         pin_memory=cfg.DEVICE != "cpu" and torch.cuda.is_available() and dataset.device == CPU,
         persistent_workers=persistent and workers > 0,
-        worker_init_fn=_delay_signals,
+        worker_init_fn=delay_signals,
         # With its own generator, starting an epoch does not change the global random state.
         generator=torch.Generator(),
     )
-
-
-@contextmanager
-def loader_processes(loader: DataLoader) -> Iterator[None]:
-    """Stop the processes of a training loader on exit.
-
-    The garbage collector would take five seconds for each process.
-    """
-    try:
-        yield
-    finally:
-        iterator, loader._iterator = loader._iterator, None
-        shutdown = getattr(iterator, "_shutdown_workers", None)
-        if shutdown is not None:
-            shutdown()
-
-
-def _delay_signals(_worker: int) -> None:
-    """Live on for ten seconds after SIGINT or SIGTERM: the main process saves a checkpoint first.
-
-    Terminals and schedulers send these signals to all processes of a run.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(10))
 
 
 def build_normalization(cfg: CfgNode) -> Normalization:

@@ -207,9 +207,10 @@ class ReidDataset(Dataset):
         self.epoch = torch.zeros(1, dtype=torch.int64) if epoch is None else epoch
         self.device = torch.device("cpu") if cache is None else cache.device
         self.selects_only = False
-        # [records, 3], pids, camids and viewids
+        # [records, 3], pids, camids and viewids, in shared memory: `set_pids` also changes what the
+        # processes of a loader read.
         labels = [(record.pid, record.camid, record.viewid) for record in self.records]
-        self._labels = torch.tensor(labels, dtype=torch.int64).view(-1, 3)
+        self._labels = torch.tensor(labels, dtype=torch.int64).view(-1, 3).share_memory_()
         self.pids, self.camids, self.viewids = self._labels.to(self.device).unbind(1)
         self._records_by_pid: dict[int, list[Record]] = {}
         if sampling.startswith("multiview"):
@@ -227,6 +228,12 @@ class ReidDataset(Dataset):
             return None
         paths = [record.paths[0] for record in self.records]
         return self.cache.find(paths) if all(path in self.cache.rows for path in paths) else None
+
+    def set_pids(self, pids: Tensor) -> None:
+        """Replace the labels of all records, int64 [records]; batches that are loaded later have
+        them."""
+        self._labels[:, 0] = pids
+        self.pids.copy_(pids)
 
     def __len__(self) -> int:
         return len(self.records)

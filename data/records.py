@@ -11,6 +11,8 @@ logger = logging.getLogger("ember.data")
 # The pid of gallery images that count neither as a match nor as an error.
 JUNK = -1
 UNKNOWN_VIEW = -1
+# The pid of training images without a known identity.
+NO_PID = -1
 # Gallery images with the query's own identity and camera are left out.
 CROSS_CAMERA = "cross-camera"
 # Every gallery image counts; for data without camera labels.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -68,6 +69,30 @@ def build_amp_dtype(cfg: Config, device: torch.device) -> torch.dtype | None:
         return getattr(torch, cfg.SOLVER.AMP_DTYPE)
     chosen = choose_cpu_precision(cfg.SOLVER.CPU_PRECISION)
     return torch.bfloat16 if chosen == "bfloat16" else None
+
+
+def build_scaler(cfg: Config, device: torch.device) -> torch.amp.GradScaler:
+    """Loss scaling, enabled for float16 only."""
+    is_float16 = build_amp_dtype(cfg, device) == torch.float16
+    return torch.amp.GradScaler(device.type, enabled=is_float16)
+
+
+def settle_precision(cfg: Config, device: torch.device, *, resume: bool) -> Config:
+    """The configuration with the precision that this machine uses, or that the run started with.
+
+    An explicit SOLVER.CPU_PRECISION stays as it is, and so does the configuration for a GPU.
+
+    Args:
+        resume: use the precision in the `config.yml` of OUTPUT_DIR, if it can be read.
+    """
+    requested = cfg.SOLVER.CPU_PRECISION
+    if device.type == "cuda" or not cfg.SOLVER.FP16 or requested != "auto":
+        return cfg
+    if resume:
+        path = Path(cfg.OUTPUT_DIR) / "config.yml"
+        with suppress(OSError, ValueError):
+            requested = parse_config(path.read_text(encoding="utf-8")).SOLVER.CPU_PRECISION
+    return parse_config(cfg.dump(), ["SOLVER.CPU_PRECISION", choose_cpu_precision(requested)])
 
 
 def build_score_settings(cfg: Config, protocol: str) -> ScoreSettings:

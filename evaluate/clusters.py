@@ -103,27 +103,28 @@ def _hdbscan(near: sparse.csr_array, settings: ClusterSettings) -> np.ndarray:
     As in scikit-learn, the order of the items decides between equal distances.
     """
     num = near.shape[0]
-    if num < max(2, settings.min_samples):
+    if num <= settings.min_samples:
         return np.full(num, OUTLIER)
     # Distances of zero would not be edges of the spanning tree. The diagonal stays zero.
     owners = np.repeat(np.arange(num), np.diff(near.indptr))
-    near.data[owners != near.indices] = np.maximum(
-        near.data[owners != near.indices], np.float32(RESOLUTION)
-    )
-    # The graph must be connected: one pair between consecutive components at the radius.
-    num_parts, parts = csgraph.connected_components(near, directed=False)
-    first = np.unique(parts, return_index=True)[1]
-    links = np.full(num_parts - 1, settings.radius, np.float32)
-    bridges = sparse.coo_array((links, (first[:-1], first[1:])), near.shape)
+    is_pair = owners != near.indices
+    near.data[is_pair] = np.maximum(near.data[is_pair], np.float32(RESOLUTION))
+    # The graph must be connected, and every item needs `min_samples` neighbors: some of the pairs
+    # that are not stored, whose distance is the radius.
+    shifts = np.arange(1, settings.min_samples + 1)
+    bands = np.full((len(shifts), num), settings.radius, np.float32)
+    upper = sparse.dia_array((bands, shifts), shape=near.shape)
+    filled = (upper + upper.T).tocsr()
+    filled -= filled.multiply(near.astype(bool))
+    filled.eliminate_zeros()
+    graph = near + filled
+    graph.setdiag(0)
     search = HDBSCAN(
         min_cluster_size=max(2, settings.min_samples),
         min_samples=settings.min_samples,
         metric="precomputed",
-        metric_params={"max_distance": settings.radius},
         copy=False,
     )
-    graph = near + (bridges + bridges.T).tocsr()
-    graph.setdiag(0)
     return search.fit_predict(graph.tocsr()).astype(np.int64)
 
 

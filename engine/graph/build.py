@@ -58,6 +58,8 @@ def find_obstacle(cfg: Config) -> str:
         )
     if tuple(cfg.INPUT.SCALES) != (1.0,):
         return "INPUT.SCALES changes the size of the images"
+    if cfg.DATASETS.UNLABELED:
+        return "the clusters of DATASETS.UNLABELED change during training"
     if cfg.HANDLERS:
         return f"HANDLERS {cfg.HANDLERS[0]} may change a batch or gradients in each iteration"
     for name in ("PLUGIN", "PML"):
@@ -136,7 +138,7 @@ def build_trainer(
 ) -> Engine:
     """The trainer without handlers. With several processes, the model is wrapped here."""
     # Without a classification loss, no gradient reaches the classifier.
-    has_unused_parameters = cfg.LOSS.CE.WEIGHT == 0
+    has_unused_parameters = cfg.LOSS.CE.WEIGHT == 0 or not cfg.DATASETS.NAMES
     return create_trainer(
         _distribute(model, device, has_unused_parameters=has_unused_parameters),
         criterion,

@@ -1,6 +1,7 @@
 """Create the handlers of a training run."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -46,6 +47,9 @@ def build_control(run: TrainingRun) -> RunControl:
 def _build_evaluation(run: TrainingRun) -> Evaluation:
     """Scores the benchmarks during training."""
     cfg = run.cfg
+    select = None
+    if cfg.TEST.SELECT != "score" and run.pseudo_labels is not None:
+        select = partial(run.pseudo_labels.quality, cfg.TEST.SELECT)
     return Evaluation(
         run.benchmarks,
         period=cfg.SOLVER.EVAL_PERIOD,
@@ -60,6 +64,8 @@ def _build_evaluation(run: TrainingRun) -> Evaluation:
             seed=cfg.SEED,
         ),
         seed=cfg.SEED,
+        select=select,
+        criterion="mAP" if select is None else cfg.TEST.SELECT,
     )
 
 
@@ -82,6 +88,7 @@ def _build_checkpoints(run: TrainingRun, evaluation: Evaluation) -> Checkpoints:
             "scaler": run.parts.scaler,
             "evaluation": evaluation,
             **run.distillation.state,
+            **({} if run.pseudo_labels is None else {"adaptation": run.pseudo_labels}),
         },
         period=run.cfg.SOLVER.CHECKPOINT_PERIOD,
         min_seconds=run.cfg.SOLVER.CHECKPOINT_MIN_SECONDS,
@@ -95,6 +102,7 @@ def build_handlers(run: TrainingRun, control: RunControl) -> list:
     centers = [p for name, p in run.criterion.named_parameters() if name.endswith("centers")]
     learned = [p for p in run.criterion.parameters() if p.requires_grad]
     return [
+        *([] if run.pseudo_labels is None else [run.pseudo_labels]),
         SamplerEpoch(epoch_sampler(run.train_loader)),
         *_build_batch_handlers(run),
         *([AllReduceGradients(learned)] if is_eager else []),
@@ -102,7 +110,7 @@ def build_handlers(run: TrainingRun, control: RunControl) -> list:
         Freeze(run.model, cfg.SOLVER.FREEZE, cfg.SOLVER.FREEZE_ITERS),
         ClipGradients(run.model.parameters(), cfg.SOLVER.CLIP_NORM),
         TerminateOnNan(
-            lambda index: str(run.data.train[index].paths[0]), period=_check_period(run)
+            lambda index: str(run.data.records[index].paths[0]), period=_check_period(run)
         ),
         *([run.ema] if is_eager else []),
         TrainLog(

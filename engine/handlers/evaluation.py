@@ -52,10 +52,12 @@ class Evaluation:
     """Trainer, EPOCH_COMPLETED: scores the benchmarks every `period` epochs and after the last.
 
     Trainer, STARTED: runs the evaluation that a stopped run missed. Fires `NEW_BEST` on the trainer
-    when the mAP of the first benchmark is the best so far. Re-ranking is done after the last epoch
-    only; those scores are kept in `final_results`.
+    when the criterion is the best so far: the mAP of the first benchmark, or `select`. Re-ranking
+    is done after the last epoch only; those scores are kept in `final_results`.
 
     Args:
+        select: iteration -> the criterion that selects the best weights; needed without benchmarks.
+        criterion: its name, for the log.
         held_out: the first benchmark contains held-out training identities, not a test set.
         writer: receives the scores and, if it accepts them, ranked lists as images.
         before_last: called before the evaluation after the last epoch.
@@ -71,8 +73,11 @@ class Evaluation:
         writer: MetricWriter,
         before_last: Callable[[], None],
         seed: int,
+        select: Callable[[int], float] | None = None,
+        criterion: str = "mAP",
     ):
         self.benchmarks, self.period, self.held_out = benchmarks, period, held_out
+        self.select, self.criterion = select, criterion
         self.writer, self.before_last, self.seed = writer, before_last, seed
         self.best_score, self.best_epoch, self.evaluated_epoch = -1.0, 0, 0
         self.final_results: dict[str, dict] = {}
@@ -80,7 +85,7 @@ class Evaluation:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self)
         engine.add_event_handler(Events.STARTED, self.run_if_due)
-        if not self.held_out:
+        if not self.held_out and self.select is None:
             logger.info(
                 "best.pt is selected on the test set; TEST.VALIDATION 0.1 holds out training "
                 "identities for this instead"
@@ -117,16 +122,21 @@ class Evaluation:
             }
             self.writer.write(f"test/{name}", epoch, engine.state.iteration, numbers)
         self.evaluated_epoch = epoch
-        selection_set = next(iter(results))
-        if results[selection_set]["mAP"] > self.best_score:
-            self.best_score, self.best_epoch = results[selection_set]["mAP"], epoch
+        if self.select is None:
+            chosen_on = next(iter(results))
+            found = results[chosen_on]["mAP"]
+        else:
+            chosen_on, found = "the clusters", self.select(engine.state.iteration)
+        if found > self.best_score:
+            self.best_score, self.best_epoch = found, epoch
             engine.fire_event(TrainingEvents.NEW_BEST)
         if idist.get_rank() == 0:
             logger.info(
-                "best so far: mAP %.2f%% after epoch %d, selected on %s",
+                "best so far: %s %.2f%% after epoch %d, selected on %s",
+                self.criterion,
                 100 * self.best_score,
                 self.best_epoch,
-                selection_set,
+                chosen_on,
             )
 
     def _show(

@@ -46,6 +46,14 @@ def build_criterion(
     extra: Mapping[str, WeightedLoss] | None = None,
 ) -> Criterion:
     """The losses with a weight above 0, and the `extra` ones (those of distillation)."""
+    losses = build_weighted_losses(cfg, num_classes=num_classes, feature_dim=feature_dim)
+    return Criterion(losses | dict(extra or {}))
+
+
+def build_weighted_losses(
+    cfg: Config, *, num_classes: int, feature_dim: int
+) -> dict[str, WeightedLoss]:
+    """The losses of the LOSS section with a weight above 0, by name."""
     loss = cfg.LOSS
     is_global = cfg.SOLVER.MINING == "global" and idist.get_world_size() > 1
     share = gather_rows if is_global else nn.Identity()
@@ -66,8 +74,7 @@ def build_criterion(
         center_loss = PerHeadLoss(CenterLoss(num_classes, feature_dim))
         terms["center"] = WeightedLoss(loss.CENTER.WEIGHT, center_loss)
     terms |= build_external_losses(cfg, num_classes=num_classes, feature_dim=feature_dim)
-    terms = {name: term for name, term in terms.items() if term.weight > 0}
-    return Criterion(terms | dict(extra or {}))
+    return {name: term for name, term in terms.items() if term.weight > 0}
 
 
 def _build_cross_entropy(cfg: Config, global_weight: float | None) -> LossFunction:

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +18,14 @@ from ember_reid.data.build import (
 )
 from ember_reid.data.images import num_cpus
 from ember_reid.data.records import Record
-from ember_reid.engine.build import build_amp_dtype, build_benchmarks
+from ember_reid.engine.adapt.build import (
+    build_adaptation_loss,
+    build_adapted_criterion,
+    build_pseudo_labels,
+)
+from ember_reid.engine.adapt.losses import AdaptationLoss
+from ember_reid.engine.adapt.pseudo_labels import PseudoLabels
+from ember_reid.engine.build import build_amp_dtype, build_benchmarks, build_scaler
 from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
 from ember_reid.engine.evaluator import Benchmark
@@ -36,7 +42,7 @@ from ember_reid.engine.losses.criterion import Criterion
 from ember_reid.engine.plugins import load_plugins
 from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_precision
 from ember_reid.engine.run.resume import compare_classes, compare_configs
-from ember_reid.modeling import build_model, check_model
+from ember_reid.modeling import build_model, check_model, load_weights
 from ember_reid.modeling.mixstyle import CAMERAS, DATASETS, RANDOM, set_domains
 from ember_reid.modeling.model import ReidModel
 from ember_reid.modeling.parameters import embedding_names, layer_depths
@@ -60,6 +66,7 @@ class TrainingRun:
         benchmarks: by name; the first one selects `best.pt`.
         writers: closed until the training starts.
         environment: versions, commit, machine and precision.
+        pseudo_labels: clusters the images of DATASETS.UNLABELED; None without them.
     """
 
     cfg: Config
@@ -77,6 +84,7 @@ class TrainingRun:
     benchmarks: dict[str, Benchmark]
     writers: MetricWriters
     environment: dict[str, str]
+    pseudo_labels: PseudoLabels | None = None
 
 
 def build_training_run(
@@ -101,27 +109,16 @@ def build_training_run(
     check_model(cfg)
     mode = build_step_mode(cfg, device, rehearse=rehearse)
     data = build_splits(cfg)
-    model = build_model(cfg, num_classes=data.num_classes, pretrained=pretrained)
-    _set_mixing_domains(cfg, model, data.train)
-    model = model.to(device).to(memory_format=torch.channels_last)
-    distillation, criterion = _build_losses(cfg, model, data, device)
+    model = _build_network(cfg, data, device, pretrained=pretrained)
+    distillation, criterion, adaptation = _build_losses(cfg, model, data, device)
     optimizers = build_run_optimizers(cfg, model, criterion)
     train_loader = _build_loader(cfg, data, device)
     ema = EMA(model, cfg.SOLVER.EMA_DECAY)
-    parts = StepParts(
-        model=model,
-        criterion=criterion,
-        optimizers=optimizers,
-        scaler=build_scaler(cfg, device),
-        amp_dtype=build_amp_dtype(cfg, device),
-        seeder=Seeder(cfg.SEED, idist.get_rank()),
-        augment=_build_augment(cfg),
-        transforms=distillation.handlers,
-        learning_rate=_build_learning_rate(cfg, optimizers, len(train_loader), device),
-        average=ema,
-        device=device,
+    parts = _build_parts(
+        cfg, ema, criterion, optimizers, distillation, len(train_loader), device=device
     )
     trainer, captured = build_step_trainer(cfg, parts, train_loader, mode=mode)
+    writers = build_writers(cfg)
     return TrainingRun(
         cfg=cfg,
         device=device,
@@ -136,9 +133,56 @@ def build_training_run(
         captured=captured,
         distillation=distillation,
         benchmarks=_build_benchmarks(cfg, data, ema.model, device) if evaluate else {},
-        writers=build_writers(cfg),
+        writers=writers,
         environment=_collect_environment(cfg, device),
+        pseudo_labels=build_pseudo_labels(
+            cfg,
+            data,
+            adaptation,
+            trained=model,
+            embedding=ema.model,
+            loader=train_loader,
+            device=device,
+            writer=writers,
+        ),
     )
+
+
+def _build_parts(
+    cfg: Config,
+    ema: EMA,
+    criterion: Criterion,
+    optimizers: list[torch.optim.Optimizer],
+    distillation: Distillation,
+    iterations_per_epoch: int,
+    *,
+    device: torch.device,
+) -> StepParts:
+    """What a step of the training consists of."""
+    return StepParts(
+        model=ema.trained,
+        criterion=criterion,
+        optimizers=optimizers,
+        scaler=build_scaler(cfg, device),
+        amp_dtype=build_amp_dtype(cfg, device),
+        seeder=Seeder(cfg.SEED, idist.get_rank()),
+        augment=_build_augment(cfg),
+        transforms=distillation.handlers,
+        learning_rate=_build_learning_rate(cfg, optimizers, iterations_per_epoch, device),
+        average=ema,
+        device=device,
+    )
+
+
+def _build_network(
+    cfg: Config, data: DataBundle, device: torch.device, *, pretrained: bool
+) -> ReidModel:
+    """The network with its initial weights, on the device."""
+    model = build_model(cfg, num_classes=data.num_classes, pretrained=pretrained)
+    if cfg.ADAPT.WEIGHTS and pretrained and data.unlabeled is not None:
+        load_weights(model, cfg.ADAPT.WEIGHTS)
+    _set_mixing_domains(cfg, model, data.train)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _set_mixing_domains(cfg: Config, model: ReidModel, records: Sequence[Record]) -> None:
@@ -163,8 +207,8 @@ def _set_mixing_domains(cfg: Config, model: ReidModel, records: Sequence[Record]
 
 def _build_losses(
     cfg: Config, model: ReidModel, data: DataBundle, device: torch.device
-) -> tuple[Distillation, Criterion]:
-    """What distillation adds to the training, and all losses."""
+) -> tuple[Distillation, Criterion, AdaptationLoss | None]:
+    """What distillation adds to the training, all losses, and that of unlabeled images."""
     distillation = build_distillation(
         cfg,
         model,
@@ -173,13 +217,15 @@ def _build_losses(
         device=device,
         amp_dtype=build_amp_dtype(cfg, device),
     )
+    dim = cast(int, model.head.dim)
+    if data.unlabeled is not None:
+        loss = build_adaptation_loss(cfg, data, model, device)
+        adapted = build_adapted_criterion(cfg, data, loss, feature_dim=dim)
+        return distillation, adapted.to(device), loss
     criterion = build_criterion(
-        cfg,
-        num_classes=data.num_classes,
-        feature_dim=cast(int, model.head.dim),
-        extra=distillation.losses,
+        cfg, num_classes=data.num_classes, feature_dim=dim, extra=distillation.losses
     )
-    return distillation, criterion.to(device)
+    return distillation, criterion.to(device), None
 
 
 def _build_benchmarks(
@@ -192,7 +238,7 @@ def _build_benchmarks(
 def _build_loader(cfg: Config, data: DataBundle, device: torch.device) -> DataLoader:
     """The training batches of this process."""
     rank, world_size = idist.get_rank(), idist.get_world_size()
-    return build_train_loader(cfg, data.train, rank=rank, world_size=world_size, device=device)
+    return build_train_loader(cfg, data.records, rank=rank, world_size=world_size, device=device)
 
 
 def _build_augment(cfg: Config) -> Augment:
@@ -226,24 +272,6 @@ def build_run_optimizers(
     return build_optimizers(cfg, model, criterion, depths=depths, embeddings=embedding_names(model))
 
 
-def settle_precision(cfg: Config, device: torch.device, *, resume: bool) -> Config:
-    """The configuration with the precision that this machine uses, or that the run started with.
-
-    An explicit SOLVER.CPU_PRECISION stays as it is, and so does the configuration for a GPU.
-
-    Args:
-        resume: use the precision in the `config.yml` of OUTPUT_DIR, if it can be read.
-    """
-    requested = cfg.SOLVER.CPU_PRECISION
-    if device.type == "cuda" or not cfg.SOLVER.FP16 or requested != "auto":
-        return cfg
-    if resume:
-        path = Path(cfg.OUTPUT_DIR) / "config.yml"
-        with suppress(OSError, ValueError):
-            requested = parse_config(path.read_text(encoding="utf-8")).SOLVER.CPU_PRECISION
-    return parse_config(cfg.dump(), ["SOLVER.CPU_PRECISION", choose_cpu_precision(requested)])
-
-
 def _collect_environment(cfg: Config, device: torch.device) -> dict[str, str]:
     """Versions, commit, machine and precision."""
     return collect_env_info(device) | {"precision": _describe_precision(cfg, device)}
@@ -256,12 +284,6 @@ def _describe_precision(cfg: Config, device: torch.device) -> str:
     if device.type == "cuda":
         return cfg.SOLVER.AMP_DTYPE
     return describe_cpu_precision(choose_cpu_precision(cfg.SOLVER.CPU_PRECISION))
-
-
-def build_scaler(cfg: Config, device: torch.device) -> torch.amp.GradScaler:
-    """Loss scaling, enabled for float16 only."""
-    is_float16 = build_amp_dtype(cfg, device) == torch.float16
-    return torch.amp.GradScaler(device.type, enabled=is_float16)
 
 
 def build_writers(cfg: Config) -> MetricWriters:

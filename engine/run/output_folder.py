@@ -37,6 +37,7 @@ RUN_FILES = (
     "results.json",
     "distillation.json",
     CROSS_DOMAIN_FILE,
+    "clusters.csv",
     "report.html",
     "visdom.jsonl",
 )

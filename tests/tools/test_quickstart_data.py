@@ -17,7 +17,7 @@ from ember_reid.data.build import build_normalization
 from ember_reid.data.images import load_image
 from ember_reid.evaluate import evaluate_features
 from ember_reid.modeling import build_model
-from ember_reid.tools.quickstart_data.cameras import CAMERAS
+from ember_reid.tools.quickstart_data.cameras import CAMERAS, NUM_CAMERAS
 from ember_reid.tools.quickstart_data.command import MARKER, add_options, main
 from ember_reid.tools.quickstart_data.layouts import LAYOUTS, identity
 from PIL import Image
@@ -88,7 +88,8 @@ def test_the_default_size_is_what_the_readme_promises():
     parser = ArgumentParser()
     add_options(parser)
     defaults = parser.parse_args(["out"])
-    assert defaults.train_ids >= 100 and defaults.test_ids >= 50 and len(CAMERAS) == 6
+    assert defaults.train_ids >= 100 and defaults.test_ids >= 50 and NUM_CAMERAS == 6
+    assert len(CAMERAS) == 2 * NUM_CAMERAS
     assert defaults.distractors > 0 and defaults.junk > 0
 
 

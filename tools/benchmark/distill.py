@@ -21,7 +21,7 @@ from typing import cast
 
 import torch
 from ember_reid.config import Config, load_config
-from ember_reid.data.build import loader_processes
+from ember_reid.data.loader_processes import loader_processes
 from ember_reid.engine.build import build_amp_dtype, build_device
 from ember_reid.engine.distill.handlers import ViewSubsample
 from ember_reid.engine.graph.build import build_trainer

@@ -14,7 +14,7 @@ import time
 
 import torch
 from ember_reid.config import Config, load_config
-from ember_reid.data.build import loader_processes
+from ember_reid.data.loader_processes import loader_processes
 from ember_reid.engine.graph.capture import Function
 from ember_reid.engine.handlers.build import build_control, build_handlers
 from ember_reid.engine.run.build import build_training_run

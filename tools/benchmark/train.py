@@ -22,7 +22,7 @@ from functools import partial
 
 import torch
 from ember_reid.config import Config, load_config
-from ember_reid.data.build import loader_processes
+from ember_reid.data.loader_processes import loader_processes
 from ember_reid.engine.build import build_device
 from ember_reid.engine.events import TrainingEvents
 from ember_reid.engine.graph.build import build_trainer

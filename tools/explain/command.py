@@ -88,7 +88,7 @@ def _training_data(cfg: Config) -> tuple[int, int | None]:
         overrides = cfg.clone()
         overrides.defrost()
         overrides.DATALOADER.CACHE = "none"
-        loader = build_train_loader(overrides, data.train)
+        loader = build_train_loader(overrides, data.records)
     except OSError:
         return DEFAULT_CLASSES, None
     return data.num_classes, len(loader)

@@ -1,4 +1,4 @@
-"""The six cameras of the quickstart data: viewpoint, background and image quality of each."""
+"""The cameras of the quickstart data: viewpoint, background and image quality of each."""
 
 from dataclasses import dataclass
 
@@ -43,6 +43,11 @@ class Camera:
     quality: tuple[int, int]
 
 
+# Cameras of one place.
+NUM_CAMERAS = 6
+
+# The six cameras of the first place, then the six of the second: it is evening, the light is
+# colored, and the cameras hang higher and have a lower quality.
 CAMERAS: tuple[Camera, ...] = (
     Camera(
         yaw=10, yaw_spread=22, turned=0.2, tilt=10, roll=0, scene="plaza",
@@ -79,5 +84,41 @@ CAMERAS: tuple[Camera, ...] = (
         gain=(0.94, 1.03, 1.02), gamma=1.00, haze=0.04, saturation=0.82,
         light=(0.0, 0.8, 0.65), ambient=0.5, sharpness=(0.62, 0.9), blur=0.5,
         noise=0.014, occlusion=0.18, quality=(40, 70),
+    ),
+    Camera(
+        yaw=-15, yaw_spread=25, turned=0.3, tilt=28, roll=2, scene="street",
+        gain=(1.30, 0.95, 0.62), gamma=1.35, haze=0.02, saturation=0.55,
+        light=(0.7, 0.6, 0.4), ambient=0.35, sharpness=(0.5, 0.8), blur=0.8,
+        noise=0.035, occlusion=0.15, quality=(35, 65),
+    ),
+    Camera(
+        yaw=165, yaw_spread=25, turned=0.3, tilt=32, roll=-3, scene="platform",
+        gain=(0.70, 0.95, 1.28), gamma=1.25, haze=0.12, saturation=0.50,
+        light=(-0.6, 0.7, 0.4), ambient=0.5, sharpness=(0.5, 0.75), blur=0.8,
+        noise=0.030, occlusion=0.18, quality=(35, 60),
+    ),
+    Camera(
+        yaw=70, yaw_spread=25, turned=0.4, tilt=24, roll=1, scene="bricks",
+        gain=(0.80, 1.15, 0.85), gamma=1.40, haze=0.05, saturation=0.60,
+        light=(0.2, 0.9, 0.3), ambient=0.4, sharpness=(0.55, 0.8), blur=0.6,
+        noise=0.040, occlusion=0.12, quality=(40, 65),
+    ),
+    Camera(
+        yaw=-60, yaw_spread=22, turned=0.3, tilt=35, roll=-1, scene="hall",
+        gain=(1.20, 1.05, 0.75), gamma=0.75, haze=0.18, saturation=0.45,
+        light=(-0.3, 0.8, 0.5), ambient=0.6, sharpness=(0.5, 0.75), blur=0.7,
+        noise=0.025, occlusion=0.15, quality=(30, 60),
+    ),
+    Camera(
+        yaw=120, yaw_spread=25, turned=0.25, tilt=30, roll=3, scene="plaza",
+        gain=(0.75, 0.85, 1.30), gamma=1.50, haze=0.03, saturation=0.65,
+        light=(0.5, 0.5, 0.6), ambient=0.35, sharpness=(0.55, 0.85), blur=0.7,
+        noise=0.040, occlusion=0.12, quality=(35, 60),
+    ),
+    Camera(
+        yaw=240, yaw_spread=22, turned=0.4, tilt=26, roll=0, scene="park",
+        gain=(1.10, 0.80, 1.05), gamma=0.85, haze=0.15, saturation=0.50,
+        light=(0.0, 0.9, 0.4), ambient=0.55, sharpness=(0.5, 0.8), blur=0.8,
+        noise=0.030, occlusion=0.18, quality=(30, 55),
     ),
 )  # fmt: skip

@@ -1,8 +1,9 @@
-"""Render synthetic pedestrians under six cameras.
+"""Render synthetic pedestrians under six cameras of one of two places.
 
     python -m tools.quickstart_data datasets/quickstart --images
     python -m tools.quickstart_data datasets/quickstart --images --tracklets
     python -m tools.quickstart_data datasets/quickstart --videos
+    python -m tools.quickstart_data datasets/evening --place 2 --seed 2 --train-ids 200
 
 --images writes OUT/market1501 in the layout of Market-1501, --tracklets writes OUT/mars in the
 layout of MARS, with the same people. On one machine, the same parameters produce identical files.
@@ -69,6 +70,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=10,
         help="frames of the longest tracklet (default %(default)s)",
+    )
+    parser.add_argument(
+        "--place",
+        type=int,
+        default=1,
+        help="1, or 2: six other cameras, for adaptation (default %(default)s)",
     )
     parser.add_argument("--videos", action="store_true", help="write OUT/videos (needs PyAV)")
     parser.add_argument(
@@ -165,7 +172,8 @@ def make(
 
 
 def _check(parameters: Parameters, workers: int) -> None:
-    least = {"seed": 0, "train_ids": 1, "test_ids": 1, "distractors": 0, "junk": 0, "frames": 1}
+    least = dict.fromkeys(("train_ids", "test_ids", "frames", "place"), 1)
+    least |= dict.fromkeys(("seed", "distractors", "junk"), 0)
     for name, value in asdict(parameters).items():
         if value < least[name]:
             raise ValueError(
@@ -176,6 +184,8 @@ def _check(parameters: Parameters, workers: int) -> None:
             f"--train-ids and --test-ids sum to {parameters.train_ids + parameters.test_ids}; "
             "identities have four digits, so at most 9999 are possible"
         )
+    if parameters.place > 2:
+        raise ValueError(f"--place is {parameters.place}, it must be 1 or 2")
     if workers < 1:
         raise ValueError(f"--workers is {workers}, it must be at least 1")
 
@@ -189,7 +199,7 @@ def _open_folder(out: Path, parameters: Parameters, *, overwrite: bool) -> list[
         try:
             found = json.loads(marker.read_text())
             existing, done = (
-                {**found["parameters"], "version": found["version"]},
+                {"place": 1, **found["parameters"], "version": found["version"]},
                 list(found["layouts"]),
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from ember_reid.tools.quickstart_data.cameras import CAMERAS
+from ember_reid.tools.quickstart_data.cameras import CAMERAS, NUM_CAMERAS
 from ember_reid.tools.quickstart_data.people import Person, draw_person
 from ember_reid.tools.quickstart_data.sightings import Sighting, draw_sighting, render_frame
 from scipy.io import savemat
@@ -26,7 +26,12 @@ FOLDERS = {
 
 @dataclass(frozen=True)
 class Parameters:
-    """Settings on which the content of the data depends; `frames` is the longest tracklet."""
+    """Settings on which the content of the data depends.
+
+    Attributes:
+        frames: of the longest tracklet.
+        place: 1 or 2: the first or the last half of the cameras.
+    """
 
     seed: int
     train_ids: int
@@ -34,6 +39,12 @@ class Parameters:
     distractors: int
     junk: int
     frames: int
+    place: int = 1
+
+    @property
+    def first_camera(self) -> int:
+        """The index of the first camera of the place."""
+        return (self.place - 1) * NUM_CAMERAS
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ def market_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]
         return
     person = identity(seed, job.number)
     training = job.number <= parameters.train_ids
-    for camera in range(len(CAMERAS)):
+    for camera in range(parameters.first_camera, parameters.first_camera + NUM_CAMERAS):
         count = int(_stream(seed, IMAGE, job.number, camera, 999).integers(3, 5 if training else 4))
         for number in range(count):
             rng = _stream(seed, IMAGE, job.number, camera, number)
@@ -89,7 +100,7 @@ def market_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]
 
 
 def _market_name(pid: str, camera: int, frame: int, box: int) -> str:
-    return f"{pid}_c{camera + 1}s1_{frame:06d}_{box:02d}.jpg"
+    return f"{pid}_c{camera % NUM_CAMERAS + 1}s1_{frame:06d}_{box:02d}.jpg"
 
 
 def mars_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
@@ -103,17 +114,17 @@ def mars_files(parameters: Parameters, job: Job) -> Iterator[tuple[str, bytes]]:
         )
     else:
         person, pid, walks = identity(seed, job.number), f"{job.number:04d}", []
-        for camera in sorted(
-            _stream(seed, TRACKLET, job.number, 99).permutation(len(CAMERAS))[:4].tolist()
-        ):
+        chosen = _stream(seed, TRACKLET, job.number, 99).permutation(NUM_CAMERAS)[:4]
+        for camera in sorted((chosen + parameters.first_camera).tolist()):
             rng = _stream(seed, TRACKLET, job.number, camera)
             walks.append((camera, 1, draw_sighting(rng, CAMERAS[camera], person), rng))
     folder = (
         "bbox_train" if job.kind == TRACKLET and job.number <= parameters.train_ids else "bbox_test"
     )
     for camera, tracklet, sighting, rng in walks:
+        start = f"{folder}/{pid}/{pid}C{camera % NUM_CAMERAS + 1}T{tracklet:04d}"
         for frame in range(int(rng.integers((parameters.frames + 1) // 2, parameters.frames + 1))):
-            name = f"{folder}/{pid}/{pid}C{camera + 1}T{tracklet:04d}F{frame + 1:03d}.jpg"
+            name = f"{start}F{frame + 1:03d}.jpg"
             yield name, render_frame(person, camera, sighting, rng, seed=seed, frame=frame)
 
 
@@ -127,7 +138,7 @@ def _draw_distractor_or_junk(
 ) -> tuple[Person | None, int, Sighting, np.random.Generator]:
     """Draw a distractor (a new person or none) or a junk box (a test identity)."""
     rng = _stream(parameters.seed, job.kind, job.number, LAYOUTS.index(job.layout))
-    camera = int(rng.integers(len(CAMERAS)))
+    camera = parameters.first_camera + int(rng.integers(NUM_CAMERAS))
     if job.kind == JUNK:
         person = identity(
             parameters.seed, parameters.train_ids + 1 + int(rng.integers(parameters.test_ids))

@@ -1,0 +1,1 @@
+"""Unlabeled training images and their batches."""

@@ -1,0 +1,1 @@
+"""Learning from unlabeled images: pseudo labels, memories of clusters, and their losses."""

@@ -1,0 +1,167 @@
+"""Build what the unlabeled images of DATASETS.UNLABELED add to a training."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import ignite.distributed as idist
+import torch
+from ember_reid.config import Config
+from ember_reid.data.adaptation.sampler import AdaptationSampler
+from ember_reid.data.build import DataBundle, build_normalization, build_test_loader
+from ember_reid.data.dataset import ReidDataset
+from ember_reid.data.records import Record
+from ember_reid.engine.adapt.clustering import ClusteringOptions
+from ember_reid.engine.adapt.embedding import ImageSet, mirror, sample_items
+from ember_reid.engine.adapt.losses import (
+    AdaptationLoss,
+    ClusterContrast,
+    HybridContrast,
+    RowsLoss,
+)
+from ember_reid.engine.adapt.pseudo_labels import PseudoLabels, Target
+from ember_reid.engine.build import build_amp_dtype
+from ember_reid.engine.evaluator import EmbeddingAccumulator, create_evaluator
+from ember_reid.engine.handlers.writers import MetricWriter
+from ember_reid.engine.losses.build import build_weighted_losses
+from ember_reid.engine.losses.criterion import Criterion, WeightedLoss
+from ember_reid.evaluate import ClusterSettings
+from ember_reid.layers.contrast import cluster_centers
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+# Images whose mirror images are compared with the clusters.
+NUM_MIRRORED = 1000
+
+
+def build_adaptation_loss(
+    cfg: Config, data: DataBundle, model: nn.Module, device: torch.device
+) -> AdaptationLoss:
+    """The loss of ADAPT.METHOD.
+
+    Args:
+        model: the network that embeds labeled images, for the memory of SpCL.
+    """
+    adapt = cfg.ADAPT
+    num_rows = count_labeled_rows(cfg, data)
+    if adapt.METHOD == "spcl":
+        return HybridContrast(
+            num_rows,
+            first_index=len(data.train),
+            source_centers=partial(_embed_classes, cfg, data, model, device),
+            temperature=adapt.TEMPERATURE,
+            momentum=adapt.MOMENTUM,
+        )
+    return ClusterContrast(
+        slice(num_rows, None),
+        first_label=data.num_classes,
+        temperature=adapt.TEMPERATURE,
+        momentum=adapt.MOMENTUM,
+        hardest=adapt.UPDATE == "hardest",
+    )
+
+
+def count_labeled_rows(cfg: Config, data: DataBundle) -> int:
+    """The labeled rows at the start of the batch of each process: half of them, or none."""
+    return cfg.SOLVER.IMS_PER_BATCH // 2 // idist.get_world_size() if data.train else 0
+
+
+def build_adapted_criterion(
+    cfg: Config, data: DataBundle, loss: AdaptationLoss, *, feature_dim: int
+) -> Criterion:
+    """The losses of the LOSS section for labeled rows, and that of unlabeled rows."""
+    rows = slice(None, count_labeled_rows(cfg, data))
+    supervised: dict[str, WeightedLoss] = {}
+    if data.train:
+        supervised = build_weighted_losses(
+            cfg, num_classes=data.num_classes, feature_dim=feature_dim
+        )
+    terms = {
+        name: replace(term, function=RowsLoss(term.function, rows))
+        for name, term in supervised.items()
+    }
+    return Criterion(terms | {cfg.ADAPT.METHOD: WeightedLoss(cfg.ADAPT.WEIGHT, loss)})
+
+
+def build_pseudo_labels(
+    cfg: Config,
+    data: DataBundle,
+    loss: AdaptationLoss | None,
+    *,
+    trained: nn.Module,
+    embedding: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    writer: MetricWriter,
+) -> PseudoLabels | None:
+    """The handler that clusters the unlabeled images; None without them.
+
+    Args:
+        trained: the network that is trained.
+        embedding: the network that embeds the images: `trained` or its running average.
+        loader: of the training.
+    """
+    if data.unlabeled is None or loss is None:
+        return None
+    records, clusters = data.unlabeled.records, cfg.ADAPT.CLUSTER
+    sample = sample_items(len(records), NUM_MIRRORED)
+    return PseudoLabels(
+        Target(
+            records=data.records,
+            tracks=data.unlabeled.tracks,
+            images=_build_image_set(cfg, records, embedding, device),
+            mirrored=_build_image_set(
+                cfg, [records[item] for item in sample.tolist()], embedding, device, mirrored=True
+            ),
+            sample=sample,
+            dataset=cast(ReidDataset, loader.dataset),
+            sampler=cast(AdaptationSampler, loader.batch_sampler),
+            first_label=data.num_classes,
+        ),
+        ClusteringOptions(
+            ClusterSettings(clusters.ALGORITHM, clusters.RADIUS, clusters.MIN_SAMPLES),
+            k1=clusters.K1,
+            k2=clusters.K2,
+            gap=clusters.RADIUS_GAP if cfg.ADAPT.METHOD == "spcl" else None,
+            memory_gib=cfg.TEST.MEMORY_GIB,
+        ),
+        loss,
+        trained=trained,
+        period=cfg.ADAPT.PERIOD,
+        folder=Path(cfg.OUTPUT_DIR),
+        writer=writer,
+    )
+
+
+def _build_image_set(
+    cfg: Config,
+    records: tuple[Record, ...] | list[Record],
+    model: nn.Module,
+    device: torch.device,
+    *,
+    mirrored: bool = False,
+) -> ImageSet:
+    """Images with the preprocessing and the evaluator of a test set."""
+    normalize = build_normalization(cfg)
+    evaluator = create_evaluator(
+        model,
+        mirror(normalize) if mirrored else normalize,
+        device=device,
+        amp_dtype=build_amp_dtype(cfg, device),
+        flip=cfg.TEST.FLIP and not mirrored,
+    )
+    accumulator = EmbeddingAccumulator()
+    accumulator.attach(evaluator)
+    loader = build_test_loader(
+        cfg, records, rank=idist.get_rank(), world_size=idist.get_world_size(), device=device
+    )
+    return ImageSet(evaluator, accumulator, loader)
+
+
+def _embed_classes(cfg: Config, data: DataBundle, model: nn.Module, device: torch.device) -> Tensor:
+    """The center of each labeled identity, [C, D]; [0, D] without labeled images."""
+    records = data.train or data.records[:1]
+    embeddings = _build_image_set(cfg, records, model, device).embed()
+    labels = torch.tensor([record.pid for record in records], device=embeddings.device)
+    return cluster_centers(embeddings, labels, data.num_classes if data.train else 0)
