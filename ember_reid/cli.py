@@ -141,6 +141,10 @@ _COMMANDS = {
     "recipes": ("ember_reid.tools.recipes:main", "list recipes with dataset, network and score"),
     "explain": ("ember_reid.tools.explain:main", "describe a recipe, or compare two"),
     "crops": ("ember_reid.tools.crops:main", "cut crops out of videos along tracks"),
+    "leave-one-out": (
+        "ember_reid.tools.leave_one_out:main",
+        "train without each dataset, test on it",
+    ),
     "doctor": ("ember_reid.tools.doctor:main", "check a dataset before training"),
     "report": ("ember_reid.tools.report:main", "write a page about training runs"),
     "visualize": ("ember_reid.tools.visualize:main", "show ranked retrieval results"),

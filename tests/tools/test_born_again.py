@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 from ember_reid.config import load_config
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.tools.born_again import command as born_again
+from ember_reid.tools.common.runs import PlannedRun
 
 TEACHER = ["KD.TEACHERS", "('t.pt',)", "KD.EMBEDDING.WEIGHT", "1", "OUTPUT_DIR", "out"]
 
@@ -10,25 +13,20 @@ def test_each_generation_teaches_the_next():
     cfg = load_config(None, [*TEACHER, "SOLVER.BASE_LR", "1e-4"])
     plan = born_again.plan(cfg, count=3, factor=0.1, lowest=1e-5)
     assert plan == [
-        ["OUTPUT_DIR", "out/generation1", "KD.TEACHERS", "('t.pt',)", "SOLVER.BASE_LR", "0.0001"],
-        [
-            *[
-                "OUTPUT_DIR",
-                "out/generation2",
-                "KD.TEACHERS",
-                "('out/generation1/checkpoints/best.pt',)",
-            ],
-            *["SOLVER.BASE_LR", "1e-05"],
-        ],
-        [
-            *[
-                "OUTPUT_DIR",
-                "out/generation3",
-                "KD.TEACHERS",
-                "('out/generation2/checkpoints/best.pt',)",
-            ],
-            *["SOLVER.BASE_LR", "1e-05"],
-        ],
+        PlannedRun(
+            Path("out/generation1"), ("KD.TEACHERS", "('t.pt',)", "SOLVER.BASE_LR", "0.0001")
+        ),
+        *(
+            PlannedRun(
+                Path(f"out/generation{number}"),
+                (
+                    "KD.TEACHERS",
+                    f"('out/generation{number - 1}/checkpoints/best.pt',)",
+                    *("SOLVER.BASE_LR", "1e-05"),
+                ),
+            )
+            for number in (2, 3)
+        ),
     ]
 
 
@@ -58,5 +56,7 @@ def test_two_generations(tiny_run, tiny_recipe, tmp_path, capsys):
     # All generations are complete, so nothing runs.
     assert born_again.main(arguments) == 0
     assert (tmp_path / "generation1" / "results.json").stat().st_mtime_ns == before
+    assert born_again.main([*arguments, "SEED", "7"]) == 2
+    assert "another configuration (SEED 1 -> 7)" in capsys.readouterr().err
     assert born_again.main(["-c", str(tiny_recipe)]) == 2
     assert "generations have one teacher each" in capsys.readouterr().err

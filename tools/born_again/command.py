@@ -13,12 +13,11 @@ from pathlib import Path
 
 from ember_reid.config import Config, load_config
 from ember_reid.tools.common.cli import Command, add_overrides, add_recipe
+from ember_reid.tools.common.runs import PlannedRun, complete_run
 
-from ember_reid import main as program
 
-
-def plan(cfg: Config, *, count: int, factor: float, lowest: float) -> list[list[str]]:
-    """Return the KEY VALUE words of each generation, which follow those of the user.
+def plan(cfg: Config, *, count: int, factor: float, lowest: float) -> list[PlannedRun]:
+    """Return the runs of all generations.
 
     Raises:
         ValueError: fewer than one generation, or a recipe without exactly one teacher.
@@ -34,15 +33,8 @@ def plan(cfg: Config, *, count: int, factor: float, lowest: float) -> list[list[
     for number in range(1, count + 1):
         folder = Path(cfg.OUTPUT_DIR) / f"generation{number}"
         rate = max(cfg.SOLVER.BASE_LR * factor ** (number - 1), min(lowest, cfg.SOLVER.BASE_LR))
-        words = [
-            "OUTPUT_DIR",
-            str(folder),
-            "KD.TEACHERS",
-            f"('{teacher}',)",
-            "SOLVER.BASE_LR",
-            f"{rate:g}",
-        ]
-        generations.append(words)
+        words = ("KD.TEACHERS", f"('{teacher}',)", "SOLVER.BASE_LR", f"{rate:g}")
+        generations.append(PlannedRun(folder, words))
         teacher = str(folder / "checkpoints" / "best.pt")
     return generations
 
@@ -69,12 +61,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train the generations; return the exit code of the last one that ran."""
     cfg = load_config(options.config, options.overrides)
-    for words in plan(cfg, count=options.count, factor=options.factor, lowest=options.lowest):
-        folder = Path(words[1])
-        if (folder / "results.json").is_file():
-            continue
-        resume = ["--resume"] if (folder / "checkpoints" / "last.pt").is_file() else []
-        code = program.main(["-c", options.config, *resume, *options.overrides, *words])
+    for planned in plan(cfg, count=options.count, factor=options.factor, lowest=options.lowest):
+        code = complete_run(options.config, options.overrides, planned)
         if code:
             return code
     return 0

@@ -17,7 +17,7 @@ USER_ERROR = 2
 INTERRUPTED = 130
 MAX_ERROR_LENGTH = 1000
 # Names of commands that differ from the names of their packages.
-RENAMED = {"extract": "embed", "check_gpu": "check-gpu"}
+RENAMED = {"extract": "embed", "check_gpu": "check-gpu", "leave_one_out": "leave-one-out"}
 
 
 def printable(text: object) -> str:
