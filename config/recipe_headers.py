@@ -7,8 +7,9 @@
     # program: FastReID of May 2020 (35076d5)
     # differs: ...
 
-`score (re-ranked): ...` gives the condition of a score. A tag continues on lines that start with
-three spaces. `program` and `differs` may be in the `_BASE_` files. Scores are in percent.
+A source ends with `commit HASH`, or `arXiv NUMBERvN` for a paper. `score (re-ranked): ...` gives
+the condition of a score. A tag continues on lines that start with three spaces. `program` and
+`differs` may be in the `_BASE_` files. Scores are in percent.
 """
 
 import re
@@ -22,7 +23,7 @@ from ember_reid.config.recipes import RECIPE_FOLDER, find_recipe
 TAGS = ("after", "differs", "measured", "program", "score", "source")
 _TAG = re.compile(rf"# ({'|'.join(TAGS)})(?: \(([^()]*)\))?: (.+)")
 _VALUE = re.compile(r"(Rank-\d+|mAP|mINP) (\d+(?:\.\d+)?)")
-_SOURCE = re.compile(r".+, (\d{4}-\d{2}-\d{2}), commit [0-9a-f]{7,40}")
+_SOURCE = re.compile(r".+, (\d{4}-\d{2}-\d{2}), (commit [0-9a-f]{7,40}|arXiv \d{4}\.\d{5}v\d+)")
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ def _check(header: RecipeHeader) -> None:
         raise ValueError(f"recipe {header.name}: the header has a score and {header.no_score!r}")
     if header.scores and not _SOURCE.fullmatch(header.source):
         raise ValueError(
-            f"recipe {header.name}: a score needs `# source: PAGE, YYYY-MM-DD, commit HASH`, "
-            f"found {header.source or 'nothing'}"
+            f"recipe {header.name}: a score needs `# source: PAGE, YYYY-MM-DD, commit HASH` "
+            f"(or arXiv NUMBERvN), found {header.source or 'nothing'}"
         )
 
 

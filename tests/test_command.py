@@ -34,6 +34,7 @@ SCALED_DOWN = {
     "test": ["DEVICE", "cpu"],
     "resume": ["SOLVER.MAX_EPOCHS", "3"],
     "explain": SMALL,
+    "leave-one-out": SMALL,
     "report": ["--count", "1"],
     "visualize": ["--count", "1"],
     "heatmaps": ["--count", "1"],

@@ -37,6 +37,12 @@ def test_a_header_is_read(tmp_path):
     assert header.source.endswith("commit 35076d5") and header.measured.startswith("mAP 1.0")
 
 
+def test_a_source_may_be_a_paper(tmp_path):
+    text = HEADER.replace("commit 35076d5", "arXiv 2104.02008v1")
+    header = read_header(write(tmp_path / "x.yml", text))
+    assert header.source == "FastReID, MODEL_ZOO.md, 2020-05-04, arXiv 2104.02008v1"
+
+
 def test_program_and_differences_are_inherited(tmp_path):
     write(tmp_path / "base.yml", "# Base.\n# program: P (1234567, 2020)\nSEED: 1\n")
     child = write(tmp_path / "child.yml", f"{HEADER}_BASE_: base.yml\n")

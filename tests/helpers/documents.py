@@ -62,6 +62,7 @@ REDUCED_SIZES = {
     "tools.quickstart_data": PEOPLE,
     "tools.baselines": SMALL,
     "tools.born_again": SMALL,
+    "tools.leave_one_out": SMALL,
     "tools.visualize": ["--count", "1"],
     "tools.report": ["--count", "1"],
     "tools.heatmaps": ["--count", "1", "--out", "heatmaps"],

@@ -1,6 +1,8 @@
 r"""Train once for each dataset that is left out, and test on that dataset.
 
-    python -m tools.leave_one_out -c generalize/r50_mixstyle DATASETS.ROOT /data \
+    python -m tools.leave_one_out -c quickstart/people \
+        DATASETS.NAMES "['quickstart', 'csv:cows.csv']" OUTPUT_DIR runs/leave_one_out
+    python -m tools.leave_one_out -c generalize/market1501/r50_mixstyle DATASETS.ROOT /data \
         DATASETS.NAMES "['market1501', 'dukemtmc', 'msmt17']" OUTPUT_DIR runs/leave_one_out
 
 The scores estimate how well a training on all datasets works in a place that it has not seen.
