@@ -155,6 +155,7 @@ _COMMANDS = {
     "embed": ("ember_reid.tools.extract:main", "write the embeddings of images to a file"),
     "search": ("ember_reid.tools.search:main", "find similar images in a file of embeddings"),
     "link": ("ember_reid.tools.link:main", "link tracklets of several cameras to identities"),
+    "label": ("ember_reid.tools.label:main", "propose identities of crops, and correct them"),
     "gallery": ("ember_reid.tools.gallery:main", "keep known identities and find them again"),
     "serve": ("ember_reid.tools.serve:main", "enroll and query a gallery over HTTP"),
     "check-gpu": ("ember_reid.tools.check_gpu:main", "check a GPU: results, speed and memory"),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from ember_reid.layers import MixStyle
@@ -50,14 +51,18 @@ class StyleMixing(nn.Module):
             for _ in options.stages
         )
 
+    def mixers(self) -> list[MixStyle]:
+        """The layers, in the order of the stages."""
+        return [cast(MixStyle, layer) for layer in self.layers]
+
     def take_cameras(self, _backbone: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         """Forward pre-hook of the backbone: keep the cameras [N], pass on the images."""
         images, *camids = inputs
         domains = camids[0] if camids else None
         if domains is not None and self.domain_by_camera is not None:
             domains = self.domain_by_camera[domains]
-        for layer in self.layers:
-            layer.domains = domains
+        for mixer in self.mixers():
+            mixer.domains = domains
         return (images,)
 
 
@@ -110,15 +115,15 @@ def find_style_mixing(model: nn.Module) -> StyleMixing | None:
 def mixing_disabled(model: nn.Module) -> Iterator[None]:
     """Do not mix styles inside the block, even in training mode."""
     mixing = find_style_mixing(model)
-    layers = [] if mixing is None else list(mixing.layers)
-    probs = [layer.prob for layer in layers]
+    mixers = [] if mixing is None else mixing.mixers()
+    probs = [mixer.prob for mixer in mixers]
     try:
-        for layer in layers:
-            layer.prob = 0.0
+        for mixer in mixers:
+            mixer.prob = 0.0
         yield
     finally:
-        for layer, prob in zip(layers, probs, strict=True):
-            layer.prob = prob
+        for mixer, prob in zip(mixers, probs, strict=True):
+            mixer.prob = prob
 
 
 def set_domains(model: nn.Module, domains: Mapping[int, int]) -> None:

@@ -97,18 +97,20 @@ def write_gallery(
     write_html(path, "gallery.html", content)
 
 
-def image_source(image: Image.Image, *, quality: int = 85) -> str:
-    """A thumbnail as a data URI."""
+def image_source(
+    image: Image.Image, *, quality: int = 85, size: tuple[int, int] = THUMBNAIL
+) -> str:
+    """A thumbnail of at most (width, height) as a data URI."""
     small = image.convert("RGB")
-    small.thumbnail(THUMBNAIL)
+    small.thumbnail(size)
     buffer = BytesIO()
     small.save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode("ascii")
 
 
-def load_thumbnail(path: Path) -> str:
+def load_thumbnail(path: Path, *, quality: int = 85, size: tuple[int, int] = THUMBNAIL) -> str:
     """A thumbnail of an image file as a data URI, or "" if it cannot be read."""
     try:
-        return image_source(open_image(path))
+        return image_source(open_image(path), quality=quality, size=size)
     except ImageError:
         return ""

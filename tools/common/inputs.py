@@ -11,6 +11,7 @@ from ember_reid.config.overrides import SHORT_NAMES
 from ember_reid.data.images import IMAGE_SUFFIXES
 
 IDS = ("none", "folder", "prefix")
+_COLUMNS = ("path", "pid", "camid", "tracklet", "track")
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -43,11 +44,12 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image; `pid` and `camid` are texts, empty if unknown."""
+    """An image; `pid`, `camid` and `track` are texts, empty if unknown."""
 
     path: Path
     pid: str = ""
     camid: str = ""
+    track: str = ""
 
 
 def read_images(sources: Sequence[str | Path], *, ids: str = "none") -> list[ImageFile]:
@@ -55,7 +57,7 @@ def read_images(sources: Sequence[str | Path], *, ids: str = "none") -> list[Ima
 
     Args:
         sources: image files; folders, sorted by path; CSV files with a column `path`, relative to
-            the file, and optionally `pid` and `camid`.
+            the file, and optionally `pid`, `camid`, and `tracklet` or `track`.
         ids: where the identity comes from: none | folder (name of the folder of the image) | prefix
             (file name up to the first "_", as in Market-1501).
 
@@ -113,11 +115,12 @@ def _read_csv(path: Path) -> list[ImageFile]:
                 )
             images = []
             for line in reader:
-                values = {key: (line.get(key) or "").strip() for key in ("path", "pid", "camid")}
+                values = {key: (line.get(key) or "").strip() for key in _COLUMNS}
                 if not values["path"]:
                     raise ValueError(f"{path}, line {reader.line_num}: the column path is empty")
+                track = values["tracklet"] or values["track"]
                 images.append(
-                    ImageFile(path.parent / values["path"], values["pid"], values["camid"])
+                    ImageFile(path.parent / values["path"], values["pid"], values["camid"], track)
                 )
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not a CSV file in UTF-8 ({error})") from None

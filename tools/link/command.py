@@ -27,7 +27,7 @@ from ember_reid.tools.common.cli import Command, add_recipe, check_at_least, ech
 from ember_reid.tools.common.inputs import ImageFile, split_overrides
 from ember_reid.tools.common.model_arguments import add_trust_argument
 from ember_reid.tools.common.stored_network import choose_threshold, open_network
-from ember_reid.tools.extract.command import embed_images
+from ember_reid.tools.extract.chunks import embed_chunks
 from ember_reid.tools.link.constraints import (
     Constraints,
     TravelTimes,
@@ -45,10 +45,6 @@ from ember_reid.tools.link.tracklets import (
     shift_times,
     spread,
 )
-from tqdm import tqdm
-
-# Images that are embedded at a time.
-CHUNK = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,18 +215,14 @@ def embed_tracklets(
     ]
     sums = np.zeros((len(tracklets), embedder.metadata.embedding_dim))
     problems: list[str] = []
-    # None: shown only on terminals.
-    with tqdm(total=len(chosen), unit="image", disable=None, leave=False) as bar:
-        for start in range(0, len(chosen), CHUNK):
-            chunk = chosen[start : start + CHUNK]
-            part = embed_images([ImageFile(path) for _, path in chunk], embedder, batch_size)
-            owners = [chunk[position][0] for position in part["positions"]]
-            np.add.at(sums, owners, part["embeddings"])
-            problems += [
-                f"left out: {chunk[position][1]}: {reason}"
-                for position, reason in zip(part["broken"], part["reasons"], strict=True)
-            ]
-            bar.update(len(chunk))
+    images = [ImageFile(path) for _, path in chosen]
+    for start, part in embed_chunks(images, embedder, batch_size):
+        owners = [chosen[start + position][0] for position in part["positions"]]
+        np.add.at(sums, owners, part["embeddings"])
+        problems += [
+            f"left out: {chosen[start + position][1]}: {reason}"
+            for position, reason in zip(part["broken"], part["reasons"], strict=True)
+        ]
     lengths = np.linalg.norm(sums, axis=1)
     kept = np.flatnonzero(lengths)
     if not len(kept):
