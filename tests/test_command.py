@@ -34,6 +34,7 @@ SCALED_DOWN = {
     "test": ["DEVICE", "cpu"],
     "resume": ["SOLVER.MAX_EPOCHS", "3"],
     "explain": SMALL,
+    "label": "--k1 4 --k2 1 --radius 0.4".split(),
     "leave-one-out": SMALL,
     "report": ["--count", "1"],
     "visualize": ["--count", "1"],

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import subprocess
 from argparse import Namespace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,16 +13,8 @@ from ember_reid.tools.report.retrieval_analysis import KINDS, analyze_retrieval
 from ember_reid.tools.report.run_reader import Run
 from PIL import Image
 
+from tests.helpers.browser import CHROMIUM, run_in_browser
 from tests.helpers.labeled_points import noisy_city
-
-CHROMIUM = next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
 
 
 # The page
@@ -167,7 +158,7 @@ def test_the_page_shows_all_results(page):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 def test_a_browser_filters_the_lists(page, tmp_path):
-    probe = """<script>
+    probe = """
     const shown = () => lists.filter(l => l.offsetParent !== null);
     const seen = () => shown().map(l => l.dataset.kind).join(" ");
     const press = value => document.querySelector(`button[data-value="${value}"]`).click();
@@ -181,15 +172,8 @@ def test_a_browser_filters_the_lists(page, tmp_path):
     report.push(fetched.filter(e => !e.name.startsWith("data:")).length);
     report.push(document.documentElement.scrollWidth <= innerWidth);
     document.title = report.join("|");
-    </script>"""
-    probed = tmp_path / "probed.html"
-    probed.write_text(page.read_text().replace("</body>", probe + "</body>"))
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-    flags += ["--disable-background-networking", "--disable-component-update"]
-    flags.append(f"--user-data-dir={tmp_path / 'profile'}")
-    command = [CHROMIUM, *flags, "--window-size=500,900", "--dump-dom", probed.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    title = re.search("<title>(.*?)</title>", done.stdout, re.DOTALL).group(1).split("|")
+    """
+    title = run_in_browser(page, probe, tmp_path, width=500).split("|")
     everything = "best best median median worst worst suspect"
     first_camera = [
         kind

@@ -1,7 +1,8 @@
 r"""Propose identities of unlabeled crops, and correct them on a page.
 
-    python -m tools.label photos weights=runs/quickstart/checkpoints/best.pt --out labels
-    python -m tools.label crops.csv weights=runs/x/checkpoints/best.pt --out labels --radius 0.5
+    python -m tools.label /data/crops weights=runs/x/checkpoints/best.pt --out labels
+    python -m tools.label datasets/quickstart/market1501/bounding_box_test \
+        weights=runs/quickstart/checkpoints/best.pt --out labels --ids prefix --score
 
 Images are files, folders, or CSV files with a column `path` and, if known, `camid` and `tracklet`.
 The images are embedded and clustered by the Jaccard distances of their k-reciprocal neighbors.
@@ -27,7 +28,7 @@ from ember_reid.tools.common.stored_network import open_network
 from ember_reid.tools.extract.chunks import embed_chunks
 from ember_reid.tools.label.output import PAGE, check_new_folder, write_labels
 from ember_reid.tools.label.proposal import propose
-from ember_reid.tools.label.score import score_proposal
+from ember_reid.tools.label.score import check_identities, score_proposal
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -70,10 +71,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-broken", action="store_true", help="leave out images that cannot be read"
     )
+    add_trust_argument(parser)
     parser.add_argument(
         "--batch", type=int, default=64, help="images at a time (default %(default)s)"
     )
-    add_trust_argument(parser)
     parser.add_argument(
         "words",
         nargs="*",
@@ -101,6 +102,8 @@ def label(options: argparse.Namespace) -> Iterator[str]:
         raise ValueError("no images: give files, folders or CSV files, and TEST.WEIGHT FILE")
     images = read_images(sources, ids=options.ids)
     check_new_folder(options.out)
+    if options.score:
+        check_identities(images)
     embedder, _ = open_network(keys, recipe=options.config, trust=options.trust)
     images, embeddings, problems = embed_readable(images, embedder, options.batch)
     if problems and not options.skip_broken:

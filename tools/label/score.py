@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ember_reid.evaluate import OUTLIER, PairScores, pair_scores
+from ember_reid.tools.common.inputs import ImageFile
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ class LabelScores:
         )
 
 
+def check_identities(images: Sequence[ImageFile]) -> None:
+    """Raise ValueError if an image has no true identity."""
+    num_without = sum(not image.pid for image in images)
+    if num_without:
+        raise ValueError(
+            "--score needs the true identity of every image: a column pid, or --ids; "
+            f"{num_without} of {len(images)} images have none"
+        )
+
+
 def score_proposal(pids: Sequence[str], labels: np.ndarray) -> LabelScores:
     """Compare labels with true identities.
 
@@ -41,15 +52,7 @@ def score_proposal(pids: Sequence[str], labels: np.ndarray) -> LabelScores:
     Args:
         pids: the true identity of each image.
         labels: int64 [N], proposed identities, or `OUTLIER`.
-
-    Raises:
-        ValueError: an image has no true identity.
     """
-    if not all(pids):
-        raise ValueError(
-            f"--score needs the true identity of every image: a column pid, or --ids; "
-            f"{sum(not pid for pid in pids)} of {len(pids)} images have none"
-        )
     numbers = {pid: number for number, pid in enumerate(dict.fromkeys(pids))}
     true = np.array([numbers[pid] for pid in pids], np.int64)
     owners = []

@@ -7,7 +7,7 @@ const byId = id => document.getElementById(id);
 const owner = data.images.map(image => image.label);
 const order = [...data.order];
 const chosenGroups = new Set(), chosenImages = new Set(), expanded = new Set(), changes = [];
-let nextGroup = order.length, page = 0, isSaved = true;
+let nextGroup = order.length, page = 0, isSaved = true, lastImage = LEFT_OUT;
 byId("share").value = Math.round(100 * data.testShare);
 
 function members() {
@@ -38,7 +38,7 @@ function createTile(image) {
   tile.setAttribute("aria-pressed", chosenImages.has(image));
   tile.append(source ? element("img", { src: source, alt: name }) : element("span", { className: "name", textContent: name }));
   tile.append(element("span", { textContent: camera || name }), element("span", { textContent: confidence.toFixed(2) }));
-  tile.addEventListener("click", () => toggle(chosenImages, image));
+  tile.addEventListener("click", event => event.shiftKey ? chooseRange(image) : toggle(chosenImages, image));
   return tile;
 }
 function createGroup(group, images) {
@@ -105,6 +105,16 @@ function render(message) {
 
 function toggle(set, value) {
   if (!set.delete(value)) set.add(value);
+  if (set === chosenImages) lastImage = value;
+  render();
+}
+// From the image that was clicked last to this one, if both are in one identity.
+function chooseRange(image) {
+  const [first, last] = [Math.min(lastImage, image), Math.max(lastImage, image)];
+  const isOne = first >= 0 && owner[first] === owner[last];
+  for (let one = isOne ? first : image; one <= (isOne ? last : image); one++)
+    if (owner[one] === owner[image]) chosenImages.add(one);
+  lastImage = image;
   render();
 }
 function selectNothing() {
