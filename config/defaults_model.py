@@ -59,6 +59,8 @@ MODEL.SIE.CAMERAS = 0
 MODEL.SIE.VIEWS = 0
 # Factor on the embedding.
 MODEL.SIE.WEIGHT = 3.0
+# The tokens that receive it: all (TransReID), or class: the class token only (CLIP-ReID).
+MODEL.SIE.TOKENS = "all"
 # Jigsaw patch module of TransReID, for MODEL.HEAD.NAME jpm.
 MODEL.JPM = CN()
 # Groups of patches, each with a local feature.
@@ -90,6 +92,7 @@ MODEL.POOL.GEM_P = 3.0
 MODEL.POOL.GEM_LEARNABLE = True
 MODEL.HEAD = CN()
 # global: one embedding. mgn: eight branches over parts of the image. jpm: see MODEL.JPM.
+# clip: class token and its projection (CLIP-ReID). pass: class and part tokens (PASS).
 MODEL.HEAD.NAME = "global"
 # Output of a transformer: class (class token), patches (pooled), class+patches (concatenation),
 # auto (the class token if there is one).

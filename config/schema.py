@@ -46,6 +46,7 @@ CHECKS: dict[str, Check] = {
     "MODEL.LORA.TARGETS": Text(items=True, empty=False),
     "MODEL.SIE.CAMERAS": Range(0, 1e6),
     "MODEL.SIE.VIEWS": Range(0, 1000),
+    "MODEL.SIE.TOKENS": Choices(("all", "class")),
     "MODEL.SIE.WEIGHT": Range(0, 1000),
     "MODEL.JPM.PARTS": Range(1, 64),
     "MODEL.JPM.SHUFFLE": _FLAG,

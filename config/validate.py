@@ -130,7 +130,7 @@ def _memory_rules(cfg: Config) -> Rules:
 
 
 # Heads with several metric features.
-SEVERAL_FEATURES = ("mgn", "jpm")
+SEVERAL_FEATURES = ("mgn", "jpm", "clip")
 TEACHER_WEIGHTS = (
     "KD.LOGITS.WEIGHT",
     "KD.FEATURE.WEIGHT",

@@ -13,10 +13,17 @@ from ember_reid.modeling.mgn import MGNBackbone, MGNHead
 from ember_reid.modeling.mixstyle import MixStyleOptions, add_style_mixing
 from ember_reid.modeling.model import GlobalHead, HeadOptions, ReidModel
 from ember_reid.modeling.pretrained import check_source, load_pretrained
+from ember_reid.modeling.token_heads import ClipHead, PassHead
 from ember_reid.modeling.weights import ARCHITECTURE_KEYS
 from yacs.config import CfgNode
 
-HEADS = {"global": GlobalHead, "mgn": MGNHead, "jpm": JigsawHead}
+HEADS = {
+    "global": GlobalHead,
+    "mgn": MGNHead,
+    "jpm": JigsawHead,
+    "clip": ClipHead,
+    "pass": PassHead,
+}
 
 
 def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> ReidModel:
@@ -134,7 +141,7 @@ def _backbone_options(cfg: CfgNode) -> BackboneOptions:
         image_size=tuple(cfg.INPUT.SIZE_TRAIN),
         semantic_weight=b.SEMANTIC_WEIGHT,
         arguments=read_yaml(b.ARGS, "MODEL.BACKBONE.ARGS") if b.ARGS.strip() else {},
-        tokens=cfg.MODEL.HEAD.TOKENS,
+        tokens="class+parts" if cfg.MODEL.HEAD.NAME == "pass" else cfg.MODEL.HEAD.TOKENS,
         patch_stride=b.PATCH_STRIDE,
         drop_path=b.DROP_PATH,
         grad_checkpoint=b.GRAD_CHECKPOINT,
@@ -143,6 +150,7 @@ def _backbone_options(cfg: CfgNode) -> BackboneOptions:
             num_cameras=cfg.MODEL.SIE.CAMERAS,
             num_views=cfg.MODEL.SIE.VIEWS,
             weight=cfg.MODEL.SIE.WEIGHT,
+            tokens=cfg.MODEL.SIE.TOKENS,
         ),
     )
 

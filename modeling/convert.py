@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from ember_reid.modeling.convert_transreid import is_transreid, transreid_rules, transreid_settings
+from ember_reid.modeling.convert_transformers import WHOLE_MODELS, WholeModel
+from ember_reid.modeling.namings import Rules, rename
 from torch import Tensor
-
-Rules = tuple[tuple[str, str], ...]
 
 _IMAGENET = {"INPUT.PIXEL_MEAN": (0.485, 0.456, 0.406), "INPUT.PIXEL_STD": (0.229, 0.224, 0.225)}
 _HALF = {"INPUT.PIXEL_MEAN": (0.5, 0.5, 0.5), "INPUT.PIXEL_STD": (0.5, 0.5, 0.5)}
@@ -214,13 +213,13 @@ def _torchreid_settings(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return settings
 
 
-LAYOUTS: dict[str, Layout] = {
+LAYOUTS: dict[str, Layout | WholeModel] = {
     "fastreid": Layout(
         matches=lambda names: _any(names, r"^(heads|b1_head)\."),
         rules=_fastreid_rules,
         settings=_fastreid_settings,
     ),
-    "transreid": Layout(is_transreid, transreid_rules, transreid_settings),
+    **WHOLE_MODELS,
     "strong-baseline": Layout(
         matches=lambda names: _any(names, r"^base\."),
         rules=lambda tensors: _BASELINE + _SE,
@@ -282,13 +281,16 @@ def convert_state_dict(
     found = detect_layout(tensors) if layout == "auto" else layout
     if not found:
         return Converted(dict(tensors), "", {})
+    layout_of_file = LAYOUTS[found]
     kept = {k: v for k, v in tensors.items() if k not in ("pixel_mean", "pixel_std")}
-    renamed = _reshape(rename(kept, LAYOUTS[found].rules(kept)))
+    if isinstance(layout_of_file, WholeModel):
+        kept = layout_of_file.prepare(kept)
+    renamed = _reshape(rename(kept, layout_of_file.rules(kept)))
     if found == "fastreid":
         for name in model_names:
             if re.fullmatch(r"head(\.parts\.b\d+)?\.pool\.p", name) and name not in renamed:
                 renamed[name] = torch.tensor([3.0])
-    return Converted(renamed, found, LAYOUTS[found].settings(tensors))
+    return Converted(renamed, found, layout_of_file.settings(tensors))
 
 
 def convert_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -296,16 +298,6 @@ def convert_backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rules = _SE + _OSNET + _DENSENET
     named = rename({f"backbone.{k}": v for k, v in tensors.items()}, rules)
     return {k.removeprefix("backbone."): v for k, v in _reshape(named).items()}
-
-
-def rename(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """Apply all patterns, in this order, to every name."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in rules:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
 
 
 def _reshape(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 
 import torch
-from ember_reid.modeling.convert import Rules, convert_state_dict, rename
+from ember_reid.modeling.convert import convert_state_dict
+from ember_reid.modeling.namings import Rules, rename
 from torch import Tensor
 
 _FASTREID_STEM: Rules = (

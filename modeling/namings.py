@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-from ember_reid.modeling.convert import rename
 from ember_reid.modeling.positions import (
     BICUBIC,
     BICUBIC_ANTIALIASED,
@@ -19,6 +18,8 @@ from ember_reid.modeling.positions import (
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
+# Patterns and replacements.
+Rules = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,16 @@ def keep_prefix(tensors: Mapping[str, Tensor], prefix: str, replacement: str = "
 def drop(tensors: Mapping[str, Tensor], pattern: str) -> Tensors:
     """The tensors whose names do not match `pattern` from their start."""
     return {name: tensor for name, tensor in tensors.items() if not re.match(pattern, name)}
+
+
+def rename(tensors: Mapping[str, Tensor], rules: Rules) -> Tensors:
+    """Apply all patterns, in this order, to every name."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return renamed
 
 
 def _order_merged_patches(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ class Backbone(nn.Module):
         channels: the C_i.
         tokens: what the last maps contain. "patches": a map. "class": the class token of a
             transformer, as a map [N, C, 1, 1]. "class+patches": a map, then the class token.
+            "class+parts": the class token, then the part tokens of PASS.
         uses_cameras: whether side information is a second input; see model.side_inputs.
         num_views: number of viewpoints per camera; 0 if they are not used.
     """

@@ -18,11 +18,13 @@ class SideOptions:
         num_cameras: number of cameras; 0: no embedding.
         num_views: number of viewpoints of each camera; 0: cameras only.
         weight: factor on the embedding.
+        tokens: "all", or "class": only the class token receives it.
     """
 
     num_cameras: int = 0
     num_views: int = 0
     weight: float = 3.0
+    tokens: str = "all"
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def create_timm_network(
 class TimmBackbone(Backbone):
     """Image [N, 3, H, W] -> the last map [N, C, h, w] and perhaps the class token [N, C, 1, 1].
 
-    Register tokens are dropped.
+    Register tokens are dropped, unless the head uses part tokens, which follow the class token.
 
     Args:
         network: of timm.
@@ -108,7 +108,10 @@ class TimmBackbone(Backbone):
         self.num_tokens = out.shape[1] - self.num_prefix_tokens if is_tokens else 0
         self.num_rows = _count_rows(network, options.image_size, self.num_tokens)
         self.tokens = _choose_tokens(options.tokens, has_class and is_tokens, name)
-        self.channels = (dim,) if self.tokens == "patches" else (dim, dim)
+        if self.tokens == "class+parts" and self.num_prefix_tokens == 1:
+            self.tokens = "class"
+        num_single = self.num_prefix_tokens if self.tokens == "class+parts" else 1
+        self.channels = (dim,) if self.tokens == "patches" else (dim,) * (1 + num_single)
         if self.grad_checkpoint:
             _set_checkpointing(network, True, name)
 
@@ -149,7 +152,9 @@ class TimmBackbone(Backbone):
         patches = out[:, self.num_prefix_tokens :]
         maps = patches.transpose(1, 2).unflatten(2, (self.num_rows, -1))
         # [N, C, 1, 1]
-        return (maps,) if self.tokens == "patches" else (maps, out[:, 0, :, None, None])
+        if self.tokens == "patches":
+            return (maps,)
+        return (maps, *(out[:, i, :, None, None] for i in range(len(self.channels) - 1)))
 
 
 def _probe(network: nn.Module, image_size: tuple[int, int], name: str) -> Tensor:

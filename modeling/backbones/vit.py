@@ -26,7 +26,7 @@ class SideEmbedding(nn.Module):
 
     def __init__(self, dim: int, options: SideOptions) -> None:
         super().__init__()
-        self.weight, self.num_views = options.weight, options.num_views
+        self.weight, self.num_views, self.tokens = options.weight, options.num_views, options.tokens
         num_vectors = options.num_cameras * max(options.num_views, 1)
         self.embedding = nn.Parameter(torch.empty(num_vectors, dim))
         nn.init.trunc_normal_(self.embedding, std=0.02)
@@ -51,6 +51,13 @@ class SideEmbedding(nn.Module):
             table = table.unflatten(0, (-1, self.num_views))
             table = torch.cat([table, table.mean(dim=1, keepdim=True)], dim=1).flatten(0, 1)
         return self.weight * table[sides][:, None]
+
+    def add(self, tokens: Tensor, sides: Tensor | None) -> Tensor:
+        """Add the embeddings to all tokens, or to the class token, the first of [N, P, C]."""
+        side = self.forward(sides)
+        if self.tokens == "all":
+            return tokens + side
+        return torch.cat([tokens[:, :1] + side, tokens[:, 1:]], dim=1)
 
 
 def side_index(camids: Tensor, viewids: Tensor | None, num_views: int) -> Tensor:
@@ -95,7 +102,7 @@ class ViTBackbone(TimmBackbone):
         network: Any = self.network
         tokens = network._pos_embed(network.patch_embed(images))
         if self.uses_cameras:
-            tokens = tokens + self.side(sides)
+            tokens = self.side.add(tokens, sides)
         return network.norm_pre(network.patch_drop(tokens))
 
     def run(self, blocks: Iterable[nn.Module], tokens: Tensor) -> Tensor:
