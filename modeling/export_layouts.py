@@ -5,6 +5,7 @@ This is the inverse of `convert`. The tables contain facts about the programs, n
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from ember_reid.modeling.convert import convert_state_dict
@@ -109,6 +110,71 @@ EXPORTERS: dict[str, tuple[Callable[[Mapping[str, Tensor]], dict[str, Tensor]], 
         "OSNet with MODEL.HEAD.REDUCTION bn_relu, or ResNet, with MODEL.HEAD.NECK none",
     ),
 }
+TORCHREID_NETWORKS = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet50_fc512",
+    "resnet101",
+    "resnet152",
+    "resnet50_ibn_a",
+    "osnet_x1_0",
+    "osnet_x0_75",
+    "osnet_x0_5",
+    "osnet_x0_25",
+    "osnet_ain_x1_0",
+)
+
+
+def torchreid_name(backbone: str, exported: Mapping[str, Tensor]) -> str:
+    """The name of a network in torchreid.
+
+    Args:
+        backbone: MODEL.BACKBONE.NAME.
+        exported: tensors by the names of torchreid.
+
+    Raises:
+        ValueError: torchreid has no such network.
+    """
+    dim = len(exported["fc.0.weight"]) if "fc.0.weight" in exported else 0
+    usual = 512 if backbone.startswith("osnet") else 0
+    name = backbone if dim == usual else f"{backbone}_fc{dim}"
+    if name not in TORCHREID_NETWORKS:
+        raise ValueError(
+            f"torchreid has no network {name} (fc: MODEL.HEAD.EMBEDDING_DIM); it has "
+            f"{', '.join(TORCHREID_NETWORKS)}"
+        )
+    return name
+
+
+def required_settings(exported: Mapping[str, Tensor], layout: str) -> dict[str, Any]:
+    """Values of our configuration with which our network computes the same as the other program.
+
+    The names and shapes of the weights do not show them.
+
+    Args:
+        exported: tensors by the names of the other program.
+        layout: a key of EXPORTERS.
+    """
+    found = {
+        key: value
+        for key, value in convert_state_dict(exported, layout=layout).settings.items()
+        if not key.startswith("INPUT.")
+    }
+    found |= {
+        "MODEL.BACKBONE.STEM_RELU": True,
+        "MODEL.BACKBONE.LAST_RELU": True,
+        "MODEL.BACKBONE.WIDTH": 1.0,
+    }
+    if layout == "fastreid":
+        found |= {"MODEL.HEAD.REDUCTION": "linear", "TEST.NECK_FEAT": "after"}
+        if any(".NL_" in name for name in exported):
+            found["MODEL.BACKBONE.NON_LOCAL_WIDTH"] = 1
+    else:
+        found |= {"MODEL.BACKBONE.STEM_POOL": "padded", "MODEL.POOL.NAME": "avg"}
+        if "layer4.0.conv1.weight" in exported:
+            found["MODEL.BACKBONE.LAST_STRIDE"] = 1 if "fc.0.weight" in exported else 2
+    return found
 
 
 def export_state_dict(tensors: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
@@ -130,7 +196,7 @@ def export_state_dict(tensors: Mapping[str, Tensor], layout: str) -> dict[str, T
     )
     # Our names for a part that the program does not have.
     foreign = {
-        "fastreid": r"head\.|backbone\.(conv[2-9]|features|stages)",
+        "fastreid": r"head\.|backbone\.(conv[2-9]|features|stages|branches)|.*\.nl\d",
         "torchreid": r"head\.|backbone\.|features|branches",
     }
     ours = [name for name in exported if re.match(foreign[layout], name)]

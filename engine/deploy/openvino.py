@@ -11,6 +11,7 @@ from ember_reid.engine.deploy.metadata import METADATA_KEY, ExportMetadata
 from torch import Tensor
 
 NAME = "network"
+_PRODUCTS = ("Convolution", "GroupConvolution", "MatMul")
 
 
 def write_openvino(onnx_file: Path, metadata: ExportMetadata, path: Path) -> None:
@@ -32,6 +33,9 @@ def _save(model: Any, metadata: ExportMetadata, path: Path) -> None:
 def quantize_openvino(path: Path, metadata: ExportMetadata, batches: Iterable[Tensor]) -> None:
     """Quantize a model in place with NNCF: weights per channel, activations by their ranges.
 
+    Preprocessing, and everything after the last convolution or matrix product, stay in float32:
+    embeddings whose normalization is quantized do not have length 1.
+
     Args:
         path: a float32 export.
         metadata: of the result.
@@ -49,11 +53,40 @@ def quantize_openvino(path: Path, metadata: ExportMetadata, batches: Iterable[Te
         subset_size=len(data),
         preset=nncf.QuantizationPreset.MIXED,
         fast_bias_correction=True,
+        ignored_scope=nncf.IgnoredScope(names=_find_outer_operations(model)),
     )
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         _save(quantized, replace(metadata, precision="int8"), Path(folder) / "int8")
         path.rename(Path(folder) / "float32")
         (Path(folder) / "int8").rename(path)
+
+
+def _find_outer_operations(model: Any) -> list[str]:
+    """Names of the operations before the first or after the last convolution or product."""
+    operations = model.get_ordered_ops()
+    after = _reach(operations, lambda node: [v.get_node() for v in node.input_values()])
+    before = _reach(
+        operations[::-1],
+        lambda node: [i.get_node() for v in node.outputs() for i in v.get_target_inputs()],
+    )
+    return [
+        node.get_friendly_name()
+        for node in operations
+        if node.get_type_name() not in (*_PRODUCTS, "Parameter", "Constant", "Result")
+        and not (node.get_friendly_name() in after and node.get_friendly_name() in before)
+    ]
+
+
+def _reach(operations: Iterable[Any], neighbors: Callable[[Any], Iterable[Any]]) -> set[str]:
+    """Names of the operations that have a product among their (indirect) neighbors."""
+    reached: set[str] = set()
+    for node in operations:
+        if any(
+            other.get_type_name() in _PRODUCTS or other.get_friendly_name() in reached
+            for other in neighbors(node)
+        ):
+            reached.add(node.get_friendly_name())
+    return reached
 
 
 def find_model(path: Path) -> Path | None:

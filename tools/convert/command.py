@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ember_reid.config import load_config
+from ember_reid.config import Config, load_config
 from ember_reid.engine.build import build_trained_model
 from ember_reid.engine.checkpoint import is_ours, save_checkpoint
 from ember_reid.engine.deploy.build import read_inference_config
@@ -27,8 +27,14 @@ from ember_reid.engine.handlers.logs import setup_logging
 from ember_reid.engine.integrity import verify_content
 from ember_reid.modeling import build_model, load_weights
 from ember_reid.modeling.convert import LAYOUTS, convert_state_dict
-from ember_reid.modeling.export_layouts import EXPORTERS, export_state_dict
+from ember_reid.modeling.export_layouts import (
+    EXPORTERS,
+    export_state_dict,
+    required_settings,
+    torchreid_name,
+)
 from ember_reid.modeling.weight_files import find_state_dict, read_checkpoint
+from ember_reid.modeling.weights import differing_settings
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from torch import Tensor
 
@@ -102,7 +108,8 @@ def export_checkpoint(arguments: argparse.Namespace) -> str:
     """Write our checkpoint in the layout of another program; return a line that describes it.
 
     Raises:
-        ValueError: the program has no such network, or normalizes images in another way.
+        ValueError: the program has no such network, computes something else with its weights, or
+            normalizes images in another way; or the file is not a checkpoint of ours.
     """
     if arguments.config or arguments.adopt or arguments.layout != "auto":
         raise ValueError("--to excludes -c, --adopt and --from")
@@ -114,12 +121,13 @@ def export_checkpoint(arguments: argparse.Namespace) -> str:
     model = build_trained_model(cfg, torch.device("cpu"))
     with torch.no_grad():
         tensors = export_state_dict(model.state_dict(), arguments.to)
+    _check_settings(cfg, tensors, arguments.to)
     num_classes = _num_classes(model.state_dict())
     size = list(cfg.INPUT.SIZE_TEST)
     content: dict[str, Any] = {"model": tensors}
     # torchreid reads the tensors, BoxMOT also the name of the network and its size.
     if arguments.to == "torchreid":
-        name = cfg.MODEL.BACKBONE.NAME
+        name = torchreid_name(cfg.MODEL.BACKBONE.NAME, tensors)
         content = {"state_dict": tensors, "model_name": name, "num_classes": num_classes}
         content |= {"preprocess": "resize", "img_size": size, "epoch": 0}
     with replaced_file(arguments.out) as draft:
@@ -128,6 +136,26 @@ def export_checkpoint(arguments: argparse.Namespace) -> str:
         f"{arguments.out}: for {arguments.to}, {len(tensors)} tensors, {num_classes} identities, "
         f"images of {size[0]} x {size[1]} pixels"
     )
+
+
+def _check_settings(cfg: Config, tensors: Mapping[str, Tensor], program: str) -> None:
+    """Raise ValueError if the program computes something else with these weights."""
+    expected = required_settings(tensors, program)
+    own = {key: _read(cfg, key) for key in expected}
+    differing = differing_settings(expected, own)
+    if differing:
+        needed = ", ".join(f"{key} {value} (here {here})" for key, value, here in differing)
+        raise ValueError(
+            f"{program} would compute other embeddings with these weights: its networks have "
+            f"{needed}; train with these settings"
+        )
+
+
+def _read(cfg: Config, key: str) -> Any:
+    node = cfg
+    for part in key.split("."):
+        node = node[part]
+    return node
 
 
 def _words(switches: Mapping[str, Any]) -> list[str]:
