@@ -170,11 +170,20 @@ def required_settings(exported: Mapping[str, Tensor], layout: str) -> dict[str, 
         found |= {"MODEL.HEAD.REDUCTION": "linear", "TEST.NECK_FEAT": "after"}
         if any(".NL_" in name for name in exported):
             found["MODEL.BACKBONE.NON_LOCAL_WIDTH"] = 1
+            found["MODEL.BACKBONE.NON_LOCAL"] = _fastreid_non_local(exported)
     else:
         found |= {"MODEL.BACKBONE.STEM_POOL": "padded", "MODEL.POOL.NAME": "avg"}
         if "layer4.0.conv1.weight" in exported:
             found["MODEL.BACKBONE.LAST_STRIDE"] = 1 if "fc.0.weight" in exported else 2
     return found
+
+
+def _fastreid_non_local(exported: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Non-local blocks per stage; FastReID's ResNeSt and ResNets below 50 layers have none."""
+    is_resnest = any(name.startswith("backbone.conv1.6.") for name in exported)
+    if is_resnest or "backbone.layer1.0.conv3.weight" not in exported:
+        return ()
+    return (0, 2, 9 if "backbone.layer3.22.conv1.weight" in exported else 3, 0)
 
 
 def export_state_dict(tensors: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:

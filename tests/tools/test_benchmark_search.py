@@ -1,5 +1,3 @@
-from argparse import Namespace
-
 import pytest
 import torch
 from ember_reid.tools.benchmark.command import main
@@ -7,16 +5,23 @@ from ember_reid.tools.benchmark.search import make_embeddings
 
 
 def test_identities_have_the_requested_spread():
-    options = Namespace(entries=4000, queries=100, dim=256, identities=50, spread=0.3)
-    gallery, query = make_embeddings(options)
-    assert gallery.shape == (4000, 256) and query.shape == (100, 256)
+    embeddings = make_embeddings(4100, dim=256, identities=50, spread=0.3)
+    gallery, query = embeddings[100:], embeddings[:100]
+    assert gallery.shape == (4000, 256)
     assert torch.allclose(gallery.norm(dim=1), torch.ones(4000), atol=1e-5)
     same = torch.arange(100)[:, None] % 50 == torch.arange(100, 4100) % 50
     distances = 1 - query @ gallery.T
     assert distances[same].mean() == pytest.approx(0.3, abs=0.01)
     assert distances[~same].mean() == pytest.approx(1, abs=0.02)
-    apart, asked = make_embeddings(Namespace(**{**vars(options), "identities": 0}))
-    assert (1 - asked @ apart.T).mean() == pytest.approx(1, abs=0.01)
+    apart = make_embeddings(4100, dim=256, identities=0, spread=0.3)
+    assert (1 - apart[:100] @ apart[100:].T).mean() == pytest.approx(1, abs=0.01)
+
+
+def test_identities_of_fewer_dimensions_are_nearer():
+    # The cosine of two random directions of 16 dimensions has the variance 1 / 16.
+    embeddings = make_embeddings(400, dim=256, identities=400, spread=0.2, rank=16)
+    cosines = (embeddings @ embeddings.T)[~torch.eye(400, dtype=torch.bool)] / 0.8
+    assert cosines.var() == pytest.approx(1 / 16, rel=0.1)
 
 
 @pytest.mark.extras

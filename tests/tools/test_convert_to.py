@@ -115,6 +115,21 @@ def test_what_names_and_shapes_do_not_show():
 
 
 @pytest.mark.parametrize(
+    ("names", "blocks"),
+    [
+        (["layer1.0.conv3"], (0, 2, 3, 0)),
+        (["layer1.0.conv3", "layer3.22.conv1"], (0, 2, 9, 0)),
+        # ResNet-34 and ResNeSt.
+        ([], ()),
+        (["layer1.0.conv3", "conv1.6"], ()),
+    ],
+)
+def test_non_local_blocks_of_fastreid(names, blocks):
+    exported = {f"backbone.{name}.weight": torch.zeros(1) for name in [*names, "NL_2.0.g"]}
+    assert required_settings(exported, "fastreid")["MODEL.BACKBONE.NON_LOCAL"] == blocks
+
+
+@pytest.mark.parametrize(
     ("backbone", "dim", "name"),
     [
         ("resnet50", 512, "resnet50_fc512"),

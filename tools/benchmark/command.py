@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "evaluation and re-ranking on synthetic features",
     "host": "host time of a captured training step",
     "latency": "size and speed of trained networks",
+    "link": "grouping of synthetic tracklets into identities",
     "search": "search in synthetic embeddings, exact and with faiss",
     "serve": "latency of a running gallery server under load",
     "train": "parts of a training step",

@@ -67,7 +67,13 @@ def run(options: argparse.Namespace) -> None:
         )
     if options.faiss:
         check_faiss()
-    gallery, query = make_embeddings(options)
+    embeddings = make_embeddings(
+        options.entries + options.queries,
+        dim=options.dim,
+        identities=options.identities,
+        spread=options.spread,
+    )
+    gallery, query = embeddings[options.queries :], embeddings[: options.queries]
     echo(
         f"{options.entries:,} x {options.dim} float32, {gallery.nbytes / 2**30:.2f} GiB, "
         f"{options.identities or 'no'} identities; {torch.get_num_threads()} threads; {_peak()} "
@@ -92,23 +98,29 @@ def run(options: argparse.Namespace) -> None:
         )
 
 
-def make_embeddings(options: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    """Gallery [N, D] and queries [Q, D] of unit length, of the same identities."""
+def make_embeddings(
+    count: int, *, dim: int, identities: int, spread: float, rank: int = 0
+) -> Tensor:
+    """Embeddings [count, dim] of unit length; number n is of the identity n modulo `identities`.
+
+    Args:
+        identities: 0: unrelated embeddings.
+        spread: mean cosine distance between two embeddings of an identity.
+        rank: dimensions of the space that the identities are in; 0: all. The fewer, the nearer are
+            different identities to each other.
+    """
     rng = torch.Generator().manual_seed(0)
-    count = options.entries + options.queries
-    embeddings = torch.randn(count, options.dim, generator=rng)
-    if options.identities:
+    embeddings = torch.randn(count, dim, generator=rng)
+    if identities:
         # Noise of length s around centers of length c: two entries have the cosine
         # c^2 / (c^2 + s^2) = 1 - spread.
-        centers = torch.nn.functional.normalize(
-            torch.randn(options.identities, options.dim, generator=rng)
-        )
-        embeddings *= (options.spread / (1 - options.spread) / options.dim) ** 0.5
-        for first in range(0, count, options.identities):
-            part = embeddings[first : first + options.identities]
+        centers = torch.nn.functional.normalize(torch.randn(identities, rank or dim, generator=rng))
+        embeddings *= (spread / (1 - spread) / dim) ** 0.5
+        for first in range(0, count, identities):
+            part = embeddings[first : first + identities, : centers.shape[1]]
             part += centers[: len(part)]
     embeddings /= embeddings.norm(dim=1, keepdim=True)
-    return embeddings[options.queries :], embeddings[: options.queries]
+    return embeddings
 
 
 def _time(work: Callable[[], object]) -> float:
