@@ -20,6 +20,7 @@ from ember_reid.modeling import build_model
 from ember_reid.tools.quickstart_data.cameras import CAMERAS, NUM_CAMERAS
 from ember_reid.tools.quickstart_data.command import MARKER, add_options, main
 from ember_reid.tools.quickstart_data.layouts import LAYOUTS, identity
+from ember_reid.tools.quickstart_data.visits import FRAME_RATE, plan_route
 from PIL import Image
 from scipy.io import loadmat
 
@@ -327,3 +328,14 @@ def test_a_file_in_the_way_is_named(tmp_path, capsys):
     (tmp_path / "out").write_text("x")
     assert main([str(tmp_path / "out"), *TINY]) == 2
     assert "out is a file; OUT must be a folder" in capsys.readouterr().err
+
+
+def test_on_a_route_everybody_visits_both_cameras_once():
+    plans = plan_route([0, 3], seed=0, people=40, frames=200)
+    for before, after in zip(plans[0], plans[3], strict=True):
+        assert before.person == after.person
+        assert 2 <= (after.first - before.last) / FRAME_RATE <= 4
+        assert 0 <= before.first and after.last < 200
+    assert [visit.person for visit in plans[0]] == list(range(1, 41))
+    with pytest.raises(ValueError, match="a route needs more than 133 frames per video, found 133"):
+        plan_route([0, 3], seed=0, people=1, frames=133)

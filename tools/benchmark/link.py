@@ -16,10 +16,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from ember_reid.evaluate import pair_scores
+from ember_reid.evaluate.agglomeration import find_near_pairs, average_linkage, silhouettes
 from ember_reid.tools.benchmark.machine import peak_memory, processor_name
 from ember_reid.tools.benchmark.search import make_embeddings
 from ember_reid.tools.common.cli import Command, check_at_least, echo
-from ember_reid.tools.link.clustering import find_near_pairs, link_tracklets, silhouettes
 from ember_reid.tools.link.constraints import Constraints, TravelTimes
 from ember_reid.tools.link.tracklets import Tracklet
 
@@ -87,7 +87,7 @@ def _measure(count: int, options: argparse.Namespace) -> list[str]:
 
     def link() -> tuple[np.ndarray, int, list[str]]:
         pairs, found = _time(lambda: find_near_pairs(embeddings, 2 * options.threshold))
-        labels, linked = _time(lambda: link_tracklets(count, pairs, **limits))
+        labels, linked = _time(lambda: average_linkage(count, pairs, **limits))
         _, rated = _time(lambda: silhouettes(labels, pairs, **limits))
         return labels, len(pairs), [found, linked, rated]
 

@@ -85,6 +85,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--video-frames", type=int, default=160, help="frames per video (default %(default)s)"
     )
     parser.add_argument(
+        "--video-route",
+        action="store_true",
+        help="everybody visits cam1 once, and cam2 2 to 4 seconds later (default: independently)",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         default=len(os.sched_getaffinity(0)),
@@ -130,7 +135,11 @@ def make_videos(options: argparse.Namespace) -> str:
     partial, started = options.out / "videos.part", time.perf_counter()
     shutil.rmtree(partial, ignore_errors=True)
     count = write_videos(
-        partial, seed=options.seed, people=options.video_people, frames=options.video_frames
+        partial,
+        seed=options.seed,
+        people=options.video_people,
+        frames=options.video_frames,
+        route=options.video_route,
     )
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -1,7 +1,7 @@
 """Videos of synthetic people who walk through the views of two cameras, and their true tracks.
 
-Everybody crosses both views several times, behind a kiosk and behind others, and sometimes turns
-around there. The frame rate is low, so that the position alone does not tell who is who.
+They walk behind a kiosk and behind others, and sometimes turn around there. The frame rate is low,
+so that the position alone does not tell who is who.
 """
 
 import csv
@@ -23,50 +23,21 @@ from ember_reid.tools.quickstart_data.sightings import (
     draw_sighting,
     scene,
 )
+from ember_reid.tools.quickstart_data.visits import (
+    CANVAS,
+    FRAME_RATE,
+    KIOSK,
+    Visit,
+    plan_route,
+    plan_visits,
+)
 
-FRAME_RATE = 8
 # People of the videos are in no other layout.
 FIRST_PERSON = 20_001
 # Cameras that film, and how their image plane is turned against the path of the walkers (degrees).
 FILMING = ((0, 55.0), (3, 120.0))
-# Height and width while drawing: of the scene, of the image of one person.
-CANVAS = (328, 720)
+# Height and width of the image of one person while drawing.
 PATCH = (256, 176)
-# The kiosk hides everybody between these columns, from this row on.
-KIOSK = (300, 420, 60)
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One walk through the view of a camera.
-
-    Attributes:
-        person: number from 1, the same in all cameras.
-        first, last: frames in which the person is in the view, counted from 0.
-        start, turn, stop: columns at the beginning, where the person turns around or goes on, and
-            at the end.
-        row: of the ground under the feet.
-        size: pixels per unit of body height.
-        phase: of the first step.
-    """
-
-    person: int
-    first: int
-    last: int
-    start: float
-    turn: float
-    stop: float
-    row: float
-    size: float
-    phase: float
-
-    def place(self, frame: int) -> tuple[float, bool]:
-        """The column at a frame, and whether the person walks to the right."""
-        there, back = abs(self.turn - self.start), abs(self.stop - self.turn)
-        gone = (there + back) * (frame - self.first) / max(self.last - self.first, 1)
-        if gone <= there:
-            return self.start + np.sign(self.turn - self.start) * gone, self.turn > self.start
-        return self.turn + np.sign(self.stop - self.turn) * (gone - there), self.stop > self.turn
 
 
 @dataclass(frozen=True)
@@ -81,12 +52,15 @@ class TrackBox:
     visible: float
 
 
-def write_videos(folder: Path, *, seed: int, people: int, frames: int) -> int:
+def write_videos(folder: Path, *, seed: int, people: int, frames: int, route: bool = False) -> int:
     """Write cam1.mp4, cam1.txt, cam1_visits.txt, the same of cam2, and visits.csv.
 
     The .txt files are tracks in the format of MOTChallenge. In cam1.txt and cam2.txt, a person has
     the same number. In the files of visits, every visit to a camera has a number of its own, as a
     tracker would number it; visits.csv (camera, track, pid) says whose visit it is.
+
+    Args:
+        route: everybody visits cam1 once, then cam2; otherwise, both several times.
 
     Returns:
         The number of frames.
@@ -101,16 +75,19 @@ def write_videos(folder: Path, *, seed: int, people: int, frames: int) -> int:
 
     folder.mkdir(parents=True)
     owners: list[tuple[object, ...]] = [("camera", "track", "pid")]
+    cameras = [camera for camera, _ in FILMING]
+    plan = plan_route if route else plan_visits
+    plans = plan(cameras, seed=seed, people=people, frames=frames)
     for number, (camera, turned) in enumerate(FILMING, start=1):
         rows: list[tuple[object, ...]] = []
-        visits = _plan(camera, seed=seed, people=people, frames=frames)
+        visits = plans[camera]
         with av.open(str(folder / f"cam{number}.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=FRAME_RATE)
             stream.width, stream.height = CANVAS[1] // SCALE, CANVAS[0] // SCALE
             stream.pix_fmt, stream.options = "yuv420p", {"crf": "18"}
             # One thread: the bytes do not depend on the machine.
             stream.thread_count = 1
-            rendered = render_video(camera, turned, seed=seed, people=people, frames=frames)
+            rendered = render_video(camera, turned, visits, seed=seed, frames=frames)
             for frame, (pixels, boxes) in enumerate(rendered, start=1):
                 rows += [_mot_row(frame, box) for box in boxes]
                 image = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -145,19 +122,20 @@ def _mot_row(frame: int, box: TrackBox) -> tuple[object, ...]:
 
 
 def render_video(
-    camera: int, turned: float, *, seed: int, people: int, frames: int
+    camera: int, turned: float, visits: list[Visit], *, seed: int, frames: int
 ) -> Iterator[tuple[np.ndarray, list[TrackBox]]]:
     """Frames uint8 RGB [H, W, 3] with the boxes of the people in them.
 
     Args:
         camera: index of CAMERAS.
         turned: yaw in degrees of somebody who walks to the right.
+        visits: of everybody to this camera.
     """
     lens = CAMERAS[camera]
-    persons = {number: identity(seed, FIRST_PERSON + number) for number in range(1, people + 1)}
-    visits = _plan(camera, seed=seed, people=people, frames=frames)
+    numbers = {visit.person for visit in visits}
+    persons = {number: identity(seed, FIRST_PERSON + number) for number in numbers}
     rng = np.random.default_rng([seed, 7, camera])
-    look = draw_sighting(rng, lens, persons[1])
+    look = draw_sighting(rng, lens, identity(seed, FIRST_PERSON + 1))
     background = scene(camera, seed)[: CANVAS[0], : CANVAS[1]]
     for frame in range(frames):
         canvas = background.copy()
@@ -172,30 +150,6 @@ def render_video(
         _draw_kiosk(canvas, owner)
         boxes = [_box(person, extent, area, owner) for person, extent, area in drawn if area]
         yield apply_camera(canvas, lens, look, rng), boxes
-
-
-def _plan(camera: int, *, seed: int, people: int, frames: int) -> list[Visit]:
-    """The visits of everybody to a camera, one after the other."""
-    visits = []
-    for person in range(1, people + 1):
-        rng = np.random.default_rng([seed, 8, camera, person])
-        first = int(rng.integers(0, 20))
-        while first < frames:
-            duration = int(rng.integers(28, 50))
-            ends = [-60.0, CANVAS[1] + 60.0]
-            start, stop = ends if rng.random() < 0.5 else ends[::-1]
-            turn = stop
-            # Some turn around behind the kiosk.
-            if rng.random() < 0.4:
-                turn, stop = float(rng.uniform(KIOSK[0] + 30, KIOSK[1] - 30)), start
-            depth = float(rng.random())
-            row, size = 235 + 80 * depth, 150 + 45 * depth
-            phase = float(rng.uniform(0, 2 * np.pi))
-            last = min(first + duration, frames - 1)
-            if last > first:
-                visits.append(Visit(person, first, last, start, turn, stop, row, size, phase))
-            first += duration + int(rng.integers(4, 24))
-    return visits
 
 
 def _pose(
