@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from ember_reid.evaluate import pair_scores
-from ember_reid.evaluate.agglomeration import find_near_pairs, average_linkage, silhouettes
+from ember_reid.evaluate.agglomeration import average_linkage, find_near_pairs, silhouettes
 from ember_reid.tools.benchmark.machine import peak_memory, processor_name
 from ember_reid.tools.benchmark.search import make_embeddings
 from ember_reid.tools.common.cli import Command, check_at_least, echo
