@@ -149,7 +149,7 @@ SOLVER.CHECKPOINT_MIN_SECONDS = 10.0
 
 # How the images of DATASETS.UNLABELED are learned. See docs/how-to/adapt.md.
 ADAPT = CN()
-# cluster-contrast (arXiv 2103.11568) or spcl (2006.02713).
+# cluster-contrast (arXiv 2103.11568), spcl (2006.02713), or cap (camera-aware proxies, 2012.10674).
 ADAPT.METHOD = "cluster-contrast"
 # Weight of the losses of unlabeled images; those of labeled images are in LOSS.
 ADAPT.WEIGHT = 1.0
@@ -176,6 +176,13 @@ ADAPT.CLUSTER.RADIUS = 0.6
 ADAPT.CLUSTER.RADIUS_GAP = 0.02
 # Neighbors of a core image, with itself, and the smallest cluster of hdbscan and agglomeration.
 ADAPT.CLUSTER.MIN_SAMPLES = 4
+# Subtract the mean of each camera before the search for neighbors. No published program does this.
+ADAPT.CLUSTER.CENTER_CAMERAS = False
 # Neighbors of an image, with itself, and those over which they are averaged.
 ADAPT.CLUSTER.K1 = 30
 ADAPT.CLUSTER.K2 = 6
+ADAPT.CAP = CN()
+# Clusterings before the proxies of different cameras are compared.
+ADAPT.CAP.START = 5
+# Proxies of other clusters that an image is compared with: the nearest ones.
+ADAPT.CAP.NEGATIVES = 50

@@ -60,6 +60,65 @@ def hybrid_contrast_loss(
     return F.nll_loss(torch.log(probabilities + 1e-6), memory_labels[entries])
 
 
+def intra_camera_loss(
+    embeddings: Tensor, entries: Tensor, camids: Tensor, memory: Tensor, memory_camids: Tensor
+) -> Tensor:
+    """CAP's loss within cameras (Wang et al., AAAI 2021, equation 3).
+
+    Cross-entropy with the proxies of the image's own camera. As in the authors' program, the
+    result is the sum over the cameras of the batch of the means over their images.
+
+    Args:
+        embeddings: [B, D], divided by the temperature.
+        entries: int64 [B], the proxy of each image.
+        camids: int64 [B].
+        memory: proxies [M, D], receive no gradient.
+        memory_camids: int64 [M].
+    """
+    logits = embeddings @ memory.detach().T
+    is_other = memory_camids != camids[:, None]
+    losses = F.cross_entropy(logits.masked_fill(is_other, -torch.inf), entries, reduction="none")
+    return _sum_of_camera_means(losses, camids)
+
+
+def inter_camera_loss(
+    embeddings: Tensor,
+    labels: Tensor,
+    camids: Tensor,
+    memory: Tensor,
+    memory_labels: Tensor,
+    *,
+    num_negatives: int,
+) -> Tensor:
+    """CAP's loss between cameras (Wang et al., AAAI 2021, equation 4).
+
+    The target is a uniform distribution over all proxies of the image's cluster, among these and
+    the nearest `num_negatives` proxies of other clusters. Sums and means as in
+    `intra_camera_loss`.
+
+    Args:
+        embeddings: [B, D], divided by the temperature.
+        labels: int64 [B], the clusters of the images.
+        camids: int64 [B].
+        memory: proxies [M, D], receive no gradient.
+        memory_labels: int64 [M].
+    """
+    logits = embeddings @ memory.detach().T
+    is_positive = memory_labels == labels[:, None]
+    positives = logits.masked_fill(~is_positive, -torch.inf)
+    others = logits.masked_fill(is_positive, -torch.inf)
+    negatives = others.topk(min(num_negatives, others.shape[1]), dim=1).values
+    total = torch.logsumexp(torch.cat((positives, negatives), dim=1), dim=1)
+    means = (logits * is_positive).sum(dim=1) / is_positive.sum(dim=1)
+    return _sum_of_camera_means(total - means, camids)
+
+
+def _sum_of_camera_means(losses: Tensor, camids: Tensor) -> Tensor:
+    """The sum over cameras of the mean loss [B] of their images."""
+    counts = (camids[:, None] == camids).sum(dim=1)
+    return (losses / counts).sum()
+
+
 @torch.no_grad()
 def update_each(memory: Tensor, embeddings: Tensor, entries: Tensor, momentum: float) -> None:
     """Update entries in place, image by image: m <- normalize(momentum m + (1 - momentum) x).

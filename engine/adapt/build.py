@@ -16,6 +16,7 @@ from ember_reid.engine.adapt.clustering import ClusteringOptions
 from ember_reid.engine.adapt.embedding import ImageSet, mirror, sample_items
 from ember_reid.engine.adapt.losses import (
     AdaptationLoss,
+    CameraProxies,
     ClusterContrast,
     HybridContrast,
     RowsLoss,
@@ -53,6 +54,16 @@ def build_adaptation_loss(
             temperature=adapt.TEMPERATURE,
             momentum=adapt.MOMENTUM,
         )
+    if adapt.METHOD == "cap":
+        return CameraProxies(
+            slice(num_rows, None),
+            first_index=len(data.train),
+            camids=_target_cameras(data),
+            temperature=adapt.TEMPERATURE,
+            momentum=adapt.MOMENTUM,
+            inter_start=adapt.CAP.START,
+            num_negatives=adapt.CAP.NEGATIVES,
+        )
     return ClusterContrast(
         slice(num_rows, None),
         first_label=data.num_classes,
@@ -60,6 +71,20 @@ def build_adaptation_loss(
         momentum=adapt.MOMENTUM,
         hardest=adapt.UPDATE == "hardest",
     )
+
+
+def _target_cameras(data: DataBundle) -> Tensor:
+    """The cameras of the unlabeled images, int64 [N].
+
+    Raises:
+        ValueError: there are none, or a single one.
+    """
+    if data.unlabeled is None or not data.unlabeled.has_cameras:
+        raise ValueError(
+            "ADAPT.METHOD cap needs the cameras of the unlabeled images, and there is a single one "
+            "or none: use a CSV with a column camid, a folder per camera, or another method"
+        )
+    return torch.tensor([record.camid for record in data.unlabeled.records])
 
 
 def count_labeled_rows(cfg: Config, data: DataBundle) -> int:
@@ -124,6 +149,7 @@ def build_pseudo_labels(
             k1=clusters.K1,
             k2=clusters.K2,
             gap=clusters.RADIUS_GAP if cfg.ADAPT.METHOD == "spcl" else None,
+            center_cameras=clusters.CENTER_CAMERAS,
             memory_gib=cfg.TEST.MEMORY_GIB,
         ),
         loss,

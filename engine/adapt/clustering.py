@@ -30,6 +30,8 @@ class ClusteringOptions:
         settings: algorithm and radius.
         k1, k2: see `jaccard_distances`.
         gap: SpCL's criterion with radii that differ by this number; None: all clusters count.
+        center_cameras: subtract the mean of each camera from its features before the search for
+            neighbors, so that images of one camera are not near each other for that reason.
         memory_gib: budget of the distances.
     """
 
@@ -37,6 +39,7 @@ class ClusteringOptions:
     k1: int = 30
     k2: int = 6
     gap: float | None = None
+    center_cameras: bool = False
     memory_gib: float | None = None
 
 
@@ -74,13 +77,25 @@ class Clusters:
         return cluster_centers(self.features, self.label_tensor(), self.num)
 
 
+def subtract_camera_means(features: Tensor, camids: Tensor) -> Tensor:
+    """Features [N, D] minus the mean of the features of their camera, int64 [N]."""
+    names, cameras = torch.unique(camids, return_inverse=True)
+    sums = features.new_zeros(len(names), features.shape[1]).index_add_(0, cameras, features)
+    return features - (sums / torch.bincount(cameras)[:, None])[cameras]
+
+
 def cluster_features(
-    features: Tensor, tracks: np.ndarray, options: ClusteringOptions, limit: float | None = None
+    features: Tensor,
+    tracks: np.ndarray,
+    camids: Tensor,
+    options: ClusteringOptions,
+    limit: float | None = None,
 ) -> Clusters:
     """Cluster L2-normalized features [N, D].
 
     Args:
         tracks: int64 [N], see `evaluate.cluster`.
+        camids: int64 [N].
         limit: see `evaluate.reliable_clusters`.
 
     Raises:
@@ -88,8 +103,11 @@ def cluster_features(
     """
     settings, gap = options.settings, options.gap or 0.0
     loose = replace(settings, radius=min(settings.radius + gap, 1.0))
+    searched = features
+    if options.center_cameras:
+        searched = subtract_camera_means(features, camids.to(features.device))
     distances = jaccard_distances(
-        features,
+        searched,
         k1=min(options.k1, len(features)),
         k2=min(options.k2, len(features)),
         radius=max(loose.stored_radius, SILHOUETTE_RADIUS),

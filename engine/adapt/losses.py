@@ -13,8 +13,11 @@ from ember_reid.data.batch import Batch
 from ember_reid.engine.adapt.clustering import Clusters
 from ember_reid.engine.distributed import gather_rows
 from ember_reid.layers.contrast import (
+    cluster_centers,
     cluster_contrast_loss,
     hybrid_contrast_loss,
+    inter_camera_loss,
+    intra_camera_loss,
     update_each,
     update_hardest,
 )
@@ -195,3 +198,84 @@ class HybridContrast(AdaptationLoss):
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.memory, self.labels = state["memory"].to(device), state["labels"].to(device)
         self.num_classes = int(state["num_classes"])
+
+
+class CameraProxies(AdaptationLoss):
+    """CAP: one memory entry per cluster and camera (Wang et al., AAAI 2021, arXiv 2012.10674).
+
+    Images are compared with the proxies of their camera and, after some clusterings, with those of
+    all cameras, with half the weight.
+
+    Args:
+        rows: the unlabeled rows.
+        first_index: the index of the first unlabeled record.
+        camids: int64 [N], of the unlabeled images.
+        inter_start: clusterings before the comparison between cameras.
+        num_negatives: see `inter_camera_loss`.
+    """
+
+    def __init__(
+        self,
+        rows: slice,
+        *,
+        first_index: int,
+        camids: Tensor,
+        temperature: float,
+        momentum: float,
+        inter_start: int,
+        num_negatives: int,
+    ) -> None:
+        self.rows, self.first_index, self.camids = rows, first_index, camids
+        self.temperature, self.momentum = temperature, momentum
+        self.inter_start, self.num_negatives = inter_start, num_negatives
+        self.rounds = 0
+        # The proxies, their clusters and cameras, and the proxy of each image (-1: none).
+        self.memory = torch.empty(0)
+        self.labels = self.memory_camids = self.entries = torch.empty(0, dtype=torch.int64)
+
+    def __call__(self, output: ReidOutput, batch: Batch) -> Tensor:
+        embeddings = F.normalize(output.embedding[self.rows].float())
+        entries = self.entries[batch.indices[self.rows] - self.first_index]
+        camids, scaled = self.memory_camids[entries], embeddings / self.temperature
+        memory = self.memory.clone()
+        loss = intra_camera_loss(scaled, entries, camids, memory, self.memory_camids)
+        if self.rounds > self.inter_start:
+            loss = loss + 0.5 * inter_camera_loss(
+                scaled,
+                self.labels[entries],
+                camids,
+                memory,
+                self.labels,
+                num_negatives=self.num_negatives,
+            )
+        update_each(
+            self.memory, gather_rows(embeddings.detach()), gather_rows(entries), self.momentum
+        )
+        return loss
+
+    def rebuild(self, clusters: Clusters) -> None:
+        labels = clusters.label_tensor()
+        camids = self.camids.to(labels.device)
+        known = labels >= 0
+        pairs, entries = torch.unique(
+            torch.stack((labels[known], camids[known])), dim=1, return_inverse=True
+        )
+        self.labels, self.memory_camids = pairs[0].contiguous(), pairs[1].contiguous()
+        self.entries = torch.full_like(labels, -1)
+        self.entries[known] = entries
+        self.memory = cluster_centers(clusters.features, self.entries, pairs.shape[1])
+        self.rounds += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "memory": self.memory.clone(),
+            "labels": self.labels.clone(),
+            "memory_camids": self.memory_camids.clone(),
+            "entries": self.entries.clone(),
+            "rounds": self.rounds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self.memory, self.labels = state["memory"].to(device), state["labels"].to(device)
+        self.memory_camids = state["memory_camids"].to(device)
+        self.entries, self.rounds = state["entries"].to(device), int(state["rounds"])

@@ -63,6 +63,11 @@ class Target:
         """The index of the first unlabeled record."""
         return len(self.records) - len(self.tracks)
 
+    @property
+    def camids(self) -> Tensor:
+        """The cameras of the unlabeled images, int64 [N]."""
+        return torch.tensor([record.camid for record in self.records[self.first :]])
+
     def relabel(self, labels: np.ndarray) -> None:
         """Replace the labels of the unlabeled images everywhere."""
         pids = np.array([record.pid for record in self.records], np.int64)
@@ -142,7 +147,9 @@ class PseudoLabels:
             features = self.loss.stored_features()
             if features is None:
                 features = self.target.images.embed()
-            clusters = cluster_features(features, self.target.tracks, self.options, self.limit)
+            clusters = cluster_features(
+                features, self.target.tracks, self.target.camids, self.options, self.limit
+            )
             items = self.target.sample.to(features.device)
             consistency = flip_consistency(clusters, items, self.target.mirrored.embed())
             self._measured = (iteration, clusters, consistency)

@@ -8,7 +8,12 @@ import signal
 import numpy as np
 import pytest
 import torch
-from ember_reid.engine.adapt.clustering import Clusters, count_changes, flip_consistency
+from ember_reid.engine.adapt.clustering import (
+    Clusters,
+    count_changes,
+    flip_consistency,
+    subtract_camera_means,
+)
 from ember_reid.engine.checkpoint import load_checkpoint
 from ember_reid.engine.handlers.batch import Seeder
 
@@ -16,6 +21,7 @@ from ember_reid import main
 from tests.helpers import tiny
 
 CLUSTERS = "ADAPT.CLUSTER.MIN_SAMPLES 2 ADAPT.CLUSTER.K1 6 ADAPT.CLUSTER.K2 2".split()
+CENTERED = ["ADAPT.CLUSTER.CENTER_CAMERAS", "True"]
 ALONE = ["DATASETS.NAMES", "()"]
 SHORT = ["ADAPT.ITERS", "3", "SOLVER.MAX_EPOCHS", "3"]
 
@@ -87,7 +93,7 @@ def test_unlabeled_images_alone(words, train, tmp_path):
     assert code == 0
 
 
-@pytest.mark.parametrize("method", ["cluster-contrast", "spcl"])
+@pytest.mark.parametrize("method", ["cluster-contrast", "spcl", "cap"])
 def test_labeled_and_unlabeled_images(method, words, train, tmp_path):
     options = ["ADAPT.METHOD", method, "SOLVER.EMA_DECAY", "0.9"]
     folder = train(tmp_path / method, *words, *options)
@@ -107,7 +113,7 @@ def test_labeled_and_unlabeled_images(method, words, train, tmp_path):
         (2, ALONE),
         (3, ["ADAPT.METHOD", "spcl"]),
         (5, ["SOLVER.EMA_DECAY", "0.9", "TEST.SELECT", "silhouette", "ADAPT.UPDATE", "hardest"]),
-        (8, ["ADAPT.METHOD", "spcl", "ADAPT.PERIOD", "2", *ALONE]),
+        (8, ["ADAPT.METHOD", "cap", "ADAPT.CAP.START", "1", *CENTERED, *ALONE]),
     ],
 )
 def test_a_resumed_run_has_the_same_bits(
@@ -163,6 +169,18 @@ def test_errors_are_one_line(options, message, words, tiny_recipe, tmp_path, cap
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("main.py: ") and message in error
     assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+
+
+def test_cap_needs_cameras(target, tiny_recipe, tmp_path, capfd):
+    words = ["DATASETS.UNLABELED", f"('folder:{target}/bounding_box_train',)"]
+    assert run(tiny_recipe, tmp_path / "run", *words, "ADAPT.METHOD", "cap") == 2
+    assert "ADAPT.METHOD cap needs the cameras of the unlabeled" in capfd.readouterr().err
+
+
+def test_camera_means_by_hand():
+    features = torch.tensor([[1.0, 0.0], [3.0, 2.0], [0.0, 5.0]])
+    found = subtract_camera_means(features, torch.tensor([4, 4, 7]))
+    assert found.tolist() == [[-1, -1], [1, 1], [0, 0]]
 
 
 def test_selection_by_clusters_needs_them(tiny_recipe, tmp_path, capfd):

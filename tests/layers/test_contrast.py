@@ -8,6 +8,8 @@ from ember_reid.layers.contrast import (
     cluster_centers,
     cluster_contrast_loss,
     hybrid_contrast_loss,
+    inter_camera_loss,
+    intra_camera_loss,
     update_each,
     update_hardest,
 )
@@ -71,3 +73,27 @@ def test_centers_ignore_outliers():
     features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [-1.0, 0.0]])
     centers = cluster_centers(features, torch.tensor([0, 0, -1, 1]), 2)
     torch.testing.assert_close(centers, torch.tensor([[0.5**0.5, 0.5**0.5], [-1.0, 0.0]]))
+
+
+def test_camera_losses_equal_the_loops():
+    """Per camera, as in the authors' program."""
+    memory, embeddings = unit(8, 6), unit(6, 6, seed=3) / 0.07
+    labels, memory_camids = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]), torch.tensor([0, 1] * 4)
+    entries = torch.tensor([0, 2, 3, 5, 7, 7])
+    camids = memory_camids[entries]
+    intra = inter = 0.0
+    for camera in (0, 1):
+        rows = torch.nonzero(camids == camera).flatten()
+        own = torch.nonzero(memory_camids == camera).flatten()
+        targets = torch.tensor([own.tolist().index(entry) for entry in entries[rows].tolist()])
+        intra += F.cross_entropy(embeddings[rows] @ memory[own].T, targets).item()
+        for row in rows.tolist():
+            cosines = memory @ embeddings[row]
+            same = labels == labels[entries[row]]
+            negatives = cosines[~same].sort().values[-3:]
+            shares = torch.log_softmax(torch.cat((cosines[same], negatives)), dim=0)
+            inter -= shares[:2].mean().item() / len(rows)
+    found = intra_camera_loss(embeddings, entries, camids, memory, memory_camids)
+    assert found.item() == pytest.approx(intra, rel=1e-5)
+    found = inter_camera_loss(embeddings, labels[entries], camids, memory, labels, num_negatives=3)
+    assert found.item() == pytest.approx(inter, rel=1e-5)
