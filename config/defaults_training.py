@@ -156,6 +156,8 @@ ADAPT.WEIGHT = 1.0
 # Initial weights of the network: a checkpoint, such as one that was trained on labeled images. Its
 # classifier is not used.
 ADAPT.WEIGHTS = ""
+# Separate batch norms for labeled images; those of unlabeled images are tested and saved.
+ADAPT.DOMAIN_NORM = False
 # Epochs between two clusterings.
 ADAPT.PERIOD = 1
 # Batches per epoch; 0: so many that they contain as many unlabeled images as there are.

@@ -162,6 +162,7 @@ CHECKS: dict[str, Check] = {
     "ADAPT.METHOD": Choices(("cluster-contrast", "spcl", "cap")),
     "ADAPT.WEIGHT": Range(0, 1e6, above=True),
     "ADAPT.WEIGHTS": Text(path=True),
+    "ADAPT.DOMAIN_NORM": _FLAG,
     "ADAPT.PERIOD": _PERIOD,
     "ADAPT.ITERS": Range(0, 1e9),
     "ADAPT.TEMPERATURE": Range(0, 1e4, above=True),

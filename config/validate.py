@@ -224,6 +224,11 @@ def _adaptation_rules(cfg: Config) -> Rules:
         f"{clusters.RADIUS}",
     )
     yield (
+        adapt.DOMAIN_NORM and not labeled,
+        "ADAPT.DOMAIN_NORM separates labeled from unlabeled images, but DATASETS.NAMES is empty: "
+        "set it to False",
+    )
+    yield (
         cfg.DATALOADER.NUM_INSTANCES == 1,
         "DATASETS.UNLABELED needs DATALOADER.NUM_INSTANCES of 2 or more images of a cluster",
     )

@@ -20,6 +20,9 @@ from ember_reid.data.records import JUNK, Splits
 from ember_reid.engine.checkpoint import is_ours, load_checkpoint
 from ember_reid.engine.deploy.network import check_finite
 from ember_reid.engine.evaluator import Benchmark, EmbeddingAccumulator, create_evaluator
+from ember_reid.engine.handlers.trackers import create_trackers
+from ember_reid.engine.handlers.tracking import TrackedRun
+from ember_reid.engine.handlers.writers import CsvWriter, JsonLinesWriter, MetricWriters
 from ember_reid.engine.integrity import verify_content
 from ember_reid.engine.plugins import check_plugins, load_plugins
 from ember_reid.engine.precision import choose_cpu_precision
@@ -93,6 +96,22 @@ def settle_precision(cfg: Config, device: torch.device, *, resume: bool) -> Conf
         with suppress(OSError, ValueError):
             requested = parse_config(path.read_text(encoding="utf-8")).SOLVER.CPU_PRECISION
     return parse_config(cfg.dump(), ["SOLVER.CPU_PRECISION", choose_cpu_precision(requested)])
+
+
+def build_writers(cfg: Config) -> MetricWriters:
+    """metrics.jsonl, results.csv and the trackers of LOG.TO; none on ranks above 0."""
+    if idist.get_rank() > 0:
+        return MetricWriters()
+    folder = Path(cfg.OUTPUT_DIR)
+    run = TrackedRun(
+        folder,
+        project=cfg.LOG.PROJECT,
+        config=flatten_config(cfg),
+        visdom_server=cfg.LOG.VISDOM_SERVER,
+        visdom_port=cfg.LOG.VISDOM_PORT,
+    )
+    files = JsonLinesWriter(folder / "metrics.jsonl"), CsvWriter(folder / "results.csv")
+    return MetricWriters([*files, *create_trackers(cfg.LOG.TO, run)])
 
 
 def build_score_settings(cfg: Config, protocol: str) -> ScoreSettings:

@@ -29,6 +29,7 @@ from ember_reid.engine.losses.build import build_weighted_losses
 from ember_reid.engine.losses.criterion import Criterion, WeightedLoss
 from ember_reid.evaluate import ClusterSettings
 from ember_reid.layers.contrast import cluster_centers
+from ember_reid.layers.domain_norm import separate_norms
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -109,6 +110,26 @@ def build_adapted_criterion(
     return Criterion(terms | {cfg.ADAPT.METHOD: WeightedLoss(cfg.ADAPT.WEIGHT, loss)})
 
 
+def build_domain_norms(
+    cfg: Config, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> nn.ModuleList | None:
+    """Separate batch norms for labeled images (ADAPT.DOMAIN_NORM), which the optimizer trains.
+
+    Raises:
+        ValueError: there are several processes, which do not share these batch norms.
+    """
+    if not (cfg.DATASETS.UNLABELED and cfg.ADAPT.DOMAIN_NORM):
+        return None
+    if idist.get_world_size() > 1:
+        raise ValueError("ADAPT.DOMAIN_NORM needs a single process: set NUM_PROCESSES 1")
+    norms = separate_norms(model)
+    settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+    settings["weight_decay"] = cfg.SOLVER.WEIGHT_DECAY_NORM
+    trained = [parameter for parameter in norms.parameters() if parameter.requires_grad]
+    optimizer.add_param_group({**settings, "params": trained})
+    return norms
+
+
 def build_pseudo_labels(
     cfg: Config,
     data: DataBundle,
@@ -117,7 +138,7 @@ def build_pseudo_labels(
     trained: nn.Module,
     embedding: nn.Module,
     loader: DataLoader,
-    device: torch.device,
+    norms: nn.ModuleList | None,
     writer: MetricWriter,
 ) -> PseudoLabels | None:
     """The handler that clusters the unlabeled images; None without them.
@@ -126,10 +147,12 @@ def build_pseudo_labels(
         trained: the network that is trained.
         embedding: the network that embeds the images: `trained` or its running average.
         loader: of the training.
+        norms: see `build_domain_norms`.
     """
     if data.unlabeled is None or loss is None:
         return None
     records, clusters = data.unlabeled.records, cfg.ADAPT.CLUSTER
+    device = next(trained.parameters()).device
     sample = sample_items(len(records), NUM_MIRRORED)
     return PseudoLabels(
         Target(
@@ -154,6 +177,7 @@ def build_pseudo_labels(
         ),
         loss,
         trained=trained,
+        norms=norms,
         period=cfg.ADAPT.PERIOD,
         folder=Path(cfg.OUTPUT_DIR),
         writer=writer,

@@ -88,6 +88,7 @@ class PseudoLabels:
         target: the unlabeled images.
         loss: its memory is rebuilt.
         trained: the network that is trained.
+        norms: its batch norms of labeled images, which are saved here; None: there are none.
         period: epochs between two clusterings.
         folder: OUTPUT_DIR.
     """
@@ -99,12 +100,13 @@ class PseudoLabels:
         loss: AdaptationLoss,
         *,
         trained: nn.Module,
+        norms: nn.Module | None = None,
         period: int,
         folder: Path,
         writer: MetricWriter,
     ) -> None:
         self.target, self.options, self.loss = target, options, loss
-        self.trained, self.period = trained, period
+        self.trained, self.norms, self.period = trained, norms, period
         self.folder, self.writer = folder, writer
         num = len(target.tracks)
         self.labels = np.full(num, OUTLIER)
@@ -216,6 +218,7 @@ class PseudoLabels:
             "epoch": self.epoch,
             "limit": self.limit,
             "loss": self.loss.state_dict(),
+            "norms": {} if self.norms is None else self.norms.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -228,6 +231,8 @@ class PseudoLabels:
         self.changes = state["changes"].numpy().copy()
         device = next(self.trained.parameters()).device
         self.loss.load_state_dict(state["loss"], device)
+        if self.norms is not None:
+            self.norms.load_state_dict(state["norms"])
         if self.rounds:
             self.labels = state["labels"].numpy().copy()
             self.target.relabel(self.labels)

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import ignite.distributed as idist
@@ -21,11 +20,17 @@ from ember_reid.data.records import Record
 from ember_reid.engine.adapt.build import (
     build_adaptation_loss,
     build_adapted_criterion,
+    build_domain_norms,
     build_pseudo_labels,
 )
 from ember_reid.engine.adapt.losses import AdaptationLoss
 from ember_reid.engine.adapt.pseudo_labels import PseudoLabels
-from ember_reid.engine.build import build_amp_dtype, build_benchmarks, build_scaler
+from ember_reid.engine.build import (
+    build_amp_dtype,
+    build_benchmarks,
+    build_scaler,
+    build_writers,
+)
 from ember_reid.engine.distill.build import Distillation, build_distillation
 from ember_reid.engine.environment import collect_env_info
 from ember_reid.engine.evaluator import Benchmark
@@ -34,9 +39,7 @@ from ember_reid.engine.graph.capture import CapturedStep
 from ember_reid.engine.graph.step import StepParts
 from ember_reid.engine.handlers.batch import Augment, LearningRate, Seeder
 from ember_reid.engine.handlers.ema import EMA
-from ember_reid.engine.handlers.trackers import create_trackers
-from ember_reid.engine.handlers.tracking import TrackedRun
-from ember_reid.engine.handlers.writers import CsvWriter, JsonLinesWriter, MetricWriters
+from ember_reid.engine.handlers.writers import MetricWriters
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.losses.criterion import Criterion
 from ember_reid.engine.plugins import load_plugins
@@ -112,6 +115,7 @@ def build_training_run(
     model = _build_network(cfg, data, device, pretrained=pretrained)
     distillation, criterion, adaptation = _build_losses(cfg, model, data, device)
     optimizers = build_run_optimizers(cfg, model, criterion)
+    norms = build_domain_norms(cfg, model, optimizers[0])
     train_loader = _build_loader(cfg, data, device)
     ema = EMA(model, cfg.SOLVER.EMA_DECAY)
     parts = _build_parts(
@@ -142,7 +146,7 @@ def build_training_run(
             trained=model,
             embedding=ema.model,
             loader=train_loader,
-            device=device,
+            norms=norms,
             writer=writers,
         ),
     )
@@ -284,22 +288,6 @@ def _describe_precision(cfg: Config, device: torch.device) -> str:
     if device.type == "cuda":
         return cfg.SOLVER.AMP_DTYPE
     return describe_cpu_precision(choose_cpu_precision(cfg.SOLVER.CPU_PRECISION))
-
-
-def build_writers(cfg: Config) -> MetricWriters:
-    """metrics.jsonl, results.csv and the trackers of LOG.TO; none on ranks above 0."""
-    if idist.get_rank() > 0:
-        return MetricWriters()
-    folder = Path(cfg.OUTPUT_DIR)
-    run = TrackedRun(
-        folder,
-        project=cfg.LOG.PROJECT,
-        config=flatten_config(cfg),
-        visdom_server=cfg.LOG.VISDOM_SERVER,
-        visdom_port=cfg.LOG.VISDOM_PORT,
-    )
-    files = JsonLinesWriter(folder / "metrics.jsonl"), CsvWriter(folder / "results.csv")
-    return MetricWriters([*files, *create_trackers(cfg.LOG.TO, run)])
 
 
 def check_resumable(run: TrainingRun, content: Mapping[str, Any]) -> None:

@@ -111,7 +111,7 @@ def test_labeled_and_unlabeled_images(method, words, train, tmp_path):
     ("iteration", "options"),
     [
         (2, ALONE),
-        (3, ["ADAPT.METHOD", "spcl"]),
+        (3, ["ADAPT.METHOD", "spcl", "ADAPT.DOMAIN_NORM", "True"]),
         (5, ["SOLVER.EMA_DECAY", "0.9", "TEST.SELECT", "silhouette", "ADAPT.UPDATE", "hardest"]),
         (8, ["ADAPT.METHOD", "cap", "ADAPT.CAP.START", "1", *CENTERED, *ALONE]),
     ],
@@ -162,6 +162,7 @@ def test_a_folder_alone_is_selected_without_labels(target, train, tmp_path, tiny
         (["DATALOADER.NUM_INSTANCES", "1", "LOSS.TRIPLET.WEIGHT", "0"], "or more images of a clu"),
         (["ADAPT.CLUSTER.K2", "7"], "ADAPT.CLUSTER.K2 7 must be at most ADAPT.CLUSTER.K1 6"),
         (["ADAPT.WEIGHTS", "missing.pt"], "missing.pt"),
+        (["ADAPT.DOMAIN_NORM", "True"], "separates labeled from unlabeled images, but DATASETS"),
     ],
 )
 def test_errors_are_one_line(options, message, words, tiny_recipe, tmp_path, capfd):
