@@ -21,8 +21,8 @@ from ember_reid.engine.build import (
     build_device,
     build_trained_model,
     read_test_config,
-    settle_precision,
 )
+from ember_reid.engine.cpu.build import settle_machine
 from ember_reid.engine.distill.build import compare_with_teachers
 from ember_reid.engine.environment import record_start
 from ember_reid.engine.evaluator import score
@@ -126,7 +126,7 @@ def run_training(cfg: Config, resume: bool) -> Results:
         if idist.get_rank() == 0:
             stack.enter_context(locked_folder(folder))
         device = build_device(cfg)
-        cfg = settle_precision(cfg, device, resume=resume)
+        cfg = settle_machine(cfg, device, resume=resume)
         restarted = is_restarted(folder, cfg.dump())
         resume = resume or (restarted and has_checkpoint(folder))
         check_output_folder(folder, resume=resume, overwrite=cfg.OVERWRITE or restarted)

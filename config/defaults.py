@@ -24,7 +24,8 @@ _C.DETERMINISTIC = False
 _C.DEVICE = "auto"
 # Processes on this machine; 0: one per GPU, or one on the CPU.
 _C.NUM_PROCESSES = 0
-# CPU threads per process; 0: torch's choice, divided among several processes.
+# CPU threads per process; 0: torch's choice, but at most the CPUs that the process may use, which
+# several processes share equally.
 _C.NUM_THREADS = 0
 
 # Plug-ins to import: modules, or entry points of the group ember_reid.plugins. They can execute

@@ -134,6 +134,9 @@ SOLVER.AMP_DTYPE = "float16"
 # Precision of mixed precision on a CPU: auto (bfloat16 if the processor has instructions for it,
 # else float32), float32 or bfloat16.
 SOLVER.CPU_PRECISION = "auto"
+# Wide convolutions that train in float32 on a CPU: fast (Winograd's algorithm and matrix products,
+# see modeling.fast_convolutions) or torch.
+SOLVER.CPU_CONVOLUTIONS = "fast"
 # How a training step is executed: graph (one CUDA graph), compile (torch.compile), eager, or auto
 # (graph on GPUs, eager on a CPU). A step that cannot be captured runs eagerly; the log says why.
 SOLVER.STEP = "auto"

@@ -215,6 +215,7 @@ CHECKS: dict[str, Check] = {
     "SOLVER.FP16": _FLAG,
     "SOLVER.AMP_DTYPE": Choices(("float16", "bfloat16")),
     "SOLVER.CPU_PRECISION": Choices(("auto", "float32", "bfloat16")),
+    "SOLVER.CPU_CONVOLUTIONS": Choices(("fast", "torch")),
     "SOLVER.STEP": Choices(("auto", "graph", "compile", "eager")),
     "SOLVER.LOG_PERIOD": _PERIOD,
     "SOLVER.EVAL_PERIOD": _PERIOD,

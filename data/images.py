@@ -1,6 +1,7 @@
 """Decode image files to uint8 tensors."""
 
 import logging
+import math
 import os
 import stat
 import struct
@@ -27,6 +28,8 @@ INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamp
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
 _EXIF_ORIENTATION = 0x0112
 _MAX_SHOWN = 300
+# Where Linux shows the limits of a container.
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # Exceptions of Pillow for damaged files.
 _DECODING_ERRORS = (
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError),
@@ -202,12 +205,32 @@ def run_logged(work: Callable[[Item], Any], items: Sequence[Item], *, every: flo
 
 
 def num_cpus() -> int:
-    """The number of CPUs that this process may use."""
+    """The number of CPUs that this process may use, in a container at most its quota."""
     try:
-        return len(os.sched_getaffinity(0))
+        num = len(os.sched_getaffinity(0))
     except AttributeError:
         # macOS and Windows
         return os.cpu_count() or 1
+    return max(1, math.ceil(min(num, _cpu_quota())))
+
+
+def _cpu_quota() -> float:
+    """The CPU time per second that the control group of a container allows; inf without limit."""
+    try:
+        # Version 2: "max 100000" or "150000 100000", microseconds of each period.
+        quota, period = (CONTROL_GROUPS / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    try:
+        # Version 1; a quota of -1 is none.
+        quota, period = (
+            (CONTROL_GROUPS / "cpu" / f"cpu.cfs_{name}_us").read_text()
+            for name in ("quota", "period")
+        )
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
 
 
 def free_memory(device: torch.device | None = None) -> int:

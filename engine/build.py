@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -24,8 +23,8 @@ from ember_reid.engine.handlers.trackers import create_trackers
 from ember_reid.engine.handlers.tracking import TrackedRun
 from ember_reid.engine.handlers.writers import CsvWriter, JsonLinesWriter, MetricWriters
 from ember_reid.engine.integrity import verify_content
+from ember_reid.engine.machine import choose_cpu_precision
 from ember_reid.engine.plugins import check_plugins, load_plugins
-from ember_reid.engine.precision import choose_cpu_precision
 from ember_reid.engine.run.cluster import find_gpu_problem
 from ember_reid.engine.scores import ScoreSettings
 from ember_reid.evaluate import Rerank
@@ -40,6 +39,7 @@ logger = logging.getLogger("ember.train")
 MACHINE_KEYS = (
     *("DEVICE", "NUM_PROCESSES", "NUM_THREADS", "OVERWRITE", "HANDLERS", "LOG."),
     *("DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "SOLVER.CPU_PRECISION"),
+    "SOLVER.CPU_CONVOLUTIONS",
 )
 
 
@@ -64,7 +64,7 @@ def build_device(cfg: Config) -> torch.device:
 def build_amp_dtype(cfg: Config, device: torch.device) -> torch.dtype | None:
     """The dtype of mixed precision, or None if it is off.
 
-    On a CPU, it is bfloat16 or off, see `engine.precision`.
+    On a CPU, it is bfloat16 or off, see `engine.machine`.
     """
     if not cfg.SOLVER.FP16:
         return None
@@ -78,24 +78,6 @@ def build_scaler(cfg: Config, device: torch.device) -> torch.amp.GradScaler:
     """Loss scaling, enabled for float16 only."""
     is_float16 = build_amp_dtype(cfg, device) == torch.float16
     return torch.amp.GradScaler(device.type, enabled=is_float16)
-
-
-def settle_precision(cfg: Config, device: torch.device, *, resume: bool) -> Config:
-    """The configuration with the precision that this machine uses, or that the run started with.
-
-    An explicit SOLVER.CPU_PRECISION stays as it is, and so does the configuration for a GPU.
-
-    Args:
-        resume: use the precision in the `config.yml` of OUTPUT_DIR, if it can be read.
-    """
-    requested = cfg.SOLVER.CPU_PRECISION
-    if device.type == "cuda" or not cfg.SOLVER.FP16 or requested != "auto":
-        return cfg
-    if resume:
-        path = Path(cfg.OUTPUT_DIR) / "config.yml"
-        with suppress(OSError, ValueError):
-            requested = parse_config(path.read_text(encoding="utf-8")).SOLVER.CPU_PRECISION
-    return parse_config(cfg.dump(), ["SOLVER.CPU_PRECISION", choose_cpu_precision(requested)])
 
 
 def build_writers(cfg: Config) -> MetricWriters:

@@ -19,6 +19,7 @@ from ember_reid.engine.deploy.network import DeployedNetwork
 from ember_reid.engine.deploy.openvino import open_openvino
 from ember_reid.engine.deploy.targets import encode_pixels
 from ember_reid.engine.deploy.tensorrt import open_tensorrt
+from ember_reid.engine.machine import limit_threads
 from torch import Tensor
 
 # Format: the packages that running a file needs.
@@ -47,6 +48,7 @@ def open_exported(path: Path, *, device: torch.device, trust: bool = False) -> E
     if kind == "checkpoint":
         raise ValueError(f"{path} is not an exported network")
     check_packages(f"running {path}", RUNTIMES.get(kind, ()))
+    limit_threads()
     if kind == "torchscript":
         run, text = _open_torchscript(path, device)
     elif kind == "exported-program":
@@ -65,6 +67,7 @@ def create_embedder(
     network: DeployedNetwork, metadata: ExportMetadata, device: torch.device
 ) -> Embedder:
     """The Embedder of a network in memory, on a device."""
+    limit_threads()
     network.to(device).to(memory_format=torch.channels_last)
     run = _run_with_torch(network, device)
     return Embedder(lambda images: run(encode_pixels(images, metadata.pixels)), metadata)

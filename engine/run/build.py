@@ -15,7 +15,6 @@ from ember_reid.data.build import (
     build_splits,
     build_train_loader,
 )
-from ember_reid.data.images import num_cpus
 from ember_reid.data.records import Record
 from ember_reid.engine.adapt.build import (
     build_adaptation_loss,
@@ -31,8 +30,8 @@ from ember_reid.engine.build import (
     build_scaler,
     build_writers,
 )
+from ember_reid.engine.cpu.build import describe_environment, speed_up_convolutions
 from ember_reid.engine.distill.build import Distillation, build_distillation
-from ember_reid.engine.environment import collect_env_info
 from ember_reid.engine.evaluator import Benchmark
 from ember_reid.engine.graph.build import build_step_mode, build_step_trainer
 from ember_reid.engine.graph.capture import CapturedStep
@@ -42,8 +41,8 @@ from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.writers import MetricWriters
 from ember_reid.engine.losses.build import build_criterion
 from ember_reid.engine.losses.criterion import Criterion
+from ember_reid.engine.machine import choose_num_threads
 from ember_reid.engine.plugins import load_plugins
-from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_precision
 from ember_reid.engine.run.resume import compare_classes, compare_configs
 from ember_reid.modeling import build_model, check_model, load_weights
 from ember_reid.modeling.mixstyle import CAMERAS, DATASETS, RANDOM, set_domains
@@ -113,6 +112,7 @@ def build_training_run(
     mode = build_step_mode(cfg, device, rehearse=rehearse)
     data = build_splits(cfg)
     model = _build_network(cfg, data, device, pretrained=pretrained)
+    convolutions = speed_up_convolutions(cfg, model, device, mode=mode)
     distillation, criterion, adaptation = _build_losses(cfg, model, data, device)
     optimizers = build_run_optimizers(cfg, model, criterion)
     norms = build_domain_norms(cfg, model, optimizers[0])
@@ -138,7 +138,7 @@ def build_training_run(
         distillation=distillation,
         benchmarks=_build_benchmarks(cfg, data, ema.model, device) if evaluate else {},
         writers=writers,
-        environment=_collect_environment(cfg, device),
+        environment=describe_environment(cfg, device, convolutions=convolutions),
         pseudo_labels=build_pseudo_labels(
             cfg,
             data,
@@ -276,20 +276,6 @@ def build_run_optimizers(
     return build_optimizers(cfg, model, criterion, depths=depths, embeddings=embedding_names(model))
 
 
-def _collect_environment(cfg: Config, device: torch.device) -> dict[str, str]:
-    """Versions, commit, machine and precision."""
-    return collect_env_info(device) | {"precision": _describe_precision(cfg, device)}
-
-
-def _describe_precision(cfg: Config, device: torch.device) -> str:
-    """The precision of a run and the reason for it."""
-    if not cfg.SOLVER.FP16:
-        return "float32 (SOLVER.FP16 is False)"
-    if device.type == "cuda":
-        return cfg.SOLVER.AMP_DTYPE
-    return describe_cpu_precision(choose_cpu_precision(cfg.SOLVER.CPU_PRECISION))
-
-
 def check_resumable(run: TrainingRun, content: Mapping[str, Any]) -> None:
     """Compare the run with a checkpoint; log changes that do not affect what is learned.
 
@@ -314,9 +300,7 @@ def seed_everything(cfg: Config) -> None:
     Call it before anything is built. During training, `handlers.batch.Seeder` seeds each iteration.
     """
     torch.manual_seed(cfg.SEED)
-    num_processes = idist.get_nproc_per_node()
-    if cfg.NUM_THREADS or num_processes > 1:
-        torch.set_num_threads(cfg.NUM_THREADS or max(1, num_cpus() // num_processes))
+    torch.set_num_threads(choose_num_threads(cfg.NUM_THREADS, idist.get_nproc_per_node()))
     if cfg.DETERMINISTIC:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)

@@ -41,6 +41,7 @@ SCHEDULE = tuple(
 # Settings that do not change what is learned, those of SGD, and files of the machine.
 NOT_LEARNED = (
     *("SOLVER.FUSED", "SOLVER.STEP", "SOLVER.COMPILE", "SOLVER.AMP_DTYPE", "SOLVER.CPU_PRECISION"),
+    "SOLVER.CPU_CONVOLUTIONS",
     *("SOLVER.LOG_PERIOD", "SOLVER.EVAL_PERIOD", "SOLVER.CHECKPOINT_"),
     *("SOLVER.MOMENTUM", "SOLVER.NESTEROV", "KD.TEACHERS"),
     # The networks of the peers have no position embeddings.

@@ -3,7 +3,7 @@
 import re
 
 import torch
-from ember_reid.engine.precision import choose_cpu_precision
+from ember_reid.engine.machine import choose_cpu_precision
 from ember_reid.tools.benchmark import command as benchmark
 
 

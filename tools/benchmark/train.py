@@ -28,7 +28,7 @@ from ember_reid.engine.events import TrainingEvents
 from ember_reid.engine.graph.build import build_trainer
 from ember_reid.engine.handlers.batch import ToDevice
 from ember_reid.engine.handlers.build import build_control, build_handlers
-from ember_reid.engine.precision import choose_cpu_precision, describe_cpu_precision
+from ember_reid.engine.machine import choose_cpu_precision, describe_cpu_precision
 from ember_reid.engine.run.build import TrainingRun, build_training_run, seed_everything
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ignite.engine import Engine, Events

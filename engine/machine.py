@@ -1,7 +1,8 @@
-"""Choose the precision of mixed precision on a CPU by its instruction set.
+"""Choose the precision and the number of threads of a CPU.
 
-torch reports bfloat16 as supported on every processor with AVX-512. Without instructions for it,
-oneDNN emulates it, and training takes twice as long as in float32.
+The precision of mixed precision follows from the instruction set: torch reports bfloat16 as
+supported on every processor with AVX-512, but without instructions for it, oneDNN emulates it, and
+training takes twice as long as in float32.
 """
 
 import os
@@ -9,6 +10,7 @@ import re
 from pathlib import Path
 
 import torch
+from ember_reid.data.images import num_cpus
 
 # If this variable is not 0, the machine behaves like one without bfloat16 instructions.
 NO_BF16 = "EMBER_REID_NO_BF16"
@@ -46,3 +48,26 @@ def describe_cpu_precision(chosen: str) -> str:
     """Describe a precision and the processor's support for it, for logs and environment.json."""
     found = find_bf16_instructions()
     return f"{chosen} ({f'the processor has {found}' if found else 'no bfloat16 instructions'})"
+
+
+def choose_num_threads(requested: int, num_processes: int = 1) -> int:
+    """The CPU threads of each process of this machine.
+
+    A single process uses those of torch (one per physical core, or OMP_NUM_THREADS), but at most
+    the CPUs that it may use: torch does not know the quota of a container.
+
+    Args:
+        requested: NUM_THREADS; 0 to choose.
+    """
+    if requested:
+        return requested
+    if num_processes > 1:
+        return max(1, num_cpus() // num_processes)
+    return min(torch.get_num_threads(), num_cpus())
+
+
+def limit_threads() -> None:
+    """Give torch no more threads than there are CPUs for this process."""
+    threads = choose_num_threads(0)
+    if threads < torch.get_num_threads():
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Choices that make training fast on a CPU."""
