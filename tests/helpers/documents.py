@@ -73,7 +73,7 @@ REDUCED_SIZES = {
     "tools.benchmark latency": "--batch 2 --repeats 2 --device cpu --precision float32".split(),
 }
 # Subcommands of ember-reid whose package in tools/ has another name.
-PACKAGES = {"embed": "extract"}
+PACKAGES = {"embed": "extract", "leave-one-out": "leave_one_out"}
 
 
 class Command(NamedTuple):

@@ -10,7 +10,7 @@ import pytest
 from ember_reid.data.datasets.custom import load_csv
 from ember_reid.evaluate import ClusterSettings
 from ember_reid.tools.common.inputs import ImageFile, read_images
-from ember_reid.tools.label.command import main
+from ember_reid.tools.label.command import main, name_cameras
 from ember_reid.tools.label.output import order_identities, write_labels
 from ember_reid.tools.label.proposal import Proposal, propose, score_labels
 from ember_reid.tools.label.score import score_proposal
@@ -258,6 +258,17 @@ def test_errors_are_one_line(words, message, tiny_run, tmp_path, monkeypatch, ca
     error = capsys.readouterr().err
     assert error.startswith("label: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_folders_in_a_folder_are_cameras(tmp_path):
+    for name in ("night/gate/1.jpg", "night/door/a/2.jpg", "loose/3.jpg", "loose/x/4.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 16)).save(tmp_path / name)
+    sources = [str(tmp_path / "night"), str(tmp_path / "loose")]
+    images = name_cameras(read_images(sources), sources)
+    assert {image.path.name: image.camid for image in images} == {
+        **{"1.jpg": "gate", "2.jpg": "door", "3.jpg": "", "4.jpg": ""}
+    }
 
 
 def test_a_list_may_have_tracks(tmp_path):

@@ -4,9 +4,10 @@ r"""Propose identities of unlabeled crops, and correct them on a page.
     python -m tools.label datasets/quickstart/market1501/bounding_box_test \
         weights=runs/quickstart/checkpoints/best.pt --out labels --ids prefix --score
 
-Images are files, folders, or CSV files with a column `path` and, if known, `camid` and `tracklet`.
-The images are embedded and clustered by the Jaccard distances of their k-reciprocal neighbors.
-Images of one tracklet have one identity.
+Images are files, folders, or CSV files with a column `path` and, if known, `camid` and `track`.
+Folders directly in a folder are cameras, if it contains no images itself. The images are embedded
+and clustered by the Jaccard distances of their k-reciprocal neighbors. Images of one track have one
+identity.
 
 Writes OUT/labels.csv (the proposed identities with confidences) and OUT/index.html, a page to
 merge, split and reject identities in a browser, which saves a corrected CSV file. Train on either
@@ -15,6 +16,7 @@ with data=csv:FILE. See docs/how-to/label.md.
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,20 +39,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="a new folder")
     parser.add_argument(
         "--algorithm",
-        default="dbscan",
+        default="agglomeration",
         help=f"{' | '.join(ALGORITHMS)} (default %(default)s)",
     )
     parser.add_argument(
         "--radius",
         type=float,
-        default=0.5,
-        help="largest Jaccard distance of images of one identity, in 0..1 (default %(default)s)",
+        default=0.4,
+        help="largest Jaccard distance in 0..1: of two identities that are merged (mean), or of "
+        "neighbors with dbscan (default %(default)s)",
     )
     parser.add_argument(
         "--min-images", type=int, default=2, help="of an identity (default %(default)s)"
     )
     parser.add_argument(
-        "--k1", type=int, default=20, help="neighbors of an image (default %(default)s)"
+        "--k1",
+        type=int,
+        default=20,
+        help="neighbors of an image, about as many as an identity has images (default %(default)s)",
     )
     parser.add_argument(
         "--k2", type=int, default=6, help="neighbors that are averaged (default %(default)s)"
@@ -101,6 +107,8 @@ def label(options: argparse.Namespace) -> Iterator[str]:
     if not sources:
         raise ValueError("no images: give files, folders or CSV files, and TEST.WEIGHT FILE")
     images = read_images(sources, ids=options.ids)
+    if options.ids != "folder":
+        images = name_cameras(images, sources)
     check_new_folder(options.out)
     if options.score:
         check_identities(images)
@@ -144,6 +152,24 @@ def _check_options(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if not 0 <= value <= 1:
             raise ValueError(f"--{name.replace('_', '-')} is {value}, it must be in 0..1")
+
+
+def name_cameras(images: Sequence[ImageFile], sources: Sequence[str]) -> list[ImageFile]:
+    """Name cameras by the folders directly in a source, if it contains no images itself."""
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    loose = {image.path.parent for image in images}
+    split = [folder for folder in folders if folder not in loose]
+    return [
+        next(
+            (
+                replace(image, camid=image.path.relative_to(folder).parts[0])
+                for folder in split
+                if image.path.is_relative_to(folder)
+            ),
+            image,
+        )
+        for image in images
+    ]
 
 
 def embed_readable(
