@@ -36,6 +36,44 @@ OSNET = {
     "SOLVER.FREEZE": ("backbone",),
     "TEST.METRIC": "euclidean",
 }
+# mixstyle-release 16f7cf1 reid/cfgs/cfg_r50.yaml, reid/models/resnet_ms.py:552-563
+MIXSTYLE = {
+    "MODEL.BACKBONE.NAME": "resnet50",
+    "MODEL.BACKBONE.LAST_STRIDE": 1,
+    "MODEL.HEAD.EMBEDDING_DIM": 512,
+    "MODEL.HEAD.REDUCTION": "bn_relu",
+    "MODEL.HEAD.NECK": "none",
+    "MODEL.MIXSTYLE.STAGES": (1, 2),
+    "MODEL.MIXSTYLE.PROB": 0.5,
+    "MODEL.MIXSTYLE.ALPHA": 0.1,
+    "MODEL.MIXSTYLE.MIX": "random",
+    "LOSS.CE.EPSILON": 0.1,
+    "LOSS.TRIPLET.WEIGHT": 0.0,
+    "INPUT.SIZE_TRAIN": (256, 128),
+    "INPUT.PADDING": 0,
+    "INPUT.RE_PROB": 0.0,
+    "INPUT.FLIP_PROB": 0.5,
+    "INPUT.JITTER_PROB": 1.0,
+    # deep-person-reid f8cd150 torchreid/data/transforms.py:297-301
+    "INPUT.JITTER": (0.2, 0.15, 0.0, 0.0),
+    "DATALOADER.SAMPLER": "random",
+    "SOLVER.OPTIMIZER": "sgd",
+    # lr 0.05 for new layers, base_lr_mult 0.2 for the others
+    "SOLVER.BASE_LR": 0.01,
+    "SOLVER.HEAD_LR_FACTOR": 5.0,
+    "SOLVER.WEIGHT_DECAY": 1e-5,
+    "SOLVER.WEIGHT_DECAY_BIAS": 1e-5,
+    "SOLVER.WEIGHT_DECAY_NORM": 1e-5,
+    "SOLVER.MOMENTUM": 0.9,
+    "SOLVER.MAX_EPOCHS": 60,
+    "SOLVER.IMS_PER_BATCH": 32,
+    "SOLVER.SCHEDULE": "multistep",
+    "SOLVER.STEPS": (21,),
+    "SOLVER.GAMMA": 0.1,
+    "SOLVER.WARMUP_EPOCHS": 0,
+    "TEST.METRIC": "cosine",
+    "DATASETS.TESTS": ("market1501", "dukemtmc"),
+}
 # TransReID 6227ebd configs/Market/vit_transreid_stride.yml:1-60, config/defaults.py:50-80
 TRANSREID = CION | {
     "MODEL.BACKBONE.DROP_PATH": 0.1,
@@ -80,6 +118,10 @@ MODERN_TABLE = {
     "transreid-ssl/msmt17/vit_base_ics": SSL | {"INPUT.SIZE_TRAIN": (384, 128)},
     "cion/market1501/r50_ibn": CION,
     "torchreid/msmt17/osnet_x1_0": OSNET | {"SOLVER.FREEZE_ITERS": 4720},
+    "generalize/market1501/r50": MIXSTYLE | {"MODEL.MIXSTYLE.STAGES": ()},
+    "generalize/market1501/r50_mixstyle": MIXSTYLE,
+    "generalize/dukemtmc/r50_mixstyle_cameras": MIXSTYLE
+    | {"MODEL.MIXSTYLE.MIX": "cameras", "DATASETS.TESTS": ("dukemtmc", "market1501")},
     "torchreid/market1501/osnet_x0_25": OSNET
     | {"SOLVER.BASE_LR": 0.003, "SOLVER.MAX_EPOCHS": 180, "SOLVER.IMS_PER_BATCH": 128}
     | {"SOLVER.STEPS": (81,), "SOLVER.FREEZE_ITERS": 1010},
