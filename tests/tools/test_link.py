@@ -1,6 +1,7 @@
 """Linking tracklets: constraints and the command."""
 
 import csv
+import errno
 import json
 import math
 import shutil
@@ -161,11 +162,14 @@ def test_the_folder_is_replaced_completely_or_not_at_all(
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
     def fail(*_):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
+    capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr(output, "_write_page", fail)
         assert main([*words, "--no-times"]) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and error.count("\n") == 1
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crops", "linked"]
     (out / "notes.txt").write_text("mine")

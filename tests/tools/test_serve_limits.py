@@ -1,10 +1,11 @@
+import asyncio
 import socket
 import threading
 
 import pytest
 from ember_reid.tools.benchmark.serve import main as benchmark
 from ember_reid.tools.serve.command import main, open_socket
-from ember_reid.tools.serve.limits import TokenBucket, TooManyRequests, Turnstile
+from ember_reid.tools.serve.limits import Limits, TokenBucket, TooManyRequests, Turnstile
 
 
 def test_a_client_gets_its_burst_and_then_its_rate():
@@ -78,6 +79,36 @@ def test_answers_are_sent_without_delay():
         server.accept()[0] as connection,
     ):
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_full_disk_is_reported_to_the_client():
+    app_module = pytest.importorskip("ember_reid.tools.serve.app", reason="fastapi is missing")
+
+    class FullGallery:
+        def forget(self, names):
+            raise OSError("people.db: database or disk is full; nothing was changed")
+
+    service = app_module.Service(FullGallery(), None, threshold=None, limits=Limits())
+    app = app_module.create_app(service)
+    scope = {
+        "type": "http",
+        "method": "DELETE",
+        "path": "/identities/Anna",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "client": ("127.0.0.1", 1),
+    }
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 507
+    assert b"database or disk is full; nothing was changed" in sent[1]["body"]
 
 
 @pytest.mark.parametrize(
