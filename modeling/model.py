@@ -246,6 +246,6 @@ def side_inputs(model: nn.Module, batch: HasSides) -> tuple[Tensor, ...]:
     mixing = find_style_mixing(model) if model.training else None
     if not (uses_cameras(model) or (mixing is not None and mixing.uses_cameras)):
         return ()
-    num_views = getattr(getattr(model, "module", model).backbone, "num_views", 0)
-    sides = side_index(batch.camids, batch.viewids, num_views)
+    backbone: Any = getattr(model, "module", model).get_submodule("backbone")
+    sides = side_index(batch.camids, batch.viewids, getattr(backbone, "num_views", 0))
     return (sides.to(next(model.parameters()).device, non_blocking=True),)

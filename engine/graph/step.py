@@ -233,8 +233,8 @@ class StaticStep:
         if shape.num_frames > 1:
             # [B * T, 3, H, W] -> [B, T, 3, H, W]
             images = images.unflatten(0, (shape.num_items, shape.num_frames))
-        labels = {name: inputs[name] for name in ("pids", "camids", "indices", "viewids")}
-        return Batch(images, **labels)
+        labels = inputs["pids"], inputs["camids"], inputs["indices"]
+        return Batch(images, *labels, viewids=inputs["viewids"])
 
 
 def _count_batches_together(

@@ -45,7 +45,7 @@ class SideEmbedding(nn.Module):
         """
         if sides is None:
             return self.weight * self.embedding.mean(dim=0)[None, None]
-        table = self.embedding
+        table: Tensor = self.embedding
         if self.num_views:
             # [cameras, views, C] -> [cameras, views + 1, C] -> [cameras * (views + 1), C]
             table = table.unflatten(0, (-1, self.num_views))
