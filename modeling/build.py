@@ -73,6 +73,11 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
                 "MODEL.LORA adapts pretrained weights, but MODEL.BACKBONE.WEIGHTS is none; set it "
                 "to imagenet or a file, or MODEL.LORA.RANK to 0"
             )
+        if report and (report.missing or report.mismatched):
+            raise ValueError(
+                f"MODEL.LORA freezes the weights of the backbone, but {cfg.MODEL.BACKBONE.WEIGHTS} "
+                f"lacks some ({report}); use a complete file or set MODEL.LORA.RANK to 0"
+            )
         add_adapters(backbone, lora, name)
     backbone = _add_branches(cfg, backbone)
     if cfg.MODEL.MIXSTYLE.STAGES:

@@ -29,7 +29,8 @@ class LoraOptions:
 def add_adapters(backbone: nn.Module, options: LoraOptions, name: str) -> None:
     """Add adapters to the linear layers of a backbone, in place, and freeze all its weights.
 
-    The adapters are trained; they start with an output of 0.
+    The adapters are trained; they start with an output of 0. Side information, which has no
+    pretrained weights, is trained as well.
 
     Args:
         backbone: is changed in place.
@@ -63,7 +64,8 @@ def add_adapters(backbone: nn.Module, options: LoraOptions, name: str) -> None:
     )
     inject_adapter_in_model(config, backbone)
     for parameter_name, parameter in backbone.named_parameters():
-        parameter.requires_grad_(".lora_" in parameter_name)
+        is_trained = ".lora_" in parameter_name or parameter_name.startswith("side.")
+        parameter.requires_grad_(is_trained)
 
 
 def keep_adapters_only(model: nn.Module) -> None:

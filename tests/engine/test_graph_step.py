@@ -38,11 +38,12 @@ RECIPES = {
 }
 
 
-def create(recipe, words: str, folder, *, rehearse: bool) -> TrainingRun:
+def create(recipe, words: str, folder, *, rehearse: bool, more=()) -> TrainingRun:
     """A run with all handlers attached; 4 epochs of 4 iterations."""
     folder.mkdir()
     periods = "SOLVER.MAX_EPOCHS 4 SOLVER.EVAL_PERIOD 100 SOLVER.CHECKPOINT_PERIOD 100"
-    cfg = load_config(recipe, [*words.split(), *periods.split(), "OUTPUT_DIR", str(folder)])
+    split = [*words.split(), *periods.split(), *more]
+    cfg = load_config(recipe, [*split, "OUTPUT_DIR", str(folder)])
     seed_everything(cfg)
     run = build_training_run(cfg, CPU, evaluate=False, rehearse=rehearse)
     assert (run.captured is not None) == rehearse

@@ -72,3 +72,25 @@ def test_checkpoints_contain_adapters_and_loading_checks_the_base(tmp_path):
     wrong = build(VIT, **{**tuned, "MODEL__BACKBONE__WEIGHTS": tmp_path / "other.pth"})
     with pytest.raises(ValueError, match="trained on other weights than those of MODEL.BACKBONE"):
         wrong.load_state_dict(model.state_dict())
+
+
+@pytest.mark.extras
+def test_side_information_is_trained_and_saved(tmp_path):
+    pytest.importorskip("peft")
+    save_base(tmp_path / "base.pth")
+    model = build(
+        VIT, **TINY, MODEL__BACKBONE__WEIGHTS=tmp_path / "base.pth", MODEL__SIE__CAMERAS=3
+    )
+    assert model.backbone.side.embedding.requires_grad
+    assert "backbone.side.embedding" in model.state_dict()
+
+
+def test_adapters_need_all_weights(tmp_path):
+    plain = save_base(tmp_path / "base.pth")
+    state = plain.backbone.network.state_dict()
+    del state["norm.weight"]
+    torch.save(state, tmp_path / "partial.pth")
+    partial = {"MODEL__BACKBONE__WEIGHTS": tmp_path / "partial.pth"}
+    message = r"but .*partial.pth lacks some \(29 tensors fit, 1 missing \(norm.weight\)\); use a"
+    with pytest.raises(ValueError, match=message):
+        build(VIT, **TINY, **partial, MODEL__BACKBONE__PARTIAL=True)

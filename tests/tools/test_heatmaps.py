@@ -76,18 +76,19 @@ def test_networks_keep_their_classifiers(tiny_run):
     assert torch.equal(network.model.head.classifier.weight, trained)
 
 
-@pytest.mark.extras
-def test_a_transformer_has_heat(tmp_path):
+@pytest.mark.parametrize("head", ["global", "jpm"])
+def test_the_heat_of_a_class_token_weights_the_patches(head):
     from ember_reid.config import load_config
     from ember_reid.modeling import build_model
 
-    words = "MODEL.BACKBONE.NAME timm:vit_tiny_patch16_224 MODEL.BACKBONE.LAST_STRIDE 2"
+    words = f"MODEL.BACKBONE.NAME timm:vit_tiny_patch16_224 MODEL.HEAD.NAME {head}"
     sizes = "MODEL.BACKBONE.WEIGHTS none INPUT.SIZE_TRAIN (64,32) INPUT.SIZE_TEST (64,32)"
     model = build_model(
         load_config(None, f"{words} {sizes}".split()), num_classes=5, pretrained=False
     ).eval()
     heat = heatmaps.grad_cam(model, torch.randn(2, 3, 64, 32), heatmaps.pair_cosine)
-    assert heat.shape == (2, 64, 32)
+    tokens = getattr(model.backbone, "vit", model.backbone).tokens
+    assert tokens == "class" and heat.shape == (2, 64, 32)
     assert heat.amax().item() == pytest.approx(1.0)
 
 
