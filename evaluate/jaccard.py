@@ -14,7 +14,7 @@ from .fast.k_reciprocal import (
     plan_reranking,
     write_reranked,
 )
-from .fast.neighbors import nearest_neighbors
+from .fast.neighbors import Neighbors, nearest_neighbors
 from .fast.sharding import SINGLE_PROCESS, current_shard
 from .fast.tiles import FeatureMatrix, create_feature_matrix, full_precision
 from .inputs import (
@@ -84,30 +84,39 @@ def jaccard_distances(
         # Distances are not scaled: the largest one of each row is replaced by 1.
         neighbors.farthest.fill_(1)
         weights = average_weights(matrix, neighbors, k1, rerank.k2, plan)
-        # Both rows of a pair add their minima in the same order: distances are symmetric.
-        weights.sort_indices()
-        encoding = Encoding(weights, weights.tocsc(), neighbors, matrix, 0.0)
-        return _near_distances(matrix, encoding, plan, radius)
+        return _near_distances(matrix, neighbors, weights, plan, radius)
 
 
 def _near_distances(
-    features: FeatureMatrix, encoding: Encoding, plan: RerankingPlan, radius: float
+    features: FeatureMatrix,
+    neighbors: Neighbors,
+    weights: sparse.csr_array,
+    plan: RerankingPlan,
+    radius: float,
 ) -> sparse.csr_array:
-    """All distances of at most the radius: re-ranked distances with lambda 0, in blocks of rows."""
+    """All distances of at most the radius: re-ranked distances with lambda 0, in blocks of rows.
+
+    Each pair is computed once. The rows of a block are compared with themselves and later items.
+    """
     num = features.num_items
-    buffer = features.scales.new_empty(min(plan.block, num), num)
-    columns, distances, counts = [], [], [np.zeros(1, np.int64)]
-    for first, last in features.spans(0, num, len(buffer)):
-        block = buffer[: last - first]
+    buffer = features.scales.new_empty(min(plan.block, num) * num)
+    rows, columns, distances = [], [], []
+    for first, last in features.spans(0, num, plan.block):
+        later = Encoding(weights, weights[first:].tocsc(), neighbors, features, 0.0)
+        width = num - first
+        block = buffer[: (last - first) * width].view(last - first, width)
         items = torch.arange(first, last, device=features.device)
-        write_reranked(block, items, encoding=encoding, plan=plan)
-        # Rounding can move the distance of equal items below zero, and of an item to itself above.
-        block[items - first, items] = 0
-        rows = block.clamp_(min=0).cpu().numpy()
-        is_near = rows <= radius
-        columns.append(np.nonzero(is_near)[1].astype(np.int32))
-        distances.append(rows[is_near])
-        counts.append(np.count_nonzero(is_near, axis=1))
-    starts = np.concatenate(counts).cumsum()
-    found = (np.concatenate(distances), np.concatenate(columns), starts)
-    return sparse.csr_array(found, (num, num))
+        write_reranked(block, items, encoding=later, plan=plan)
+        values = block.cpu().numpy().ravel()
+        places = np.flatnonzero(values <= radius)
+        row, column = np.divmod(places, width)
+        is_upper = column > row
+        rows.append((row[is_upper] + first).astype(np.int32))
+        columns.append((column[is_upper] + first).astype(np.int32))
+        # Rounding can move the distance of equal items below zero.
+        distances.append(np.maximum(values[places[is_upper]], np.float32(0)))
+    left, right, found = (np.concatenate(parts) for parts in (rows, columns, distances))
+    own = np.arange(num, dtype=np.int32)
+    values = np.concatenate((found, found, np.zeros(num, np.float32)))
+    places = (np.concatenate((left, right, own)), np.concatenate((right, left, own)))
+    return sparse.coo_array((values, places), (num, num)).tocsr()

@@ -9,6 +9,7 @@ same run. docs/benchmarks/performance.md contains results and explains them.
     python -m tools.benchmark evaluate --shape market1501 --rerank
 """
 COMMANDS = {
+    "cluster": "one clustering of synthetic embeddings",
     "distill": "what distillation adds to a training step",
     "evaluate": "evaluation and re-ranking on synthetic features",
     "host": "host time of a captured training step",
