@@ -42,6 +42,7 @@ SCALED_DOWN = {
     "calibrate": ["--resamples", "20"],
     "check-gpu": ["--rehearse", "--parts", "machine"],
     "search": ["--out", "found"],
+    "benchmark cluster": "--items 200 --identities 10 --dim 16".split(),
     "benchmark distill": ["--rounds", "2", *SMALL, *TEACHER],
     "benchmark evaluate": "--shape tiny --repeats 1".split(),
     "benchmark host": ["--iterations", "3", *SMALL],

@@ -14,6 +14,8 @@ from ember_reid.data.datasets import DATASETS
 from ember_reid.modeling import build_model
 from ember_reid.modeling.backbones import PERSON_BACKBONES
 
+from tests.helpers.tiny import write_market
+
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yml"))
 TREES = {path: yaml.safe_load((ROOT / path).read_text(encoding="utf-8")) or {} for path in FILES}
@@ -49,6 +51,14 @@ SMALL = {
     "LOG.TO": "()",
     "LOG.PROGRESS": "False",
     "DEVICE": "cpu",
+}
+# For recipes with unlabeled images.
+SMALL_CLUSTERS = {
+    "ADAPT.WEIGHTS": "",
+    "ADAPT.ITERS": "2",
+    "ADAPT.CLUSTER.MIN_SAMPLES": "2",
+    "ADAPT.CLUSTER.K1": "6",
+    "ADAPT.CLUSTER.K2": "2",
 }
 # Networks of timm of which two blocks are enough here.
 VITS = ("timm:vit_", "timm:deit_")
@@ -97,7 +107,8 @@ def test_every_file_builds(path):
 def test_every_file_loads_and_names_known_data(path):
     cfg = load(ROOT / path)
     named = {
-        name.split(":")[0].split("@")[0] for name in (*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS)
+        name.removeprefix("unlabeled:").split(":")[0].split("@")[0]
+        for name in (*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS, *cfg.DATASETS.UNLABELED)
     }
     assert named <= set(DATASETS)
 
@@ -151,12 +162,18 @@ def test_a_recipe_trains_two_iterations_and_is_scored(name, tiny_market, tmp_pat
         "ember_reid.engine.checkpoint_writer.save_checkpoint",
         lambda path, content, previous: None,
     )
-    small = SMALL | {"DATASETS.NAMES": f"['market1501:{tiny_market}']", "OUTPUT_DIR": str(tmp_path)}
+    folder = tmp_path / "run"
+    small = SMALL | {"DATASETS.NAMES": f"['market1501:{tiny_market}']", "OUTPUT_DIR": str(folder)}
     small |= dict.fromkeys(("INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST"), small_size(name))
-    if load(ROOT / "configs" / f"{name}.yml").MODEL.BACKBONE.NAME.startswith(VITS):
+    cfg = load(ROOT / "configs" / f"{name}.yml")
+    if cfg.DATASETS.UNLABELED:
+        other = write_market(tmp_path / "unlabeled")
+        small |= SMALL_CLUSTERS | {"DATASETS.UNLABELED": f"['unlabeled:market1501:{other}']"}
+        small |= {} if cfg.DATASETS.NAMES else {"DATASETS.NAMES": "()"}
+    if cfg.MODEL.BACKBONE.NAME.startswith(VITS):
         small |= {"MODEL.BACKBONE.ARGS": "{depth: 2}"}
     words = [word for pair in small.items() for word in pair]
     assert main.main(["-c", str(ROOT / "configs" / f"{name}.yml"), *words]) == 0
-    rows = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
     assert '"iteration": 2' in rows[-1] or any('"iteration": 2' in row for row in rows)
-    assert (tmp_path / "results.json").is_file()
+    assert (folder / "results.json").is_file()

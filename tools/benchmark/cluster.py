@@ -11,8 +11,8 @@ clusters are what a clustering adds.
 import argparse
 import resource
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -95,7 +95,7 @@ def make_embeddings(options: argparse.Namespace) -> torch.Tensor:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float]):
+def _timed(seconds: dict[str, float]) -> Iterator[None]:
     """Add the seconds of the named functions of `jaccard`."""
 
     def timed(name: str, function: Callable) -> Callable:
@@ -107,8 +107,9 @@ def _timed(seconds: dict[str, float]):
 
         return call
 
-    functions = {name: timed(name, getattr(jaccard, name)) for name in seconds}
-    with patch.multiple(jaccard, **functions):
+    with ExitStack() as stack:
+        for name in seconds:
+            stack.enter_context(patch.object(jaccard, name, timed(name, getattr(jaccard, name))))
         yield
 
 
