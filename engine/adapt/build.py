@@ -24,6 +24,7 @@ from ember_reid.engine.adapt.losses import (
 from ember_reid.engine.adapt.pseudo_labels import PseudoLabels, Target
 from ember_reid.engine.build import build_amp_dtype
 from ember_reid.engine.evaluator import EmbeddingAccumulator, create_evaluator
+from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.writers import MetricWriter
 from ember_reid.engine.losses.build import build_weighted_losses
 from ember_reid.engine.losses.criterion import Criterion, WeightedLoss
@@ -135,8 +136,7 @@ def build_pseudo_labels(
     data: DataBundle,
     loss: AdaptationLoss | None,
     *,
-    trained: nn.Module,
-    embedding: nn.Module,
+    average: EMA,
     loader: DataLoader,
     norms: nn.ModuleList | None,
     writer: MetricWriter,
@@ -144,15 +144,15 @@ def build_pseudo_labels(
     """The handler that clusters the unlabeled images; None without them.
 
     Args:
-        trained: the network that is trained.
-        embedding: the network that embeds the images: `trained` or its running average.
+        average: its network embeds the images: the running average, or the trained network itself.
         loader: of the training.
         norms: see `build_domain_norms`.
     """
     if data.unlabeled is None or loss is None:
         return None
     records, clusters = data.unlabeled.records, cfg.ADAPT.CLUSTER
-    device = next(trained.parameters()).device
+    embedding = average.model
+    device = next(embedding.parameters()).device
     sample = sample_items(len(records), NUM_MIRRORED)
     return PseudoLabels(
         Target(
@@ -176,7 +176,7 @@ def build_pseudo_labels(
             memory_gib=cfg.TEST.MEMORY_GIB,
         ),
         loss,
-        trained=trained,
+        trained=average.trained,
         norms=norms,
         period=cfg.ADAPT.PERIOD,
         folder=Path(cfg.OUTPUT_DIR),
