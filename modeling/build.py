@@ -45,17 +45,7 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
         raise ValueError(f"MODEL.HEAD.NAME is {head_name!r}; choose one of {', '.join(HEADS)}")
     backbone = create_backbone(name, _backbone_options(cfg))
     if isinstance(backbone, TimmBackbone) and backbone.num_tokens:
-        sizes = tuple(cfg.INPUT.SIZE_TRAIN), tuple(cfg.INPUT.SIZE_TEST)
-        if sizes[0] != sizes[1]:
-            raise ValueError(
-                f"{name} is a transformer, which supports one image size, but INPUT.SIZE_TRAIN is "
-                f"{sizes[0]} and INPUT.SIZE_TEST {sizes[1]}; make them equal"
-            )
-        if tuple(cfg.INPUT.SCALES) != (1.0,):
-            raise ValueError(
-                f"{name} is a transformer, which supports one image size, but INPUT.SCALES is "
-                f"{tuple(cfg.INPUT.SCALES)[:10]}; set it to (1.0,) and INPUT.SCALE_STEPS to ()"
-            )
+        _check_sizes(cfg, name)
     report = None
     lora = _lora_options(cfg)
     # A checkpoint with adapters does not contain the weights that they adapt.
@@ -91,6 +81,25 @@ def build_model(cfg: CfgNode, *, num_classes: int, pretrained: bool = True) -> R
         model.missing_weights = report.missing + report.mismatched
     model.architecture = {key: _plain(cfg, key) for key in ARCHITECTURE_KEYS}
     return model
+
+
+def _check_sizes(cfg: CfgNode, name: str) -> None:
+    """Check that all images of a transformer have the same size.
+
+    Raises:
+        ValueError: training and test sizes differ, or there is progressive resizing.
+    """
+    sizes = tuple(cfg.INPUT.SIZE_TRAIN), tuple(cfg.INPUT.SIZE_TEST)
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"{name} is a transformer, which supports one image size, but INPUT.SIZE_TRAIN is "
+            f"{sizes[0]} and INPUT.SIZE_TEST {sizes[1]}; make them equal"
+        )
+    if tuple(cfg.INPUT.SCALES) != (1.0,):
+        raise ValueError(
+            f"{name} is a transformer, which supports one image size, but INPUT.SCALES is "
+            f"{tuple(cfg.INPUT.SCALES)[:10]}; set it to (1.0,) and INPUT.SCALE_STEPS to ()"
+        )
 
 
 def check_model(cfg: CfgNode) -> None:

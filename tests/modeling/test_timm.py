@@ -53,6 +53,11 @@ def test_settings_that_a_backbone_lacks_are_ignored_with_one_line(caplog):
         ("convnext_att", {}, "timm has no model 'convnext_att'; similar names: .*convnext_atto"),
         ("zzz", {}, "timm has no model 'zzz'; similar names: none"),
         (VIT, {"INPUT__SIZE_TEST": "(96, 32)"}, r"supports one image size, but INPUT.SIZE_TRAIN"),
+        (
+            VIT,
+            {"INPUT__SCALES": "(0.5, 1.0)", "INPUT__SCALE_STEPS": "(0.5,)"},
+            r"supports one image size, but INPUT.SCALES is \(0.5, 1.0\)",
+        ),
         (VIT, {"MODEL__HEAD__NAME": "mgn"}, "needs a ResNet with bottlenecks"),
     ],
 )
