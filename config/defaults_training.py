@@ -152,7 +152,8 @@ SOLVER.CHECKPOINT_MIN_SECONDS = 10.0
 
 # How the images of DATASETS.UNLABELED are learned. See docs/how-to/adapt.md.
 ADAPT = CN()
-# cluster-contrast (arXiv 2103.11568), spcl (2006.02713), or cap (camera-aware proxies, 2012.10674).
+# cluster-contrast (arXiv 2103.11568), spcl (2006.02713), cap (camera-aware proxies, 2012.10674), or
+# mmt (Mutual Mean-Teaching, 2001.01526).
 ADAPT.METHOD = "cluster-contrast"
 # Weight of the losses of unlabeled images; those of labeled images are in LOSS.
 ADAPT.WEIGHT = 1.0
@@ -186,6 +187,12 @@ ADAPT.CLUSTER.CENTER_CAMERAS = False
 # Neighbors of an image, with itself, and those over which they are averaged.
 ADAPT.CLUSTER.K1 = 30
 ADAPT.CLUSTER.K2 = 6
+ADAPT.MMT = CN()
+# Initial weights of the second student, such as those of another seed; empty: ADAPT.WEIGHTS.
+ADAPT.MMT.WEIGHTS = ""
+# Weights of the losses with soft labels; those with hard labels have one minus these.
+ADAPT.MMT.SOFT_CE = 0.5
+ADAPT.MMT.SOFT_TRIPLET = 0.8
 ADAPT.CAP = CN()
 # Clusterings before the proxies of different cameras are compared.
 ADAPT.CAP.START = 5

@@ -229,6 +229,10 @@ def _adaptation_rules(cfg: Config) -> Rules:
         "set it to False",
     )
     yield (
+        adapt.METHOD == "mmt" and cfg.SOLVER.EMA_DECAY == 0,
+        "ADAPT.METHOD mmt needs the average of the network: set SOLVER.EMA_DECAY 0.999",
+    )
+    yield (
         cfg.DATALOADER.NUM_INSTANCES == 1,
         "DATASETS.UNLABELED needs DATALOADER.NUM_INSTANCES of 2 or more images of a cluster",
     )

@@ -9,7 +9,12 @@ import ignite.distributed as idist
 import torch
 from ember_reid.config import Config
 from ember_reid.data.adaptation.sampler import AdaptationSampler
-from ember_reid.data.build import DataBundle, build_normalization, build_test_loader
+from ember_reid.data.build import (
+    DataBundle,
+    build_augmentation,
+    build_normalization,
+    build_test_loader,
+)
 from ember_reid.data.dataset import ReidDataset
 from ember_reid.data.records import Record
 from ember_reid.engine.adapt.clustering import ClusteringOptions
@@ -21,9 +26,11 @@ from ember_reid.engine.adapt.losses import (
     HybridContrast,
     RowsLoss,
 )
+from ember_reid.engine.adapt.mutual import MutualMeanTeaching, MutualOptions
 from ember_reid.engine.adapt.pseudo_labels import PseudoLabels, Target
 from ember_reid.engine.build import build_amp_dtype
 from ember_reid.engine.evaluator import EmbeddingAccumulator, create_evaluator
+from ember_reid.engine.handlers.batch import Augment
 from ember_reid.engine.handlers.ema import EMA
 from ember_reid.engine.handlers.writers import MetricWriter
 from ember_reid.engine.losses.build import build_weighted_losses
@@ -31,6 +38,7 @@ from ember_reid.engine.losses.criterion import Criterion, WeightedLoss
 from ember_reid.evaluate import ClusterSettings
 from ember_reid.layers.contrast import cluster_centers
 from ember_reid.layers.domain_norm import separate_norms
+from ember_reid.modeling import build_model, load_weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -56,6 +64,8 @@ def build_adaptation_loss(
             temperature=adapt.TEMPERATURE,
             momentum=adapt.MOMENTUM,
         )
+    if adapt.METHOD == "mmt":
+        return _build_mutual(cfg, data, device)
     if adapt.METHOD == "cap":
         return CameraProxies(
             slice(num_rows, None),
@@ -73,6 +83,61 @@ def build_adaptation_loss(
         momentum=adapt.MOMENTUM,
         hardest=adapt.UPDATE == "hardest",
     )
+
+
+def _build_mutual(cfg: Config, data: DataBundle, device: torch.device) -> MutualMeanTeaching:
+    """The second student, with its initial weights, and the losses of both.
+
+    Raises:
+        ValueError: there are several processes, which do not share the second student.
+    """
+    if idist.get_world_size() > 1:
+        raise ValueError("ADAPT.METHOD mmt needs a single process: set NUM_PROCESSES 1")
+    second = build_model(cfg, num_classes=data.num_classes)
+    weights = cfg.ADAPT.MMT.WEIGHTS or cfg.ADAPT.WEIGHTS
+    if weights:
+        load_weights(second, weights)
+    mmt, num = cfg.ADAPT.MMT, len(data.records) - len(data.train)
+    return MutualMeanTeaching(
+        slice(count_labeled_rows(cfg, data), None),
+        MutualOptions(cfg.LOSS.CE.EPSILON, mmt.SOFT_CE, mmt.SOFT_TRIPLET),
+        first_label=data.num_classes,
+        second=second.to(device).to(memory_format=torch.channels_last),
+        dim=cast(int, second.head.dim),
+        max_clusters=num // 2 + 1,
+        decay=cfg.SOLVER.EMA_DECAY,
+        augment=Augment(build_augmentation(cfg), seed=cfg.SEED + 3, rank=0, world_size=1),
+    )
+
+
+def connect_mutual(
+    cfg: Config,
+    data: DataBundle,
+    loss: AdaptationLoss | None,
+    average: EMA,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Let the optimizer train the second student, and cluster the features of both averages."""
+    if not isinstance(loss, MutualMeanTeaching) or data.unlabeled is None:
+        return
+    _train_too(cfg, loss.trained, optimizer)
+    device = next(average.model.parameters()).device
+    networks = (average.model, cast(nn.ModuleDict, loss.average.model)["network"])
+    records = data.unlabeled.records
+    sets = [_build_image_set(cfg, records, network, device) for network in networks]
+    loss.connect(
+        optimizer=optimizer,
+        first_average=average.model,
+        embed=lambda: nn.functional.normalize(sets[0].embed() + sets[1].embed()),
+    )
+
+
+def _train_too(cfg: Config, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Add the parameters of a module to an optimizer, with the settings of its first group."""
+    settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+    settings["weight_decay"] = cfg.SOLVER.WEIGHT_DECAY_NORM
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer.add_param_group({**settings, "params": trained})
 
 
 def _target_cameras(data: DataBundle) -> Tensor:
@@ -124,10 +189,7 @@ def build_domain_norms(
     if idist.get_world_size() > 1:
         raise ValueError("ADAPT.DOMAIN_NORM needs a single process: set NUM_PROCESSES 1")
     norms = separate_norms(model)
-    settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
-    settings["weight_decay"] = cfg.SOLVER.WEIGHT_DECAY_NORM
-    trained = [parameter for parameter in norms.parameters() if parameter.requires_grad]
-    optimizer.add_param_group({**settings, "params": trained})
+    _train_too(cfg, norms, optimizer)
     return norms
 
 

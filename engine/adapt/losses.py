@@ -22,6 +22,7 @@ from ember_reid.layers.contrast import (
     update_hardest,
 )
 from ember_reid.modeling.output import ReidOutput
+from ignite.engine import Engine
 from torch import Tensor, nn
 
 LossFunction = Callable[[ReidOutput, Batch], Tensor]
@@ -67,6 +68,9 @@ class AdaptationLoss(ABC):
     def stored_features(self) -> Tensor | None:
         """Features [N, D] that are clustered instead of new embeddings; None for the latter."""
         return None
+
+    def attach(self, engine: Engine) -> None:
+        """Attach handlers to the trainer, before all others; by default, none."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -119,6 +119,7 @@ class PseudoLabels:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
+        self.loss.attach(engine)
 
     def __call__(self, engine: Engine) -> None:
         epoch = engine.state.epoch

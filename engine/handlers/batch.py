@@ -131,7 +131,7 @@ class Augment:
         iteration = engine.state.iteration
         images = self.augmentation(
             batch.images,
-            self._create_generator(iteration),
+            self.create_generator(iteration),
             step=iteration - 1,
             rank=self.rank,
             world_size=self.world_size,
@@ -143,7 +143,7 @@ class Augment:
         return self.augmentation.draw(
             num,
             size,
-            self._create_generator(iteration),
+            self.create_generator(iteration),
             rank=self.rank,
             world_size=self.world_size,
         )
@@ -152,13 +152,14 @@ class Augment:
         """See `FixedShapeAugmentation.apply_policies`."""
         return self.augmentation.apply_policies(
             images,
-            self._create_generator(iteration),
+            self.create_generator(iteration),
             step=iteration - 1,
             rank=self.rank,
             world_size=self.world_size,
         )
 
-    def _create_generator(self, iteration: int) -> torch.Generator:
+    def create_generator(self, iteration: int) -> torch.Generator:
+        """The generator of an iteration."""
         return torch.Generator().manual_seed(iteration_seed(self.seed + 1, iteration))
 
 

@@ -21,6 +21,7 @@ from ember_reid.engine.adapt.build import (
     build_adapted_criterion,
     build_domain_norms,
     build_pseudo_labels,
+    connect_mutual,
 )
 from ember_reid.engine.adapt.losses import AdaptationLoss
 from ember_reid.engine.adapt.pseudo_labels import PseudoLabels
@@ -114,10 +115,10 @@ def build_training_run(
     model = _build_network(cfg, data, device, pretrained=pretrained)
     convolutions = speed_up_convolutions(cfg, model, device, mode=mode)
     distillation, criterion, adaptation = _build_losses(cfg, model, data, device)
-    optimizers = build_run_optimizers(cfg, model, criterion)
-    norms = build_domain_norms(cfg, model, optimizers[0])
+    optimizers, norms = _build_optimizers(cfg, model, criterion)
     train_loader = _build_loader(cfg, data, device)
     ema = EMA(model, cfg.SOLVER.EMA_DECAY)
+    connect_mutual(cfg, data, adaptation, ema, optimizers[0])
     parts = _build_parts(
         cfg, ema, criterion, optimizers, distillation, len(train_loader), device=device
     )
@@ -149,6 +150,14 @@ def build_training_run(
             writer=writers,
         ),
     )
+
+
+def _build_optimizers(
+    cfg: Config, model: ReidModel, criterion: Criterion
+) -> tuple[list[torch.optim.Optimizer], nn.ModuleList | None]:
+    """The optimizers, and the batch norms of labeled images (ADAPT.DOMAIN_NORM)."""
+    optimizers = build_run_optimizers(cfg, model, criterion)
+    return optimizers, build_domain_norms(cfg, model, optimizers[0])
 
 
 def _build_parts(

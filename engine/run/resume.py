@@ -5,7 +5,13 @@ from collections.abc import Mapping, Sequence
 # Sections and keys that define what is learned; a run cannot be resumed with other values.
 _FIXED = ("MODEL.", "LOSS.", "KD.", "ADAPT.", "DATASETS.UNLABELED", "SOLVER.OPTIMIZER")
 # Keys of the start of a run, which a resumed run does not use.
-_INITIAL = ("MODEL.BACKBONE.WEIGHTS", "KD.STUDENT_WEIGHTS", "KD.REINIT", "ADAPT.WEIGHTS")
+_INITIAL = (
+    "MODEL.BACKBONE.WEIGHTS",
+    "KD.STUDENT_WEIGHTS",
+    "KD.REINIT",
+    "ADAPT.WEIGHTS",
+    "ADAPT.MMT.WEIGHTS",
+)
 # Keys without any influence on the results.
 _IGNORED = ("OUTPUT_DIR", "OVERWRITE")
 

@@ -93,7 +93,7 @@ def test_unlabeled_images_alone(words, train, tmp_path):
     assert code == 0
 
 
-@pytest.mark.parametrize("method", ["cluster-contrast", "spcl", "cap"])
+@pytest.mark.parametrize("method", ["cluster-contrast", "spcl", "cap", "mmt"])
 def test_labeled_and_unlabeled_images(method, words, train, tmp_path):
     options = ["ADAPT.METHOD", method, "SOLVER.EMA_DECAY", "0.9"]
     folder = train(tmp_path / method, *words, *options)
@@ -113,6 +113,7 @@ def test_labeled_and_unlabeled_images(method, words, train, tmp_path):
         (2, ALONE),
         (3, ["ADAPT.METHOD", "spcl", "ADAPT.DOMAIN_NORM", "True"]),
         (5, ["SOLVER.EMA_DECAY", "0.9", "TEST.SELECT", "silhouette", "ADAPT.UPDATE", "hardest"]),
+        (4, ["ADAPT.METHOD", "mmt", "SOLVER.EMA_DECAY", "0.9", *ALONE]),
         (8, ["ADAPT.METHOD", "cap", "ADAPT.CAP.START", "1", *CENTERED, *ALONE]),
     ],
 )
@@ -162,6 +163,7 @@ def test_a_folder_alone_is_selected_without_labels(target, train, tmp_path, tiny
         (["DATALOADER.NUM_INSTANCES", "1", "LOSS.TRIPLET.WEIGHT", "0"], "or more images of a clu"),
         (["ADAPT.CLUSTER.K2", "7"], "ADAPT.CLUSTER.K2 7 must be at most ADAPT.CLUSTER.K1 6"),
         (["ADAPT.WEIGHTS", "missing.pt"], "missing.pt"),
+        (["ADAPT.METHOD", "mmt"], "mmt needs the average of the network: set SOLVER.EMA_DECAY"),
         (["ADAPT.DOMAIN_NORM", "True"], "separates labeled from unlabeled images, but DATASETS"),
     ],
 )
