@@ -28,20 +28,28 @@ def test_train_prints_every_figure_and_leaves_nothing(tiny_recipe, capsys, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_precisions_and_threads_are_compared(tiny_recipe, capsys):
-    words = ["train", "-c", str(tiny_recipe), "--iterations", "2", "--warmup", "1"]
+def test_combinations_are_compared_with_the_default(tiny_recipe, capsys):
+    words = ["train", "-c", str(tiny_recipe), "--iterations", "1", "--warmup", "0"]
     threads = torch.get_num_threads()
     assert benchmark.main([*words, "--all-precisions"]) == 0
-    first, *lines = capsys.readouterr().out.splitlines()
+    first, *lines, last = capsys.readouterr().out.splitlines()
     chosen = choose_cpu_precision("auto")
     assert first.startswith(f"SOLVER.CPU_PRECISION auto is {chosen} (")
-    found = re.findall(
-        r"^(\w+) +(\d+) thread\(s\) +[\d.]+ images/s", "\n".join(lines), re.MULTILINE
-    )
-    counts = [str(count) for count in sorted({1, threads})]
-    assert found == [(name, count) for count in counts for name in ("float32", "bfloat16")]
-    (marked,) = [line for line in lines if line.endswith("this is auto")]
-    assert marked.startswith(f"{chosen:<8} {threads:>3} ")
+    row = re.compile(r"(\w+) +(\w+) +(\w+) +(\d+) thread\(s\) +([\d.]+) images/s(   the default)?$")
+    found = [match.groups() for match in map(row.match, lines) if match]
+    assert len(found) == len(lines)
+    combinations = [
+        *("float32 fast channels_last", "float32 torch channels_last", "float32 torch contiguous"),
+        *("bfloat16 torch channels_last", "bfloat16 torch contiguous"),
+    ]
+    assert [(" ".join(names), count) for *names, count, _, _ in found] == [
+        (names, str(count)) for count in sorted({1, threads}) for names in combinations
+    ]
+    (default,) = [entry for entry in found if entry[-1]]
+    assert default[0] == chosen and default[2:4] == ("channels_last", str(threads))
+    share = float(default[4]) / max(float(entry[4]) for entry in found)
+    stated = re.fullmatch(r"the default has (\d+)% of the speed of the best combination", last)
+    assert stated and abs(int(stated[1]) - 100 * share) <= 1
     assert torch.get_num_threads() == threads
 
 

@@ -28,7 +28,11 @@ from ember_reid.engine.events import TrainingEvents
 from ember_reid.engine.graph.build import build_trainer
 from ember_reid.engine.handlers.batch import ToDevice
 from ember_reid.engine.handlers.build import build_control, build_handlers
-from ember_reid.engine.machine import choose_cpu_precision, describe_cpu_precision
+from ember_reid.engine.machine import (
+    choose_cpu_precision,
+    choose_num_threads,
+    describe_cpu_precision,
+)
 from ember_reid.engine.run.build import TrainingRun, build_training_run, seed_everything
 from ember_reid.tools.common.cli import Command, add_overrides, echo
 from ignite.engine import Engine, Events
@@ -49,6 +53,35 @@ class Speeds:
     @property
     def waiting(self) -> float:
         return max(0.0, 1 - self.end_to_end / self.step)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Precision, convolutions (SOLVER.CPU_CONVOLUTIONS) and memory format of a step on a CPU."""
+
+    precision: str
+    convolutions: str
+    memory_format: torch.memory_format
+
+    def words(self) -> tuple[str, ...]:
+        """The keys and values of this combination."""
+        keys = "SOLVER.CPU_PRECISION", "SOLVER.CPU_CONVOLUTIONS"
+        return keys[0], self.precision, keys[1], self.convolutions
+
+    def describe(self) -> str:
+        """The columns of the table."""
+        name = str(self.memory_format).removeprefix("torch.").removesuffix("_format")
+        return f"{self.precision:<8} {self.convolutions:<5} {name:<13}"
+
+
+# The first one of each precision is the default.
+COMBINATIONS = (
+    Combination("float32", "fast", torch.channels_last),
+    Combination("float32", "torch", torch.channels_last),
+    Combination("float32", "torch", torch.contiguous_format),
+    Combination("bfloat16", "torch", torch.channels_last),
+    Combination("bfloat16", "torch", torch.contiguous_format),
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +106,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all-precisions",
         action="store_true",
-        help="on a CPU: compare the step in float32 and bfloat16, with one thread and with all",
+        help="on a CPU: compare precisions, convolutions, memory formats, and one thread with all",
     )
     add_overrides(parser)
 
@@ -104,7 +137,7 @@ def run(options: argparse.Namespace) -> None:
             measure, iterations=options.iterations, warmup=options.warmup, clock=clock
         )
         if options.all_precisions:
-            return compare_precisions(options.config, words, time_of)
+            return compare_combinations(options.config, words, time_of)
         speeds = time_of(cfg)
     height, width = cfg.INPUT.SIZE_TRAIN
     place = (
@@ -125,36 +158,49 @@ def run(options: argparse.Namespace) -> None:
     echo(f"waiting    {speeds.waiting:10.1%}")
 
 
-def compare_precisions(
-    recipe: str, words: Sequence[str], time_of: Callable[[Config], Speeds]
-) -> None:
-    """Print the speed of the step for each precision and number of threads on the CPU.
+def compare_combinations(recipe: str, words: Sequence[str], time_of: Callable[..., Speeds]) -> None:
+    """Print the speed of the step for each combination on the CPU, and how fast the chosen one is.
 
     Args:
         words: keys and values that override the recipe.
-        time_of: measures the training of a configuration.
+        time_of: (configuration, memory_format=) -> measurements of its training.
     """
     threads = torch.get_num_threads()
-    chosen = choose_cpu_precision("auto")
-    echo(f"SOLVER.CPU_PRECISION auto is {describe_cpu_precision(chosen)}")
+    precision = choose_cpu_precision("auto")
+    echo(f"SOLVER.CPU_PRECISION auto is {describe_cpu_precision(precision)}")
+    chosen = next(entry for entry in COMBINATIONS if entry.precision == precision)
+    default = chosen, choose_num_threads(0)
+    speeds: dict[tuple[Combination, int], float] = {}
     try:
         for count in sorted({1, threads}):
-            for precision in ("float32", "bfloat16"):
-                keys = ("DEVICE", "cpu", "SOLVER.FP16", "True", "SOLVER.CPU_PRECISION", precision)
-                threads_of_run = ("NUM_THREADS", str(count))
-                speeds = time_of(load_config(recipe, (*words, *keys, *threads_of_run)))
-                note = "   this is auto" if (precision, count) == (chosen, threads) else ""
-                echo(f"{precision:<8} {count:>3} thread(s) {speeds.step:10.1f} images/s{note}")
+            for entry in COMBINATIONS:
+                keys = ("DEVICE", "cpu", "SOLVER.FP16", "True", "NUM_THREADS", str(count))
+                cfg = load_config(recipe, (*words, *keys, *entry.words()))
+                speed = time_of(cfg, memory_format=entry.memory_format).step
+                speeds[entry, count] = speed
+                note = "   the default" if (entry, count) == default else ""
+                echo(f"{entry.describe()} {count:>3} thread(s) {speed:10.1f} images/s{note}")
     finally:
         torch.set_num_threads(threads)
+    best = max(speeds, key=lambda key: speeds[key])
+    share = speeds[default] / speeds[best]
+    echo(f"the default has {share:.0%} of the speed of the best combination")
 
 
-def measure(cfg: Config, *, iterations: int, warmup: int, clock: Callable[[], float]) -> Speeds:
+def measure(
+    cfg: Config,
+    *,
+    iterations: int,
+    warmup: int,
+    clock: Callable[[], float],
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Speeds:
     """Build the training of a recipe and time it."""
     started = clock()
     device = build_device(cfg)
     seed_everything(cfg)
     run = build_training_run(cfg, device, evaluate=False)
+    run.model.to(memory_format=memory_format)
     for handler in build_handlers(run, build_control(run)):
         handler.attach(run.trainer)
     trainer, loader = run.trainer, run.train_loader
