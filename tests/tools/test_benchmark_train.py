@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
 import torch
 from ember_reid.engine.machine import choose_cpu_precision
 from ember_reid.tools.benchmark import command as benchmark
+from ember_reid.tools.benchmark.train import time_iterations
+from ignite.engine import Engine
 
 
 def test_train_prints_every_figure_and_leaves_nothing(tiny_recipe, capsys, tmp_path, monkeypatch):
@@ -51,6 +54,27 @@ def test_combinations_are_compared_with_the_default(tiny_recipe, capsys):
     stated = re.fullmatch(r"the default has (\d+)% of the speed of the best combination", last)
     assert stated and abs(int(stated[1]) - 100 * share) <= 1
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(("iterations", "warmup"), [(1, 0), (4, 0), (1, 3), (5, 2), (4, 4)])
+def test_only_the_iterations_after_the_warm_up_are_timed(iterations, warmup):
+    # Iteration i takes 10^i seconds.
+    now = [0]
+
+    def step(engine, batch):
+        now[0] += 10**engine.state.iteration
+
+    seconds = time_iterations(
+        Engine(step),
+        # Epochs of three iterations.
+        [None] * 3,
+        iterations=iterations,
+        warmup=warmup,
+        clock=lambda: now[0],
+        device=torch.device("cpu"),
+    )
+    timed = range(warmup + 1, warmup + iterations + 1)
+    assert seconds * iterations == sum(10**number for number in timed)
 
 
 def test_invalid_words_are_refused(tiny_recipe, capsys):

@@ -208,7 +208,9 @@ def measure(
     trainer.add_event_handler(
         Events.ITERATION_COMPLETED(once=1), lambda: first_step.append(clock() - started)
     )
-    time_run = partial(_time, iterations=iterations, warmup=warmup, clock=clock, device=device)
+    time_run = partial(
+        time_iterations, iterations=iterations, warmup=warmup, clock=clock, device=device
+    )
     images = cfg.SOLVER.IMS_PER_BATCH
     with run.writers.opened(), loader_processes(loader):
         end_to_end = images / time_run(trainer, loader)
@@ -241,7 +243,7 @@ def _create_parts(run: TrainingRun) -> tuple[Engine, Engine]:
     return fetcher, stepper
 
 
-def _time(
+def time_iterations(
     engine: Engine,
     batches,
     *,
@@ -258,13 +260,15 @@ def _time(
             torch.cuda.synchronize(device)
         marks.append(clock())
 
-    engine.add_event_handler(Events.GET_BATCH_STARTED(once=warmup + 1), mark)
+    # The number of this event is that of the iterations before it.
+    started = Events.GET_BATCH_STARTED(event_filter=lambda _, number: number == warmup)
+    engine.add_event_handler(started, mark)
     engine.add_event_handler(Events.ITERATION_COMPLETED(once=warmup + iterations), mark)
     engine.add_event_handler(
         Events.ITERATION_COMPLETED(once=warmup + iterations), lambda e: e.terminate()
     )
     engine.run(batches, max_epochs=1000000, epoch_length=len(batches))
-    return (marks[1] - marks[0]) / iterations
+    return (marks[-1] - marks[0]) / iterations
 
 
 def _peak_memory(device: torch.device) -> float:
