@@ -17,7 +17,7 @@ from tests.hostile.harness import check
 
 # Commands that do not train or measure for minutes when their arguments are right.
 COMMANDS = ("explain", "doctor", "report", "visualize", "heatmaps", "calibrate")
-COMMANDS += ("convert", "export", "embed", "search", "test", "resume", "train", "crops")
+COMMANDS += ("convert", "export", "embed", "search", "test", "resume", "train", "crops", "label")
 COMMANDS += tuple(f"gallery {name}" for name in gallery.COMMANDS)
 
 if os.environ.get("HOSTILE_PROFILE") == "long":
