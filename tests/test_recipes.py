@@ -55,6 +55,7 @@ SMALL = {
 # For recipes with unlabeled images.
 SMALL_CLUSTERS = {
     "ADAPT.WEIGHTS": "",
+    "ADAPT.MMT.WEIGHTS": "",
     "ADAPT.ITERS": "2",
     "ADAPT.CLUSTER.MIN_SAMPLES": "2",
     "ADAPT.CLUSTER.K1": "6",

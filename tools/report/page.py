@@ -9,6 +9,7 @@ from ember_reid.engine.cross_domain import CROSS
 from ember_reid.engine.ranked_lists import RankedQuery
 from ember_reid.tools.common.charts import Line, histogram, line_chart
 from ember_reid.tools.common.html import Figure, Table, image_source, write_html
+from ember_reid.tools.report.clusters import cluster_table
 from ember_reid.tools.report.retrieval_analysis import KINDS, RetrievalAnalysis
 from ember_reid.tools.report.run_reader import Run, fingerprint, flatten
 from PIL import Image
@@ -143,6 +144,7 @@ def _run(report: RunReport, name: str) -> dict:
         "scores_title": "Scores on each test set" if len(run.results) > 1 else "Scores",
         "is_trained": bool(run.train),
         "trained_on": trained_on,
+        "clusters": cluster_table(run.folder),
         "teachers": _teachers(run.distillation),
         "teachers_dataset": str(run.distillation.get("dataset", "")),
         "fingerprint": Table((), tuple(found.items())),
