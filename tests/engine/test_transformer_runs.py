@@ -24,6 +24,7 @@ from tests.engine.test_graph_step import advance, assert_equal, create, execute
 ARGUMENTS = "{depth: 2, embed_dim: 12, num_heads: 2, patch_size: 8}"
 VIT = ["MODEL.BACKBONE.NAME", "timm:vit_tiny_patch16_224", "MODEL.BACKBONE.ARGS", ARGUMENTS]
 SIE = ["MODEL.SIE.CAMERAS", "2"]
+SHORT = ["SOLVER.MAX_EPOCHS", "1", "SOLVER.WARMUP_EPOCHS", "0"]
 JPM = ["MODEL.HEAD.NAME", "jpm", "MODEL.JPM.PARTS", "2"]
 
 
@@ -49,13 +50,13 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory, train):
     """The folder of a ViT with side information and a class token."""
-    return train(tmp_path_factory.mktemp("vit") / "teacher", *VIT, *SIE)
+    return train(tmp_path_factory.mktemp("vit") / "teacher", *VIT, *SIE, *SHORT)
 
 
 def test_a_transformer_teaches_a_small_network(teacher, train, tmp_path):
     checkpoint = teacher / "checkpoints" / "best.pt"
     losses = "KD.LOGITS.WEIGHT 1 KD.DISTANCES.WEIGHT 1 KD.EMBEDDING.WEIGHT 1".split()
-    student = train(tmp_path / "student", "KD.TEACHERS", f"('{checkpoint}',)", *losses)
+    student = train(tmp_path / "student", "KD.TEACHERS", f"('{checkpoint}',)", *losses, *SHORT)
     lines = [json.loads(line) for line in (student / "metrics.jsonl").read_text().splitlines()]
     text = json.dumps(lines)
     assert all(name in text for name in ("kd", "distances", "embedding")) and "NaN" not in text
@@ -76,7 +77,6 @@ def test_heatmaps_of_a_network_with_a_class_token(teacher, tmp_path):
 
 
 STEPS = {
-    "side information": [*VIT, *SIE],
     "side information and jigsaw patches": [*VIT, *SIE, *JPM],
     "adapters": None,
 }

@@ -1,5 +1,8 @@
 """Low-rank adapters with the package peft, which make test-extras installs."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -94,3 +97,28 @@ def test_adapters_need_all_weights(tmp_path):
     message = r"but .*partial.pth lacks some \(29 tensors fit, 1 missing \(norm.weight\)\); use a"
     with pytest.raises(ValueError, match=message):
         build(VIT, **TINY, **partial, MODEL__BACKBONE__PARTIAL=True)
+
+
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+    save_base(tmp_path / "base.pth")
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ValueError, match=r"MODEL.LORA needs the package peft: python -m pip inst"):
+        build(VIT, **TINY, MODEL__BACKBONE__WEIGHTS=tmp_path / "base.pth")
+
+
+OFFLINE = """
+import socket, sys
+sys.addaudithook(lambda event, _: event.startswith("socket.") and used.append(event))
+used = []
+from peft import LoraConfig, inject_adapter_in_model
+network = __import__("torch").nn.Sequential(__import__("torch").nn.Linear(2, 2))
+inject_adapter_in_model(LoraConfig(target_modules=["0"]), network)
+print([event for event in used if event != "socket.gethostname"])
+"""
+
+
+@pytest.mark.extras
+def test_adapters_open_no_connection():
+    pytest.importorskip("peft")
+    result = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr
