@@ -87,7 +87,8 @@ test-exports: $(INSTALLED)
 	$(PY) -m pytest -m "exports or not exports" tests/engine/test_deploy.py
 
 test-recipes: $(INSTALLED)
-	$(PY) -m pytest -m recipes tests/test_recipes.py tests/test_readme.py tests/tools/test_explain.py
+	$(PY) -m pytest -m recipes tests/test_recipes.py tests/test_readme.py \
+		tests/tools/test_explain.py tests/modeling
 
 docs: $(INSTALLED)
 	$(PY) -m mkdocs build --strict --quiet
