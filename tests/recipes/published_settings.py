@@ -16,6 +16,7 @@ OFF = {
     "LOSS.CE.MARGIN_TYPE": "none",
     "LOSS.TRIPLET.NORMALIZE": False,
     "KD.EMA.ENABLED": False,
+    "TEST.SELECT": "score",
     "KD.LOGITS.WEIGHT": 0.0,
     "KD.FEATURE.WEIGHT": 0.0,
     "KD.DISTANCES.WEIGHT": 0.0,
