@@ -76,10 +76,28 @@ def create_timm_network(
                 f"cannot read {name} from the Hugging Face hub ({first}); without a network, set "
                 "MODEL.BACKBONE.NAME to timm:<architecture> and MODEL.BACKBONE.WEIGHTS to its file"
             ) from error
+        _slice_before_stem(network)
         if drop and "drop_path_rate" not in optional:
             logger.info("%s%s has no MODEL.BACKBONE.DROP_PATH (now 0)", PREFIX, name)
         return network
     raise ValueError(f"MODEL.BACKBONE.ARGS {dict(arguments or {})} do not fit {name}: {reason}")
+
+
+def _slice_before_stem(network: nn.Module) -> None:
+    """Replace the strides of 1x1 convolutions of images, which FastViT has, by slicing.
+
+    The result is the same. torch 2.15 (oneDNN) corrupts memory in their backward pass on a CPU
+    without AVX-512, if the images are in channels-last format.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Conv2d) or module.in_channels != 3:
+            continue
+        if module.kernel_size == (1, 1) and module.stride != (1, 1):
+            rows, columns = module.stride
+            module.stride = (1, 1)
+            module.register_forward_pre_hook(
+                lambda _, inputs, r=rows, c=columns: (inputs[0][:, :, ::r, ::c],)
+            )
 
 
 class TimmBackbone(Backbone):

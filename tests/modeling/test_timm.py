@@ -103,3 +103,18 @@ def test_names_of_the_hub_without_a_network_are_one_line(monkeypatch):
     message = r"cannot read hf-hub:a/b from the Hugging Face hub \(cannot find .* files\); without"
     with pytest.raises(ValueError, match=message):
         create_timm_network("hf-hub:a/b", (64, 32), pretrained=False)
+
+
+def test_strided_convolutions_of_images_are_slices():
+    # Such a convolution of torch 2.15 can end the process in its backward pass.
+    torch.manual_seed(0)
+    expected = timm.create_model("fastvit_t8", num_classes=0, global_pool="").stem[0]
+    stem = create_timm_network("fastvit_t8", None, pretrained=False).stem[0]
+    stem.load_state_dict(expected.state_dict())
+    images = torch.rand(2, 3, 8, 6)
+    torch.testing.assert_close(stem(images), expected(images))
+    assert stem.conv_scale.conv.stride == (1, 1)
+    stem.to(memory_format=torch.channels_last)
+    images = torch.rand(16, 3, 64, 32).to(memory_format=torch.channels_last)
+    stem(images).square().sum().backward()
+    assert stem.conv_scale.conv.weight.grad.isfinite().all()
