@@ -135,7 +135,7 @@ SOLVER.AMP_DTYPE = "float16"
 # else float32), float32 or bfloat16.
 SOLVER.CPU_PRECISION = "auto"
 # Wide convolutions that train in float32 on a CPU: fast (Winograd's algorithm and matrix products,
-# see modeling.fast_convolutions) or torch.
+# see layers.fast_convolutions) or torch.
 SOLVER.CPU_CONVOLUTIONS = "fast"
 # How a training step is executed: graph (one CUDA graph), compile (torch.compile), eager, or auto
 # (graph on GPUs, eager on a CPU). A step that cannot be captured runs eagerly; the log says why.

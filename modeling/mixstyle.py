@@ -102,6 +102,7 @@ def add_style_mixing(backbone: Backbone, options: MixStyleOptions, name: str) ->
         backbone.get_submodule(stages[int(number) - 1]).register_forward_hook(_Hook(layer))
     if mixing.uses_cameras:
         backbone.register_forward_pre_hook(mixing.take_cameras)
+    backbone.mixes_cameras = mixing.uses_cameras
     backbone.style_mixing = mixing
 
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from ember_reid.layers import create_pooling
 from ember_reid.layers.numerics import as_float, no_autocast
 from ember_reid.modeling.backbones.vit import side_index
-from ember_reid.modeling.mixstyle import find_style_mixing
 from ember_reid.modeling.output import ReidOutput
 from torch import Tensor, nn
 
@@ -243,9 +242,9 @@ def side_inputs(model: nn.Module, batch: HasSides) -> tuple[Tensor, ...]:
 
     Styles of different cameras are mixed in training only; then these are the cameras.
     """
-    mixing = find_style_mixing(model) if model.training else None
-    if not (uses_cameras(model) or (mixing is not None and mixing.uses_cameras)):
+    backbone: Any = getattr(getattr(model, "module", model), "backbone", None)
+    mixes_cameras = model.training and getattr(backbone, "mixes_cameras", False)
+    if not (uses_cameras(model) or mixes_cameras):
         return ()
-    backbone: Any = getattr(model, "module", model).get_submodule("backbone")
     sides = side_index(batch.camids, batch.viewids, getattr(backbone, "num_views", 0))
     return (sides.to(next(model.parameters()).device, non_blocking=True),)

@@ -13,7 +13,7 @@ from ember_reid.engine.machine import (
     choose_num_threads,
     describe_cpu_precision,
 )
-from ember_reid.modeling.fast_convolutions import use_fast_convolutions
+from ember_reid.layers.fast_convolutions import use_fast_convolutions
 from torch import nn
 
 

@@ -136,19 +136,20 @@ def _build_batch_handlers(run: TrainingRun) -> list:
         ToDevice(run.device),
         parts.seeder,
         parts.augment,
-        _build_resizing(run),
+        *_build_resizing(run),
         *parts.transforms,
         parts.learning_rate,
     ]
 
 
-def _build_resizing(run: TrainingRun) -> ProgressiveResizing:
-    """The sizes of the images of all iterations."""
+def _build_resizing(run: TrainingRun) -> list[ProgressiveResizing]:
+    """The sizes of the images of all iterations; empty if the size never changes."""
     settings, num_iterations = run.cfg.INPUT, len(run.parts.learning_rate.factors)
-    return ProgressiveResizing(
-        resized_sizes(tuple(settings.SIZE_TRAIN), settings.SCALES),
-        [round(step * num_iterations) for step in settings.SCALE_STEPS],
-    )
+    if tuple(settings.SCALES) == (1.0,):
+        return []
+    sizes = resized_sizes(tuple(settings.SIZE_TRAIN), settings.SCALES)
+    steps = [round(step * num_iterations) for step in settings.SCALE_STEPS]
+    return [ProgressiveResizing(sizes, steps)]
 
 
 def _build_plugin_handlers(run: TrainingRun) -> list:

@@ -12,12 +12,15 @@ class Backbone(nn.Module):
             transformer, as a map [N, C, 1, 1]. "class+patches": a map, then the class token.
             "class+parts": the class token, then the part tokens of PASS.
         uses_cameras: whether side information is a second input; see model.side_inputs.
+        mixes_cameras: whether training mixes the styles of cameras or datasets, for which the
+            cameras are a second input; see modeling.mixstyle.
         num_views: number of viewpoints per camera; 0 if they are not used.
     """
 
     channels: tuple[int, ...]
     tokens: str = "patches"
     uses_cameras: bool = False
+    mixes_cameras: bool = False
     num_views: int = 0
 
     @property

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ember_reid.layers import winograd
-from ember_reid.layers.winograd import winograd_conv2d
+from ember_reid.layers.fast_convolutions import winograd_conv2d
 
 
 def draw(shape, seed=0, channels_last=True):

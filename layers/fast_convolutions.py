@@ -1,15 +1,18 @@
-"""3x3 convolutions with Winograd's minimal filtering F(2x2, 3x3), for training in float32 on a CPU.
+"""Convolutions that train faster in float32 on a CPU than those of torch.
 
-Lavin and Gray 2016 (arXiv 1509.09308), section 4.1. Each 2x2 block of outputs is computed from a
-4x4 block of inputs: after a linear transform of both, the convolution is one matrix product over
-the channels for each of the 16 positions, and needs 16 multiplications per block and pair of
-channels instead of 36. The gradients are the adjoint maps, with as few multiplications.
+In evaluation mode, they are torch's convolutions. Large 1x1 convolutions become matrix products.
+Wide 3x3 convolutions use Winograd's minimal filtering F(2x2, 3x3) of Lavin and Gray 2016 (arXiv
+1509.09308), section 4.1. Each 2x2 block of outputs is computed from a 4x4 block of inputs: after a
+linear transform of both, the convolution is one matrix product over the channels for each of the 16
+positions, and needs 16 multiplications per block and pair of channels instead of 36. The gradients
+are the adjoint maps, with as few multiplications.
 
 N: images, C: input channels, K: output channels, (R, S): blocks of an image, rows and columns.
 """
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 # Elements of the transformed inputs that are processed at a time; 8 MiB stay in the cache.
@@ -18,6 +21,62 @@ _CHUNK = 1 << 21
 _FILTER = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]])
 # [16, 9], for the weights of both dimensions.
 _FILTERS = torch.kron(_FILTER, _FILTER)
+
+# The fewest channels for which Winograd's algorithm is faster than a direct convolution.
+MIN_CHANNELS = 128
+# The fewest weights for which a matrix product is faster than a 1x1 convolution.
+MIN_WEIGHTS = 1 << 19
+
+
+class WinogradConv2d(nn.Conv2d):
+    """A 3x3 convolution with stride 1, padding 1 and without bias."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: [N, C, H, W]."""
+        return winograd_conv2d(images, self.weight) if self.training else super().forward(images)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution with stride 1."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: [N, C, H, W], fastest in channels_last."""
+        if not self.training:
+            return super().forward(images)
+        output = F.linear(images.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return output.permute(0, 3, 1, 2)
+
+
+def use_fast_convolutions(model: nn.Module) -> int:
+    """Change the class of the convolutions that train faster in another way, in place.
+
+    Parameters, their names and hooks stay as they are.
+
+    Args:
+        model: a network that trains in float32 on a CPU.
+
+    Returns:
+        The number of changed convolutions.
+    """
+    num_changed = 0
+    for module in model.modules():
+        if type(module) is nn.Conv2d and (fast := _find_class(module)) is not None:
+            module.__class__ = fast
+            num_changed += 1
+    return num_changed
+
+
+def _find_class(conv: nn.Conv2d) -> type[nn.Conv2d] | None:
+    """The faster class of a convolution, or None."""
+    is_plain = conv.groups == 1 and conv.stride == (1, 1) and conv.dilation == (1, 1)
+    if not is_plain or conv.padding_mode != "zeros":
+        return None
+    if conv.kernel_size == (1, 1) and conv.padding == (0, 0):
+        return PointwiseConv2d if conv.weight.numel() >= MIN_WEIGHTS else None
+    if conv.kernel_size != (3, 3) or conv.padding != (1, 1) or conv.bias is not None:
+        return None
+    narrow = min(conv.in_channels, conv.out_channels) < MIN_CHANNELS
+    return None if narrow else WinogradConv2d
 
 
 def winograd_conv2d(images: Tensor, weight: Tensor) -> Tensor:

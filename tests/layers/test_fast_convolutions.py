@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from ember_reid.modeling.fast_convolutions import (
+from ember_reid.layers.fast_convolutions import (
     PointwiseConv2d,
     WinogradConv2d,
     use_fast_convolutions,
