@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 # Parts of the names of weights that do not affect embeddings.
 _UNUSED = frozenset({"classifier", "num_batches_tracked"})
+# Settings that are newer than the first fingerprints, and what networks without them do. They are
+# left out at these values: otherwise, older galleries and embeddings would be refused.
+_ADDED: dict[str, object] = {"MODEL.SIE.TOKENS": "all"}
 
 
 class DeployedNetwork(nn.Module):
@@ -74,6 +77,8 @@ def fingerprint(weights: Mapping[str, Tensor], settings: Mapping[str, object]) -
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     for key in sorted(settings):
+        if key in _ADDED and settings[key] == _ADDED[key]:
+            continue
         digest.update(f"{key} {settings[key]!r}\n".encode())
     return digest.hexdigest()[:16]
 

@@ -2,6 +2,9 @@ import pytest
 import torch
 from ember_reid.engine.deploy.embedder import Embedder
 from ember_reid.engine.deploy.metadata import ExportMetadata
+from ember_reid.engine.deploy.network import fingerprint
+
+from tests.helpers.models import build
 
 METADATA = ExportMetadata(
     fingerprint="0" * 16,
@@ -32,3 +35,13 @@ def test_invalid_embeddings_are_refused(row):
 def test_the_dimension_must_be_that_of_the_metadata():
     with pytest.raises(ValueError, match=r"shape \(2, 3\), but its metadata states \(2, 2\)"):
         embed((1.0, 0.0, 0.0), (1.0, 0.0, 0.0))
+
+
+def test_fingerprints_stay_the_same():
+    # Galleries and files of embeddings contain fingerprints. If a new architecture setting changes
+    # this value, name the setting and its default in engine/deploy/network.py.
+    settings = build(device="meta").architecture
+    weights = {"w": torch.arange(3.0)}
+    assert fingerprint(weights, settings) == "68954ce320e5b285"
+    assert fingerprint(weights, {**settings, "MODEL.SIE.TOKENS": "class"}) != "68954ce320e5b285"
+    assert fingerprint(weights, {**settings, "MODEL.POOL.NAME": "max"}) != "68954ce320e5b285"
