@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ember_reid.layers import winograd
+from ember_reid.layers import fast_convolutions
 from ember_reid.layers.fast_convolutions import winograd_conv2d
 
 
@@ -17,7 +17,7 @@ def draw(shape, seed=0, channels_last=True):
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_values_and_gradients_are_those_of_a_convolution(monkeypatch, size, chunk, channels_last):
     # With a small chunk, images are processed one by one.
-    monkeypatch.setattr(winograd, "_CHUNK", chunk)
+    monkeypatch.setattr(fast_convolutions, "_CHUNK", chunk)
     images = draw((3, 5, *size), 1, channels_last)
     weight = draw((4, 5, 3, 3), 2, channels_last)
     output = winograd_conv2d(images, weight)
