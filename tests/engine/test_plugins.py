@@ -159,7 +159,7 @@ def test_the_list_of_recipes_names_plugins_and_what_they_add(monkeypatch, capsys
         ),
         (
             "IMPORTS ('example',) MODEL.HEAD.NAME nothing",
-            "choose one of global, mgn, jpm, example-average",
+            "choose one of global, mgn, jpm, clip, pass, example-average",
         ),
         (
             "IMPORTS ('ember_reid_example',) MODEL.BACKBONE.NAME example-smal",
