@@ -142,7 +142,9 @@ def test_all_that_is_registered_is_in_the_list():
     words = list(EVERYTHING.values())
     assert set(NAMES) <= {entry["name"] for entry in words}
     # The heads of CLIP-ReID and PASS are for loaded files; their export is not tested here yet.
-    assert set(HEADS) - {"clip", "pass"} == {entry.get("MODEL__HEAD__NAME", "global") for entry in words}
+    assert set(HEADS) - {"clip", "pass"} == {
+        entry.get("MODEL__HEAD__NAME", "global") for entry in words
+    }
     assert set(POOLINGS) == {entry.get("MODEL__POOL__NAME", "avg") for entry in words}
     # MODEL.HEAD.METRIC_FEATURE is not in the list, because it changes only the losses.
     keys = ["NECK", "REDUCTION", "CLASSIFIER"]
